@@ -1,0 +1,26 @@
+# The fast CPU kernels. cpu_fallback/simd/ holds kernels written over the small vector type of
+# <isa>/vec.h; each is compiled once per ISA. <isa>/ adds kernels for that ISA alone.
+# ITERA_ISA_LEVELS: what this target architecture can carry; which level runs is chosen at run time.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    set(ITERA_ISA_LEVELS avx2 avx512)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+    set(ITERA_ISA_LEVELS neon)
+else()
+    set(ITERA_ISA_LEVELS "")
+endif()
+set(ITERA_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c)
+set(ITERA_ISA_FLAGS_avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
+    -mprefer-vector-width=512)
+set(ITERA_ISA_FLAGS_neon "")
+
+file(GLOB ITERA_SIMD_SOURCES CONFIGURE_DEPENDS cpu_fallback/simd/*.c)
+foreach(isa IN LISTS ITERA_ISA_LEVELS)
+    file(GLOB own CONFIGURE_DEPENDS cpu_fallback/${isa}/*.c)
+    add_library(itera-${isa} OBJECT ${ITERA_SIMD_SOURCES} ${own})
+    set_target_properties(itera-${isa} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+    target_include_directories(itera-${isa} PRIVATE cpu_fallback/${isa} host/include host .)
+    target_compile_definitions(itera-${isa} PRIVATE ITERA_ISA=${isa} _GNU_SOURCE)
+    target_compile_options(itera-${isa} PRIVATE ${ITERA_ISA_FLAGS_${isa}} -ffp-contract=fast)
+    target_sources(itera PRIVATE $<TARGET_OBJECTS:itera-${isa}>)
+    target_compile_definitions(itera PRIVATE ITERA_HAVE_${isa}=1)
+endforeach()

@@ -1,0 +1,72 @@
+#include "core/log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+static _Thread_local char last_error[1024];
+static itera_log_fn *log_fn;
+static void *log_user;
+
+const char *itera_status_name(enum itera_status status)
+{
+    switch (status) {
+    case ITERA_OK:
+        return "ok";
+    case ITERA_ERR_ARGUMENT:
+        return "argument";
+    case ITERA_ERR_MEMORY:
+        return "memory";
+    case ITERA_ERR_IO:
+        return "io";
+    case ITERA_ERR_FORMAT:
+        return "format";
+    case ITERA_ERR_SHAPE:
+        return "shape";
+    case ITERA_ERR_UNSUPPORTED:
+        return "unsupported";
+    case ITERA_ERR_DEVICE:
+        return "device";
+    case ITERA_ERR_LIMIT:
+        return "limit";
+    case ITERA_ERR_CANCELLED:
+        return "cancelled";
+    }
+    return "unknown";
+}
+
+const char *itera_last_error(void)
+{
+    return last_error;
+}
+
+void itera_set_log(itera_log_fn *fn, void *user)
+{
+    log_fn = fn;
+    log_user = user;
+}
+
+enum itera_status itera_fail(enum itera_status status, const char *format, ...)
+{
+    /* Formatted aside first: an argument may be the previous last error. */
+    char message[sizeof last_error];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    snprintf(last_error, sizeof last_error, "%s", message);
+    if (log_fn)
+        log_fn(log_user, ITERA_LOG_ERROR, last_error);
+    return status;
+}
+
+void itera_log(enum itera_log_level level, const char *format, ...)
+{
+    if (!log_fn)
+        return;
+    char message[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    log_fn(log_user, level, message);
+}
