@@ -1,0 +1,164 @@
+/* The vector type of AArch64 NEON: 4 floats. Same names as in avx2/vec.h. */
+#ifndef ITERA_VEC_H
+#define ITERA_VEC_H
+
+#include <arm_neon.h>
+#include <stdint.h>
+
+#define VF_N 4
+
+typedef float32x4_t vf;
+typedef int32x4_t vi;
+typedef uint32x4_t vm;
+
+static inline vf vf_set(float x)
+{
+    return vdupq_n_f32(x);
+}
+static inline vf vf_zero(void)
+{
+    return vdupq_n_f32(0);
+}
+static inline vf vf_load(const float *p)
+{
+    return vld1q_f32(p);
+}
+static inline void vf_store(float *p, vf v)
+{
+    vst1q_f32(p, v);
+}
+static inline vf vf_load_n(const float *p, int64_t n)
+{
+    float t[4] = {0};
+    for (int64_t i = 0; i < n; i++)
+        t[i] = p[i];
+    return vld1q_f32(t);
+}
+static inline void vf_store_n(float *p, vf v, int64_t n)
+{
+    float t[4];
+    vst1q_f32(t, v);
+    for (int64_t i = 0; i < n; i++)
+        p[i] = t[i];
+}
+static inline vf vf_add(vf a, vf b)
+{
+    return vaddq_f32(a, b);
+}
+static inline vf vf_sub(vf a, vf b)
+{
+    return vsubq_f32(a, b);
+}
+static inline vf vf_mul(vf a, vf b)
+{
+    return vmulq_f32(a, b);
+}
+static inline vf vf_div(vf a, vf b)
+{
+    return vdivq_f32(a, b);
+}
+static inline vf vf_fma(vf a, vf b, vf c)
+{
+    return vfmaq_f32(c, a, b);
+}
+static inline vf vf_fnma(vf a, vf b, vf c)
+{
+    return vfmsq_f32(c, a, b);
+}
+static inline vf vf_max(vf a, vf b) /* b where either is NaN, as on x86 */
+{
+    return vbslq_f32(vcgtq_f32(a, b), a, b);
+}
+static inline vf vf_min(vf a, vf b)
+{
+    return vbslq_f32(vcltq_f32(a, b), a, b);
+}
+static inline vf vf_sqrt(vf a)
+{
+    return vsqrtq_f32(a);
+}
+static inline vf vf_abs(vf a)
+{
+    return vabsq_f32(a);
+}
+static inline vf vf_neg(vf a)
+{
+    return vnegq_f32(a);
+}
+static inline vf vf_copysign(vf magnitude, vf sign)
+{
+    return vbslq_f32(vdupq_n_u32(0x80000000u), sign, magnitude);
+}
+static inline vf vf_round(vf a)
+{
+    return vrndnq_f32(a);
+}
+static inline vm vf_lt(vf a, vf b)
+{
+    return vcltq_f32(a, b);
+}
+static inline vm vf_eq(vf a, vf b)
+{
+    return vceqq_f32(a, b);
+}
+static inline vf vf_select(vm m, vf yes, vf no)
+{
+    return vbslq_f32(m, yes, no);
+}
+static inline vi vf_to_vi(vf a)
+{
+    return vcvtnq_s32_f32(a);
+}
+static inline vf vi_to_vf(vi a)
+{
+    return vcvtq_f32_s32(a);
+}
+static inline vi vf_bits(vf a)
+{
+    return vreinterpretq_s32_f32(a);
+}
+static inline vf vi_as_vf(vi a)
+{
+    return vreinterpretq_f32_s32(a);
+}
+static inline vi vi_set(int32_t x)
+{
+    return vdupq_n_s32(x);
+}
+static inline vi vi_load(const int32_t *p)
+{
+    return vld1q_s32(p);
+}
+static inline void vi_store(int32_t *p, vi v)
+{
+    vst1q_s32(p, v);
+}
+static inline vi vi_add(vi a, vi b)
+{
+    return vaddq_s32(a, b);
+}
+static inline vi vi_sub(vi a, vi b)
+{
+    return vsubq_s32(a, b);
+}
+static inline vi vi_and(vi a, vi b)
+{
+    return vandq_s32(a, b);
+}
+static inline vi vi_or(vi a, vi b)
+{
+    return vorrq_s32(a, b);
+}
+#define vi_shl(a, n) vshlq_n_s32((a), (n))
+#define vi_sar(a, n) vshrq_n_s32((a), (n))
+#define vi_shr(a, n) vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a), (n)))
+static inline float vf_sum(vf a)
+{
+    return vaddvq_f32(a);
+}
+static inline float vf_hmax(vf a)
+{
+    return vmaxvq_f32(a);
+}
+
+#endif
