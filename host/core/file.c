@@ -1,0 +1,500 @@
+#include "core/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/log.h"
+
+/* Small appends are gathered: a safetensors writer sends many tensors of a few bytes. */
+#define WRITE_BUFFER ((size_t)256 * 1024)
+
+struct itera_writer {
+    int fd;
+    bool direct;     /* the target is a device or pipe: written in place, nothing to rename */
+    bool failed;     /* an append failed: the temporary file is gone already */
+    char *path;      /* as the caller gave it, for messages */
+    char *target;    /* path with symbolic links resolved: what rename replaces */
+    char *temporary; /* beside target; NULL when direct */
+    size_t used;     /* bytes waiting in buffer */
+    unsigned char buffer[WRITE_BUFFER];
+};
+
+static enum itera_status fail_errno(const char *path, const char *what)
+{
+    int error = errno;
+    enum itera_status status = error == ENOMEM ? ITERA_ERR_MEMORY : ITERA_ERR_IO;
+    return itera_fail(status, "%s: %s: %s", path, what, strerror(error));
+}
+
+enum itera_status itera_map_open(const char *path, struct itera_map *map)
+{
+    *map = (struct itera_map){0};
+    /* O_NONBLOCK: opening a pipe by mistake must fail below, not wait for a writer. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return fail_errno(path, "cannot open for reading");
+
+    enum itera_status status = ITERA_OK;
+    struct stat st;
+    if (fstat(fd, &st) != 0) {
+        status = fail_errno(path, "cannot read the size");
+    } else if (S_ISDIR(st.st_mode)) {
+        status = itera_fail(ITERA_ERR_IO, "%s: is a directory; expected a file", path);
+    } else if (!S_ISREG(st.st_mode)) {
+        status =
+            itera_fail(ITERA_ERR_IO, "%s: is not a regular file; copy it to a file first", path);
+    } else if ((uintmax_t)st.st_size > SIZE_MAX / 2) {
+        status = itera_fail(ITERA_ERR_LIMIT, "%s: %jd bytes do not fit in this address space", path,
+                            (intmax_t)st.st_size);
+    } else if (st.st_size > 0) {
+        void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (data == MAP_FAILED) {
+            status = fail_errno(path, "cannot map");
+        } else {
+            map->data = data;
+            map->size = (size_t)st.st_size;
+        }
+    }
+    close(fd);
+    return status;
+}
+
+void itera_map_close(struct itera_map *map)
+{
+    if (!map)
+        return;
+    if (map->data)
+        munmap((void *)map->data, map->size);
+    *map = (struct itera_map){0};
+}
+
+/* The folder that holds path, in a new string ("." for a bare name). */
+static char *parent_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    if (!slash)
+        return strdup(".");
+    if (slash == path)
+        return strdup("/");
+    return strndup(path, (size_t)(slash - path));
+}
+
+static enum itera_status sync_directory(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return fail_errno(path, "cannot open the folder");
+    enum itera_status status = ITERA_OK;
+    /* Some file systems cannot fsync a folder and say EINVAL; there is nothing more to do there. */
+    if (fsync(fd) != 0 && errno != EINVAL && errno != ENOTSUP)
+        status = fail_errno(path, "cannot fsync the folder");
+    close(fd);
+    return status;
+}
+
+static enum itera_status sync_parent(const char *path)
+{
+    char *parent = parent_of(path);
+    if (!parent)
+        return itera_fail(ITERA_ERR_MEMORY, "%s: out of memory", path);
+    enum itera_status status = sync_directory(parent);
+    free(parent);
+    return status;
+}
+
+static void writer_free(struct itera_writer *writer)
+{
+    if (!writer)
+        return;
+    if (writer->fd >= 0)
+        close(writer->fd);
+    free(writer->path);
+    free(writer->target);
+    free(writer->temporary);
+    free(writer);
+}
+
+/* Creates a file that did not exist beside the target. The process id and a counter make names
+ * unique among live writers; what a killed process left under the same name is stepped over. */
+static int create_temporary(struct itera_writer *writer)
+{
+    static atomic_uint serial;
+    for (int attempt = 0; attempt < 1000; attempt++) {
+        unsigned number = atomic_fetch_add(&serial, 1);
+        free(writer->temporary);
+        if (asprintf(&writer->temporary, "%s.tmp.%ld.%u", writer->target, (long)getpid(), number) <
+            0) {
+            writer->temporary = NULL;
+            errno = ENOMEM;
+            return -1;
+        }
+        int fd = open(writer->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd >= 0 || errno != EEXIST)
+            return fd;
+    }
+    return -1;
+}
+
+enum itera_status itera_writer_open(const char *path, struct itera_writer **out)
+{
+    *out = NULL;
+    enum itera_status status = ITERA_OK;
+    struct itera_writer *writer = malloc(sizeof *writer);
+    if (!writer)
+        return itera_fail(ITERA_ERR_MEMORY, "%s: out of memory for a writer", path);
+    memset(writer, 0, offsetof(struct itera_writer, buffer));
+    writer->fd = -1;
+    writer->path = strdup(path);
+    if (!writer->path) {
+        status = itera_fail(ITERA_ERR_MEMORY, "%s: out of memory for a writer", path);
+        goto fail;
+    }
+
+    struct stat st;
+    bool exists = stat(path, &st) == 0;
+    if (exists && S_ISDIR(st.st_mode)) {
+        status = itera_fail(ITERA_ERR_IO, "%s: is a directory; expected the name of a file", path);
+        goto fail;
+    }
+    if (exists && !S_ISREG(st.st_mode)) {
+        /* /dev/null and pipes: a rename would replace the device itself. */
+        writer->direct = true;
+        writer->fd = open(path, O_WRONLY | O_CLOEXEC);
+        if (writer->fd < 0) {
+            status = fail_errno(path, "cannot open for writing");
+            goto fail;
+        }
+        *out = writer;
+        return ITERA_OK;
+    }
+
+    writer->target = exists ? realpath(path, NULL) : strdup(path);
+    if (!writer->target) {
+        status = fail_errno(path, "cannot resolve");
+        goto fail;
+    }
+    writer->fd = create_temporary(writer);
+    if (writer->fd < 0) {
+        status = fail_errno(path, "cannot create a temporary file beside it");
+        goto fail;
+    }
+    if (exists && fchmod(writer->fd, st.st_mode & 0777) != 0) {
+        status = fail_errno(path, "cannot keep the file's permissions");
+        unlink(writer->temporary);
+        goto fail;
+    }
+    *out = writer;
+    return ITERA_OK;
+
+fail:
+    writer_free(writer);
+    return status;
+}
+
+/* Closes and removes the temporary file; the message names what the user asked for. */
+static enum itera_status writer_fail(struct itera_writer *writer, const char *what)
+{
+    enum itera_status status = fail_errno(writer->path, what);
+    if (writer->fd >= 0)
+        close(writer->fd);
+    writer->fd = -1;
+    if (writer->temporary)
+        unlink(writer->temporary);
+    writer->failed = true;
+    return status;
+}
+
+static enum itera_status write_all(struct itera_writer *writer, const unsigned char *data,
+                                   size_t size)
+{
+    while (size > 0) {
+        ssize_t done = write(writer->fd, data, size < INT_MAX ? size : INT_MAX);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0) {
+            if (done == 0)
+                errno = ENOSPC;
+            return writer_fail(writer, writer->direct ? "cannot write"
+                                                      : "cannot write; what was there is kept");
+        }
+        data += done;
+        size -= (size_t)done;
+    }
+    return ITERA_OK;
+}
+
+static enum itera_status flush(struct itera_writer *writer)
+{
+    size_t used = writer->used;
+    writer->used = 0;
+    return write_all(writer, writer->buffer, used);
+}
+
+enum itera_status itera_writer_append(struct itera_writer *writer, const void *data, size_t size)
+{
+    if (writer->failed)
+        return itera_fail(ITERA_ERR_IO, "%s: an earlier write failed", writer->path);
+    if (size == 0)
+        return ITERA_OK;
+    if (size > WRITE_BUFFER - writer->used) {
+        enum itera_status status = flush(writer);
+        if (status)
+            return status;
+        if (size >= WRITE_BUFFER)
+            return write_all(writer, data, size);
+    }
+    memcpy(writer->buffer + writer->used, data, size);
+    writer->used += size;
+    return ITERA_OK;
+}
+
+enum itera_status itera_writer_commit(struct itera_writer **pointer)
+{
+    struct itera_writer *writer = *pointer;
+    *pointer = NULL;
+    enum itera_status status;
+    if (writer->failed) {
+        status = itera_fail(ITERA_ERR_IO, "%s: not saved, a write failed", writer->path);
+        goto done;
+    }
+    status = flush(writer);
+    if (status)
+        goto done;
+    if (!writer->direct && fsync(writer->fd) != 0) {
+        status = writer_fail(writer, "cannot fsync; what was there is kept");
+        goto done;
+    }
+    int closed = close(writer->fd);
+    writer->fd = -1;
+    if (closed != 0) {
+        status = writer_fail(writer, "cannot close");
+        goto done;
+    }
+    if (writer->direct)
+        goto done;
+    if (rename(writer->temporary, writer->target) != 0) {
+        status = writer_fail(writer, "cannot rename the temporary file over it");
+        goto done;
+    }
+    status = sync_parent(writer->target);
+done:
+    writer_free(writer);
+    return status;
+}
+
+void itera_writer_abort(struct itera_writer **pointer)
+{
+    if (!pointer || !*pointer)
+        return;
+    struct itera_writer *writer = *pointer;
+    *pointer = NULL;
+    if (writer->temporary && !writer->failed)
+        unlink(writer->temporary);
+    writer_free(writer);
+}
+
+bool itera_is_directory(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+bool itera_file_exists(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && !S_ISDIR(st.st_mode);
+}
+
+enum itera_status itera_make_directory(const char *path)
+{
+    char *copy = strdup(path);
+    if (!copy)
+        return itera_fail(ITERA_ERR_MEMORY, "%s: out of memory", path);
+    enum itera_status status = ITERA_OK;
+    for (char *end = copy; status == ITERA_OK;) {
+        end += strspn(end, "/");
+        end += strcspn(end, "/");
+        char kept = *end;
+        *end = '\0';
+        if (*copy && mkdir(copy, 0777) != 0 && !itera_is_directory(copy)) {
+            if (errno == EEXIST)
+                errno = ENOTDIR;
+            status = fail_errno(copy, "cannot make the directory");
+        }
+        *end = kept;
+        if (!kept)
+            break;
+    }
+    if (status == ITERA_OK && !itera_is_directory(path))
+        status = itera_fail(ITERA_ERR_IO, "%s: is not a directory", path);
+    free(copy);
+    return status;
+}
+
+/* Opens the folder name inside parent for reading its entries, never through a symbolic link. */
+static DIR *open_folder(int parent, const char *name)
+{
+    int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return NULL;
+    DIR *folder = fdopendir(fd);
+    if (!folder)
+        close(fd);
+    return folder;
+}
+
+static bool is_dots(const char *name)
+{
+    return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+}
+
+/* Deeper trees than this are not ours; the bound keeps recursion and open descriptors small. */
+#define MAX_DEPTH 64
+
+static enum itera_status remove_entry(int parent, const char *name, const char *root, int depth)
+{
+    struct stat st;
+    if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+        return errno == ENOENT ? ITERA_OK : fail_errno(root, "cannot remove");
+    if (!S_ISDIR(st.st_mode)) {
+        if (unlinkat(parent, name, 0) != 0 && errno != ENOENT)
+            return fail_errno(root, "cannot remove a file in it");
+        return ITERA_OK;
+    }
+    if (depth == MAX_DEPTH)
+        return itera_fail(ITERA_ERR_LIMIT, "%s: folders are nested more than %d deep", root,
+                          MAX_DEPTH);
+    DIR *folder = open_folder(parent, name);
+    if (!folder)
+        return fail_errno(root, "cannot open a folder in it");
+    enum itera_status status = ITERA_OK;
+    struct dirent *entry;
+    while (status == ITERA_OK && (errno = 0, entry = readdir(folder)) != NULL)
+        if (!is_dots(entry->d_name))
+            status = remove_entry(dirfd(folder), entry->d_name, root, depth + 1);
+    if (status == ITERA_OK && errno != 0)
+        status = fail_errno(root, "cannot list a folder in it");
+    closedir(folder);
+    if (status == ITERA_OK && unlinkat(parent, name, AT_REMOVEDIR) != 0 && errno != ENOENT)
+        status = fail_errno(root, "cannot remove a folder");
+    return status;
+}
+
+enum itera_status itera_remove_tree(const char *path)
+{
+    return remove_entry(AT_FDCWD, path, path, 0);
+}
+
+static enum itera_status sync_tree(int parent, const char *name, const char *root, int depth)
+{
+    if (depth == MAX_DEPTH)
+        return itera_fail(ITERA_ERR_LIMIT, "%s: folders are nested more than %d deep", root,
+                          MAX_DEPTH);
+    DIR *folder = open_folder(parent, name);
+    if (!folder)
+        return fail_errno(root, "cannot open the folder");
+    enum itera_status status = ITERA_OK;
+    struct dirent *entry;
+    while (status == ITERA_OK && (errno = 0, entry = readdir(folder)) != NULL) {
+        if (is_dots(entry->d_name))
+            continue;
+        struct stat st;
+        if (fstatat(dirfd(folder), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+            status = fail_errno(root, "cannot read an entry");
+        } else if (S_ISDIR(st.st_mode)) {
+            status = sync_tree(dirfd(folder), entry->d_name, root, depth + 1);
+        } else if (S_ISREG(st.st_mode)) {
+            int fd = openat(dirfd(folder), entry->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+            if (fd < 0 || fsync(fd) != 0)
+                status = fail_errno(root, "cannot fsync a file in it");
+            if (fd >= 0)
+                close(fd);
+        }
+    }
+    if (status == ITERA_OK && errno != 0)
+        status = fail_errno(root, "cannot list the folder");
+    if (status == ITERA_OK && fsync(dirfd(folder)) != 0 && errno != EINVAL && errno != ENOTSUP)
+        status = fail_errno(root, "cannot fsync the folder");
+    closedir(folder);
+    return status;
+}
+
+/* A copy without trailing slashes, so that ".old" lands beside and not inside. */
+static char *trimmed(const char *path)
+{
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    return strndup(path, length);
+}
+
+enum itera_status itera_replace_directory(const char *from_path, const char *to_path)
+{
+    enum itera_status status = ITERA_OK;
+    char *old = NULL;
+    char *from = trimmed(from_path);
+    char *to = trimmed(to_path);
+    if (!from || !to || asprintf(&old, "%s.old", to) < 0) {
+        old = NULL;
+        status = itera_fail(ITERA_ERR_MEMORY, "%s: out of memory", to_path);
+        goto done;
+    }
+    struct stat st;
+    bool exists = lstat(to, &st) == 0;
+    if (exists && !S_ISDIR(st.st_mode)) {
+        status = itera_fail(ITERA_ERR_IO, "%s: is in the way; expected a directory", to);
+        goto done;
+    }
+    status = sync_tree(AT_FDCWD, from, from, 0);
+    if (status)
+        goto done;
+
+    if (exists) {
+        /* What a killed process left under .old is older than `to`, which is complete. */
+        status = itera_remove_tree(old);
+        if (status)
+            goto done;
+        if (rename(to, old) != 0) {
+            status = fail_errno(to, "cannot set aside as .old");
+            goto done;
+        }
+    }
+    if (rename(from, to) != 0) {
+        status = fail_errno(to, "cannot rename the new directory into place");
+        if (exists && rename(old, to) != 0)
+            itera_log(ITERA_LOG_WARNING, "%s: the previous content is in %s", to, old);
+        goto done;
+    }
+    /* The new name must be on disk before the only other copy goes. */
+    status = sync_parent(to);
+    if (status == ITERA_OK)
+        status = itera_remove_tree(old);
+done:
+    free(from);
+    free(to);
+    free(old);
+    return status;
+}
+
+enum itera_status itera_path_join(char *out, size_t size, const char *a, const char *b)
+{
+    size_t length = strlen(a);
+    const char *separator = length == 0 || a[length - 1] == '/' ? "" : "/";
+    int written = snprintf(out, size, "%s%s%s", a, separator, b);
+    if (written < 0 || (size_t)written >= size) {
+        if (size)
+            out[0] = '\0';
+        return itera_fail(ITERA_ERR_LIMIT, "%s%s%s: the path is longer than %zu bytes", a,
+                          separator, b, size ? size - 1 : 0);
+    }
+    return ITERA_OK;
+}

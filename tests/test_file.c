@@ -1,0 +1,337 @@
+/* Maps, atomic replacement, folders, and the arena that readers use. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "core/arena.h"
+#include "core/environment.h"
+#include "core/file.h"
+
+static char root[64];
+
+static const char *in_root(const char *name)
+{
+    static char paths[16][256];
+    static int next;
+    char *path = paths[next++ % 16];
+    assert_int_equal(itera_path_join(path, sizeof paths[0], root, name), ITERA_OK);
+    return path;
+}
+
+static void put(const char *path, const char *text)
+{
+    struct itera_writer *writer;
+    assert_int_equal(itera_writer_open(path, &writer), ITERA_OK);
+    assert_int_equal(itera_writer_append(writer, text, strlen(text)), ITERA_OK);
+    assert_int_equal(itera_writer_commit(&writer), ITERA_OK);
+    assert_null(writer);
+}
+
+static void assert_content(const char *path, const char *text)
+{
+    struct itera_map map;
+    assert_int_equal(itera_map_open(path, &map), ITERA_OK);
+    assert_int_equal(map.size, strlen(text));
+    if (map.size)
+        assert_memory_equal(map.data, text, map.size);
+    itera_map_close(&map);
+    assert_null(map.data);
+}
+
+static int entries(const char *folder)
+{
+    char command[300];
+    snprintf(command, sizeof command, "ls -A '%s' | wc -l", folder);
+    FILE *pipe = popen(command, "r");
+    int count = -1;
+    assert_non_null(pipe);
+    assert_int_equal(fscanf(pipe, "%d", &count), 1);
+    pclose(pipe);
+    return count;
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    snprintf(root, sizeof root, "/tmp/itera-test-file-XXXXXX");
+    return mkdtemp(root) ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    return itera_remove_tree(root);
+}
+
+static void test_map(void **state)
+{
+    (void)state;
+    struct itera_map map;
+    assert_int_equal(itera_map_open(in_root("missing"), &map), ITERA_ERR_IO);
+    assert_null(map.data);
+    assert_non_null(strstr(itera_last_error(), "missing"));
+    assert_non_null(strstr(itera_last_error(), "No such file"));
+    assert_int_equal(itera_map_open(root, &map), ITERA_ERR_IO);
+    assert_non_null(strstr(itera_last_error(), "directory"));
+    assert_int_equal(mkfifo(in_root("pipe"), 0600), 0);
+    assert_int_equal(itera_map_open(in_root("pipe"), &map), ITERA_ERR_IO);
+    put(in_root("empty"), "");
+    assert_content(in_root("empty"), "");
+    itera_map_close(NULL);
+}
+
+static void test_writer_replaces(void **state)
+{
+    (void)state;
+    const char *path = in_root("file");
+    put(path, "one");
+    assert_content(path, "one");
+    assert_int_equal(chmod(path, 0640), 0);
+
+    struct itera_writer *writer;
+    assert_int_equal(itera_writer_open(path, &writer), ITERA_OK);
+    assert_int_equal(itera_writer_append(writer, "two", 3), ITERA_OK);
+    assert_content(path, "one");
+    itera_writer_abort(&writer);
+    assert_null(writer);
+    itera_writer_abort(&writer);
+    assert_content(path, "one");
+    assert_int_equal(entries(root), 1);
+
+    put(path, "three");
+    assert_content(path, "three");
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0640);
+
+    /* Through a link, the file behind it is replaced and the link stays. */
+    assert_int_equal(symlink("file", in_root("link")), 0);
+    put(in_root("link"), "four");
+    assert_int_equal(lstat(in_root("link"), &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+    assert_content(path, "four");
+    assert_int_equal(entries(root), 2);
+}
+
+static void test_writer_large(void **state)
+{
+    (void)state;
+    enum { SIZE = 1 << 20 };
+    unsigned char *data = malloc(SIZE);
+    assert_non_null(data);
+    for (int i = 0; i < SIZE; i++)
+        data[i] = (unsigned char)(i * 2654435761u >> 24);
+    struct itera_writer *writer;
+    assert_int_equal(itera_writer_open(in_root("large"), &writer), ITERA_OK);
+    size_t at = 0;
+    for (size_t step = 1; at < SIZE; step = step * 3 + 1) {
+        size_t size = step < SIZE - at ? step : SIZE - at;
+        assert_int_equal(itera_writer_append(writer, data + at, size), ITERA_OK);
+        at += size;
+    }
+    assert_int_equal(itera_writer_commit(&writer), ITERA_OK);
+    struct itera_map map;
+    assert_int_equal(itera_map_open(in_root("large"), &map), ITERA_OK);
+    assert_int_equal(map.size, SIZE);
+    assert_memory_equal(map.data, data, SIZE);
+    itera_map_close(&map);
+    free(data);
+}
+
+static void test_writer_full_disk(void **state)
+{
+    (void)state;
+    const char *path = in_root("file");
+    put(path, "kept");
+
+    /* A size limit stands in for a full disk: write fails half-way with the old file in place. */
+    struct rlimit before, tight;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    tight = before;
+    tight.rlim_cur = 400 * 1024;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &tight), 0);
+    static const char block[300 * 1024];
+    struct itera_writer *writer;
+    enum itera_status opened = itera_writer_open(path, &writer);
+    enum itera_status first = itera_writer_append(writer, block, sizeof block);
+    enum itera_status second = itera_writer_append(writer, block, sizeof block);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(opened, ITERA_OK);
+    assert_int_equal(first, ITERA_OK);
+    assert_int_equal(second, ITERA_ERR_IO);
+    assert_non_null(strstr(itera_last_error(), path));
+    assert_int_equal(entries(root), 1);
+    assert_int_equal(itera_writer_append(writer, block, 1), ITERA_ERR_IO);
+    assert_int_equal(itera_writer_commit(&writer), ITERA_ERR_IO);
+    assert_null(writer);
+    assert_content(path, "kept");
+
+    if (access("/dev/full", W_OK) == 0) {
+        assert_int_equal(itera_writer_open("/dev/full", &writer), ITERA_OK);
+        assert_int_equal(itera_writer_append(writer, "x", 1), ITERA_OK);
+        assert_int_equal(itera_writer_commit(&writer), ITERA_ERR_IO);
+        assert_non_null(strstr(itera_last_error(), "No space left"));
+        struct stat st;
+        assert_int_equal(stat("/dev/full", &st), 0);
+        assert_true(S_ISCHR(st.st_mode));
+    }
+    assert_int_equal(itera_writer_open(in_root("no/such/folder"), &writer), ITERA_ERR_IO);
+    assert_null(writer);
+    assert_int_equal(itera_writer_open(root, &writer), ITERA_ERR_IO);
+}
+
+static void test_directories(void **state)
+{
+    (void)state;
+    assert_int_equal(itera_make_directory(in_root("a/b//c/")), ITERA_OK);
+    assert_int_equal(itera_make_directory(in_root("a/b/c")), ITERA_OK);
+    assert_true(itera_is_directory(in_root("a/b/c")));
+    assert_false(itera_file_exists(in_root("a/b/c")));
+    put(in_root("a/b/c/file"), "x");
+    assert_true(itera_file_exists(in_root("a/b/c/file")));
+    assert_int_equal(itera_make_directory(in_root("a/b/c/file/d")), ITERA_ERR_IO);
+    assert_int_equal(itera_make_directory(in_root("a/b/c/file")), ITERA_ERR_IO);
+
+    /* Links are removed, not followed. */
+    put(in_root("outside"), "safe");
+    assert_int_equal(symlink(in_root("outside"), in_root("a/link")), 0);
+    assert_int_equal(itera_remove_tree(in_root("a")), ITERA_OK);
+    assert_int_equal(itera_remove_tree(in_root("a")), ITERA_OK);
+    assert_content(in_root("outside"), "safe");
+    assert_int_equal(entries(root), 1);
+}
+
+static void test_replace_directory(void **state)
+{
+    (void)state;
+    const char *to = in_root("to");
+    assert_int_equal(itera_replace_directory(in_root("from"), to), ITERA_ERR_IO);
+    assert_int_equal(itera_make_directory(in_root("from/sub")), ITERA_OK);
+    put(in_root("from/sub/file"), "1");
+    assert_int_equal(itera_replace_directory(in_root("from"), to), ITERA_OK);
+    assert_content(in_root("to/sub/file"), "1");
+
+    assert_int_equal(itera_make_directory(in_root("from")), ITERA_OK);
+    put(in_root("from/file"), "2");
+    /* A leftover of a killed process. */
+    assert_int_equal(itera_make_directory(in_root("to.old")), ITERA_OK);
+    assert_int_equal(itera_replace_directory(in_root("from"), in_root("to/")), ITERA_OK);
+    assert_content(in_root("to/file"), "2");
+    assert_false(itera_is_directory(in_root("to/sub")));
+    assert_int_equal(entries(root), 1);
+
+    /* Killed between the renames: only .old is there. It goes once the new one is in place. */
+    assert_int_equal(rename(in_root("to"), in_root("to.old")), 0);
+    assert_int_equal(itera_replace_directory(in_root("from"), in_root("to")), ITERA_ERR_IO);
+    assert_content(in_root("to.old/file"), "2");
+    assert_int_equal(itera_make_directory(in_root("from")), ITERA_OK);
+    assert_int_equal(itera_replace_directory(in_root("from"), in_root("to")), ITERA_OK);
+    assert_int_equal(entries(root), 1);
+
+    put(in_root("plain"), "x");
+    assert_int_equal(itera_replace_directory(in_root("to"), in_root("plain")), ITERA_ERR_IO);
+    assert_true(itera_is_directory(in_root("to")));
+}
+
+static void test_path_join(void **state)
+{
+    (void)state;
+    char out[8];
+    assert_int_equal(itera_path_join(out, sizeof out, "a", "b"), ITERA_OK);
+    assert_string_equal(out, "a/b");
+    assert_int_equal(itera_path_join(out, sizeof out, "a/", "b"), ITERA_OK);
+    assert_string_equal(out, "a/b");
+    assert_int_equal(itera_path_join(out, sizeof out, "", "b"), ITERA_OK);
+    assert_string_equal(out, "b");
+    assert_int_equal(itera_path_join(out, sizeof out, "abc", "def"), ITERA_OK);
+    assert_int_equal(itera_path_join(out, sizeof out, "abcd", "def"), ITERA_ERR_LIMIT);
+}
+
+static void test_environment(void **state)
+{
+    (void)state;
+    char out[128];
+    unsetenv("ITERA_CPU_ISA");
+    assert_null(itera_environment_cpu_isa());
+    setenv("ITERA_CPU_ISA", "", 1);
+    assert_null(itera_environment_cpu_isa());
+    setenv("ITERA_CPU_ISA", "ref", 1);
+    assert_string_equal(itera_environment_cpu_isa(), "ref");
+    unsetenv("ITERA_CPU_ISA");
+
+    unsetenv("ITERA_CACHE_DIR");
+    unsetenv("XDG_CACHE_HOME");
+    setenv("HOME", "/home/x", 1);
+    assert_int_equal(itera_environment_cache_directory(out, sizeof out), ITERA_OK);
+    assert_string_equal(out, "/home/x/.cache/itera");
+    setenv("XDG_CACHE_HOME", "relative", 1);
+    assert_int_equal(itera_environment_cache_directory(out, sizeof out), ITERA_OK);
+    assert_string_equal(out, "/home/x/.cache/itera");
+    setenv("XDG_CACHE_HOME", "/c", 1);
+    assert_int_equal(itera_environment_cache_directory(out, sizeof out), ITERA_OK);
+    assert_string_equal(out, "/c/itera");
+    setenv("ITERA_CACHE_DIR", "/own", 1);
+    assert_int_equal(itera_environment_cache_directory(out, sizeof out), ITERA_OK);
+    assert_string_equal(out, "/own");
+    assert_int_equal(itera_environment_cache_directory(out, 4), ITERA_ERR_LIMIT);
+}
+
+static void test_arena(void **state)
+{
+    (void)state;
+    struct itera_arena *arena = itera_arena_create(256);
+    assert_non_null(arena);
+    for (size_t i = 0; i < 200; i++) {
+        size_t align = (size_t)1 << (i % 8);
+        unsigned char *data = itera_arena_alloc(arena, i * 3, align);
+        assert_non_null(data);
+        assert_int_equal((uintptr_t)data % align, 0);
+        memset(data, (int)i, i * 3);
+    }
+    void *line = itera_arena_alloc(arena, 100000, ITERA_ALIGN_LINE);
+    assert_int_equal((uintptr_t)line % 64, 0);
+    assert_string_equal(itera_arena_strdup(arena, "text"), "text");
+    assert_string_equal(itera_arena_strndup(arena, "text", 2), "te");
+    assert_string_equal(itera_arena_printf(arena, "layers.%d.%s", 3, "norm"), "layers.3.norm");
+    int *zero = itera_arena_calloc(arena, 10, sizeof *zero);
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(zero[i], 0);
+    assert_null(itera_arena_calloc(arena, SIZE_MAX / 2, 3));
+    assert_null(itera_arena_alloc(arena, SIZE_MAX - 8, 16));
+    assert_null(itera_arena_alloc(arena, 8, 3));
+    size_t full = itera_arena_bytes(arena);
+    itera_arena_reset(arena);
+    assert_true(itera_arena_bytes(arena) < full);
+    assert_non_null(itera_arena_alloc(arena, 16, 0));
+    itera_arena_destroy(&arena);
+    assert_null(arena);
+    itera_arena_destroy(&arena);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_map, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_writer_replaces, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_writer_large, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_writer_full_disk, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_directories, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_replace_directory, set_up, tear_down),
+        cmocka_unit_test(test_path_join),
+        cmocka_unit_test(test_environment),
+        cmocka_unit_test(test_arena),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
