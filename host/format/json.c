@@ -1,0 +1,249 @@
+#include "format/json.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/file.h"
+#include "core/log.h"
+
+#define MAX_FILE ((size_t)512 * 1024 * 1024)
+
+enum itera_status itera_json_parse(const char *text, size_t size, const char *source, json_t **out)
+{
+    *out = NULL;
+    json_error_t error;
+    json_t *value = json_loadb(text ? text : "", size, JSON_REJECT_DUPLICATES, &error);
+    if (!value) {
+        if (json_error_code(&error) == json_error_out_of_memory)
+            return itera_fail(ITERA_ERR_MEMORY, "%s: out of memory while reading JSON", source);
+        return itera_fail(ITERA_ERR_FORMAT, "%s: line %d, column %d: %s", source, error.line,
+                          error.column, error.text);
+    }
+    *out = value;
+    return ITERA_OK;
+}
+
+enum itera_status itera_json_load(const char *path, json_t **out)
+{
+    *out = NULL;
+    struct itera_map map;
+    enum itera_status status = itera_map_open(path, &map);
+    if (status)
+        return status;
+    if (map.size > MAX_FILE)
+        status = itera_fail(ITERA_ERR_LIMIT, "%s: %zu bytes of JSON, expected at most %zu", path,
+                            map.size, MAX_FILE);
+    else
+        status = itera_json_parse((const char *)map.data, map.size, path, out);
+    itera_map_close(&map);
+    return status;
+}
+
+const char *itera_json_describe(const json_t *value, char *out, size_t size)
+{
+    switch (value ? json_typeof(value) : JSON_NULL) {
+    case JSON_OBJECT:
+        snprintf(out, size, "an object");
+        break;
+    case JSON_ARRAY:
+        snprintf(out, size, "an array of %zu", json_array_size(value));
+        break;
+    case JSON_STRING:
+        snprintf(out, size, "\"%.60s\"", json_string_value(value));
+        break;
+    case JSON_INTEGER:
+        snprintf(out, size, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+        break;
+    case JSON_REAL:
+        snprintf(out, size, "%.9g", json_real_value(value));
+        break;
+    case JSON_TRUE:
+        snprintf(out, size, "true");
+        break;
+    case JSON_FALSE:
+        snprintf(out, size, "false");
+        break;
+    default:
+        snprintf(out, size, "nothing");
+        break;
+    }
+    return out;
+}
+
+enum itera_status itera_json_begin(struct itera_json_reader *reader, const json_t *value,
+                                   const char *source)
+{
+    memset(reader, 0, sizeof *reader);
+    reader->object = value;
+    reader->source = source;
+    if (!json_is_object(value)) {
+        char found[96];
+        reader->status = itera_fail(ITERA_ERR_FORMAT, "%s: found %s, expected a JSON object",
+                                    source, itera_json_describe(value, found, sizeof found));
+    }
+    return reader->status;
+}
+
+const json_t *itera_json_value(struct itera_json_reader *reader, const char *key)
+{
+    bool known = false;
+    for (int i = 0; i < reader->used_count && !known; i++)
+        known = strcmp(reader->used[i], key) == 0;
+    if (!known && reader->used_count < ITERA_JSON_MAX_KEYS)
+        reader->used[reader->used_count++] = key;
+    const json_t *value = json_object_get(reader->object, key);
+    return json_is_null(value) ? NULL : value;
+}
+
+bool itera_json_has(struct itera_json_reader *reader, const char *key)
+{
+    return itera_json_value(reader, key) != NULL;
+}
+
+enum itera_status itera_json_fail(struct itera_json_reader *reader, const char *key,
+                                  const char *expected)
+{
+    if (reader->status == ITERA_OK) {
+        char found[96];
+        itera_json_describe(itera_json_value(reader, key), found, sizeof found);
+        reader->status = itera_fail(ITERA_ERR_FORMAT, "%s: key \"%s\": found %s, expected %s",
+                                    reader->source, key, found, expected);
+    }
+    return reader->status;
+}
+
+int64_t itera_json_int(struct itera_json_reader *reader, const char *key, int64_t absent,
+                       int64_t min, int64_t max)
+{
+    const json_t *value = itera_json_value(reader, key);
+    if (!value || reader->status)
+        return absent;
+    int64_t number = 0;
+    bool whole = true;
+    if (json_is_integer(value)) {
+        number = json_integer_value(value);
+    } else if (json_is_real(value) && fabs(json_real_value(value)) < 0x1p53 &&
+               json_real_value(value) == floor(json_real_value(value))) {
+        number = (int64_t)json_real_value(value);
+    } else {
+        whole = false;
+    }
+    if (!whole || number < min || number > max) {
+        char expected[96];
+        snprintf(expected, sizeof expected, "an integer from %" PRId64 " to %" PRId64, min, max);
+        itera_json_fail(reader, key, expected);
+        return absent;
+    }
+    return number;
+}
+
+int64_t itera_json_need_int(struct itera_json_reader *reader, const char *key, int64_t min,
+                            int64_t max)
+{
+    if (reader->status == ITERA_OK && !itera_json_has(reader, key)) {
+        char expected[96];
+        snprintf(expected, sizeof expected, "an integer from %" PRId64 " to %" PRId64, min, max);
+        itera_json_fail(reader, key, expected);
+    }
+    return itera_json_int(reader, key, min, min, max);
+}
+
+double itera_json_real(struct itera_json_reader *reader, const char *key, double absent, double min,
+                       double max)
+{
+    const json_t *value = itera_json_value(reader, key);
+    if (!value || reader->status)
+        return absent;
+    double number = json_number_value(value);
+    if (!json_is_number(value) || !(number >= min && number <= max)) {
+        char expected[96];
+        snprintf(expected, sizeof expected, "a number from %g to %g", min, max);
+        itera_json_fail(reader, key, expected);
+        return absent;
+    }
+    return number;
+}
+
+bool itera_json_bool(struct itera_json_reader *reader, const char *key, bool absent)
+{
+    const json_t *value = itera_json_value(reader, key);
+    if (!value || reader->status)
+        return absent;
+    if (!json_is_boolean(value)) {
+        itera_json_fail(reader, key, "true or false");
+        return absent;
+    }
+    return json_is_true(value);
+}
+
+const char *itera_json_string(struct itera_json_reader *reader, const char *key, const char *absent)
+{
+    const json_t *value = itera_json_value(reader, key);
+    if (!value || reader->status)
+        return absent;
+    if (!json_is_string(value)) {
+        itera_json_fail(reader, key, "a string");
+        return absent;
+    }
+    return json_string_value(value);
+}
+
+const json_t *itera_json_array(struct itera_json_reader *reader, const char *key)
+{
+    const json_t *value = itera_json_value(reader, key);
+    if (!value || reader->status)
+        return NULL;
+    if (!json_is_array(value)) {
+        itera_json_fail(reader, key, "an array");
+        return NULL;
+    }
+    return value;
+}
+
+const json_t *itera_json_object(struct itera_json_reader *reader, const char *key)
+{
+    const json_t *value = itera_json_value(reader, key);
+    if (!value || reader->status)
+        return NULL;
+    if (!json_is_object(value)) {
+        itera_json_fail(reader, key, "an object");
+        return NULL;
+    }
+    return value;
+}
+
+static bool is_known(const struct itera_json_reader *reader, const char *const *known,
+                     const char *key)
+{
+    for (int i = 0; i < reader->used_count; i++)
+        if (strcmp(reader->used[i], key) == 0)
+            return true;
+    for (; known && *known; known++)
+        if (strcmp(*known, key) == 0)
+            return true;
+    return false;
+}
+
+int itera_json_warn_unknown(const struct itera_json_reader *reader, const char *const *known)
+{
+    char list[600];
+    size_t length = 0;
+    int count = 0;
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)reader->object, key, value)
+    {
+        if (is_known(reader, known, key))
+            continue;
+        count++;
+        if (length < sizeof list - 1)
+            length += (size_t)snprintf(list + length, sizeof list - length, "%s%.60s",
+                                       count > 1 ? ", " : "", key);
+    }
+    if (count)
+        itera_log(ITERA_LOG_WARNING, "%s: %d unknown key%s ignored: %s%s", reader->source, count,
+                  count > 1 ? "s" : "", list, length >= sizeof list ? "..." : "");
+    return count;
+}
