@@ -104,7 +104,8 @@ typedef enum itera_status itera_infer_fn(const struct itera_attr *attr,
                                          const struct itera_operand_shape *const *in,
                                          struct itera_operand_shape *out);
 /* The cost rule; in and out as above (out[i] NULL when not produced). It sets cost->flops;
- * cost->bytes arrives set to the sum of all operand bytes and is changed only where that is wrong. */
+ * cost->bytes arrives set to the sum of all operand bytes and is changed only where that is wrong.
+ */
 typedef void itera_cost_fn(const struct itera_attr *attr,
                            const struct itera_operand_shape *const *in,
                            const struct itera_operand_shape *const *out, struct itera_cost *cost);

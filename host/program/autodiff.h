@@ -1,4 +1,5 @@
-/* Reverse-mode differentiation over a program's op list, and what gradient rules are written with. */
+/* Reverse-mode differentiation over a program's op list, and what gradient rules are written with.
+ */
 #ifndef ITERA_PROGRAM_AUTODIFF_H
 #define ITERA_PROGRAM_AUTODIFF_H
 
@@ -7,7 +8,8 @@
 /* Appends to `p` the ops that compute the gradient of tensor `loss` (or, when `seed` is not
  * ITERA_NONE, the vector-Jacobian product with seed, which has loss's dims) with respect to the n
  * tensors wrt[]. grads[i] says where: an existing tensor to write (a bound gradient buffer), or
- * ITERA_NEW; on return it holds the id. A wrt tensor that the loss does not depend on gets zeros. */
+ * ITERA_NEW; on return it holds the id. A wrt tensor that the loss does not depend on gets zeros.
+ */
 enum itera_status itera_differentiate(struct itera_program *p, int32_t loss, int32_t seed, int n,
                                       const int32_t *wrt, int32_t *grads);
 

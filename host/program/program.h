@@ -36,7 +36,8 @@ enum itera_status itera_program_create(struct itera_program **out);
 void itera_program_destroy(struct itera_program **program);
 
 /* Recording. Every function returns a tensor id, or ITERA_NONE after an error, which stays in
- * program->status; ids may be passed on without checks, and the status looked at once at the end. */
+ * program->status; ids may be passed on without checks, and the status looked at once at the end.
+ */
 
 /* A bound tensor. `name` is copied. */
 int32_t itera_bound(struct itera_program *p, const char *name, enum itera_dtype dtype, int rank,

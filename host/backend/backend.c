@@ -1,0 +1,219 @@
+#include "backend/backend.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/log.h"
+
+/* In the order in which "auto" prefers their devices of one type. */
+static const struct itera_backend *const backends[] = {&itera_backend_cpu};
+enum { BACKENDS = sizeof backends / sizeof *backends, MAX_DEVICES = 64 };
+
+const char *itera_device_type_name(enum itera_device_type type)
+{
+    static const char *const names[] = {"cpu", "igpu", "gpu", "software"};
+    return (unsigned)type < 4 ? names[type] : "?";
+}
+
+enum itera_status itera_devices(struct itera_device_info **infos, int *count)
+{
+    *count = 0;
+    *infos = calloc(MAX_DEVICES, sizeof **infos);
+    if (!*infos)
+        return itera_fail(ITERA_ERR_MEMORY, "no memory to list the devices");
+    for (int i = 0; i < BACKENDS; i++) {
+        int n = 0;
+        enum itera_status status = backends[i]->list(*infos + *count, MAX_DEVICES - *count, &n);
+        if (status) {
+            free(*infos);
+            *infos = NULL;
+            *count = 0;
+            return status;
+        }
+        *count += n;
+    }
+    return ITERA_OK;
+}
+
+/* A real GPU first, then an integrated one, then the CPU; software drivers only by name. */
+static int preference(enum itera_device_type type)
+{
+    switch (type) {
+    case ITERA_DEVICE_GPU:
+        return 3;
+    case ITERA_DEVICE_IGPU:
+        return 2;
+    case ITERA_DEVICE_CPU:
+        return 1;
+    case ITERA_DEVICE_SOFTWARE:
+        break;
+    }
+    return 0;
+}
+
+enum itera_status itera_device_open(const char *id, const struct itera_device_options *options,
+                                    struct itera_device **device)
+{
+    *device = NULL;
+    struct itera_device_info *infos;
+    int count;
+    enum itera_status status = itera_devices(&infos, &count);
+    if (status)
+        return status;
+    const struct itera_device_info *chosen = NULL;
+    bool automatic = !id || !strcmp(id, "auto");
+    for (int i = 0; i < count; i++) {
+        if (automatic) {
+            if (!chosen || preference(infos[i].type) > preference(chosen->type))
+                chosen = &infos[i];
+        } else if (!strcmp(infos[i].id, id)) {
+            chosen = &infos[i];
+        }
+    }
+    if (!chosen) {
+        char known[512] = "";
+        size_t used = 0;
+        for (int i = 0; i < count && used + 40 < sizeof known; i++) {
+            memcpy(known + used, i ? ", " : "", i ? 2 : 0);
+            used += i ? 2 : 0;
+            size_t length = strlen(infos[i].id);
+            memcpy(known + used, infos[i].id, length + 1);
+            used += length;
+        }
+        status =
+            itera_fail(ITERA_ERR_DEVICE, "there is no device '%s' here; there is: %s", id, known);
+    }
+    for (int i = 0; chosen && i < BACKENDS; i++) {
+        if (strcmp(backends[i]->name, chosen->backend))
+            continue;
+        const char *colon = strchr(chosen->id, ':');
+        struct itera_device_options defaults = {0};
+        status =
+            backends[i]->open(colon ? atoi(colon + 1) : 0, options ? options : &defaults, device);
+    }
+    free(infos);
+    return status;
+}
+
+void itera_device_close(struct itera_device **device)
+{
+    if (*device)
+        (*device)->backend->close(*device);
+    *device = NULL;
+}
+
+const struct itera_device_info *itera_device_info(const struct itera_device *device)
+{
+    return &device->info;
+}
+
+int itera_device_threads(const struct itera_device *device)
+{
+    return device->threads;
+}
+
+enum itera_status itera_buffer_create(struct itera_device *device, size_t bytes,
+                                      struct itera_buffer **out)
+{
+    *out = NULL;
+    return device->backend->buffer_create(device, bytes, out);
+}
+
+void itera_buffer_destroy(struct itera_buffer **buffer)
+{
+    if (*buffer)
+        (*buffer)->device->backend->buffer_destroy(*buffer);
+    *buffer = NULL;
+}
+
+static enum itera_status check_range(const struct itera_buffer *buffer, size_t offset, size_t bytes)
+{
+    if (offset <= buffer->bytes && bytes <= buffer->bytes - offset)
+        return ITERA_OK;
+    return itera_fail(ITERA_ERR_ARGUMENT, "copy of %zu bytes at %zu in a buffer of %zu", bytes,
+                      offset, buffer->bytes);
+}
+
+enum itera_status itera_buffer_upload(struct itera_buffer *buffer, size_t offset, const void *data,
+                                      size_t bytes)
+{
+    enum itera_status status = check_range(buffer, offset, bytes);
+    return status ? status : buffer->device->backend->upload(buffer, offset, data, bytes);
+}
+
+enum itera_status itera_buffer_download(struct itera_buffer *buffer, size_t offset, void *data,
+                                        size_t bytes)
+{
+    enum itera_status status = check_range(buffer, offset, bytes);
+    return status ? status : buffer->device->backend->download(buffer, offset, data, bytes);
+}
+
+bool itera_supports(struct itera_device *device, const struct itera_program *program,
+                    const struct itera_op *op)
+{
+    return device->backend->supports(device, program, op);
+}
+
+static enum itera_status check_bindings(const struct itera_device *device,
+                                        const struct itera_program *p,
+                                        const struct itera_binding *bindings, int n)
+{
+    enum itera_status status = ITERA_OK;
+    uint8_t *bound = calloc((size_t)p->n_tensors + 1, 1);
+    if (!bound)
+        return itera_fail(ITERA_ERR_MEMORY, "no memory to compile a program");
+    for (int i = 0; i < n && !status; i++) {
+        const struct itera_binding *b = &bindings[i];
+        if (b->tensor < 0 || b->tensor >= p->n_tensors || !b->buffer ||
+            p->tensors[b->tensor].kind != ITERA_BOUND || p->tensors[b->tensor].base != b->tensor) {
+            status = itera_fail(ITERA_ERR_ARGUMENT, "binding %d names no bound tensor", i);
+            break;
+        }
+        const struct itera_tensor *t = &p->tensors[b->tensor];
+        int64_t rows = itera_shape_rows(&t->shape), cols = itera_shape_cols(&t->shape);
+        size_t bytes = rows && cols
+                           ? (size_t)((rows - 1) * t->shape.ld + cols) * itera_dtype_bytes(t->dtype)
+                           : 0;
+        if (bound[b->tensor]++)
+            status = itera_fail(ITERA_ERR_ARGUMENT, "tensor %s is bound twice", t->name);
+        else if (b->buffer->device != device || b->offset % 4 || b->offset > b->buffer->bytes ||
+                 bytes > b->buffer->bytes - b->offset)
+            status = itera_fail(ITERA_ERR_ARGUMENT,
+                                "tensor %s (%zu bytes at %zu) does not fit its buffer of %zu bytes",
+                                t->name, bytes, b->offset, b->buffer->bytes);
+    }
+    for (int32_t t = 0; t < p->n_tensors && !status; t++)
+        if (p->tensors[t].kind == ITERA_BOUND && p->tensors[t].base == t && !bound[t])
+            status = itera_fail(ITERA_ERR_ARGUMENT, "tensor %s is not bound to a buffer",
+                                p->tensors[t].name);
+    free(bound);
+    return status;
+}
+
+enum itera_status itera_compile(struct itera_device *device, const struct itera_program *program,
+                                const struct itera_binding *bindings, int n_bindings,
+                                struct itera_executable **out)
+{
+    *out = NULL;
+    if (program->status)
+        return program->status;
+    enum itera_status status = check_bindings(device, program, bindings, n_bindings);
+    return status ? status : device->backend->compile(device, program, bindings, n_bindings, out);
+}
+
+void itera_executable_destroy(struct itera_executable **executable)
+{
+    if (*executable)
+        (*executable)->device->backend->executable_destroy(*executable);
+    *executable = NULL;
+}
+
+enum itera_status itera_run(struct itera_executable *executable)
+{
+    return executable->device->backend->run(executable);
+}
+
+enum itera_status itera_profile(struct itera_executable *executable, double *op_seconds)
+{
+    return executable->device->backend->profile(executable, op_seconds);
+}

@@ -1,0 +1,86 @@
+/* The backend interface: the few functions that a backend implements, and the front end that the
+ * rest of the library calls (it validates; backends may trust their arguments). Nothing here knows
+ * any op: a new op never edits a backend's device code. */
+#ifndef ITERA_BACKEND_BACKEND_H
+#define ITERA_BACKEND_BACKEND_H
+
+#include "itera/device.h"
+#include "program/program.h"
+
+/* Memory of a device. Backends extend it by putting it first in their own struct. */
+struct itera_buffer {
+    struct itera_device *device;
+    size_t bytes;
+};
+
+/* Where a bound tensor lives: element 0 at `offset` bytes of buffer. */
+struct itera_binding {
+    int32_t tensor;
+    struct itera_buffer *buffer;
+    size_t offset; /* bytes, a multiple of 4 */
+};
+
+/* A program compiled for a device with its buffers bound. */
+struct itera_executable {
+    struct itera_device *device;
+    size_t memory_bytes; /* of the program's own memory: activations and scratch */
+};
+
+struct itera_backend {
+    const char *name;
+    /* Appends what there is to infos (capacity entries), and counts it. A missing driver is no
+     * error: *count stays 0. */
+    enum itera_status (*list)(struct itera_device_info *infos, int capacity, int *count);
+    enum itera_status (*open)(int index, const struct itera_device_options *options,
+                              struct itera_device **out);
+    void (*close)(struct itera_device *device);
+    enum itera_status (*buffer_create)(struct itera_device *device, size_t bytes,
+                                       struct itera_buffer **out);
+    void (*buffer_destroy)(struct itera_buffer *buffer);
+    /* Synchronous: on return the host memory may be reused, the device's content is there. */
+    enum itera_status (*upload)(struct itera_buffer *buffer, size_t offset, const void *data,
+                                size_t bytes);
+    enum itera_status (*download)(struct itera_buffer *buffer, size_t offset, void *data,
+                                  size_t bytes);
+    /* Whether the device has a kernel for the op with these operands. */
+    bool (*supports)(struct itera_device *device, const struct itera_program *program,
+                     const struct itera_op *op);
+    /* The program, and every bound buffer, must outlive the executable. */
+    enum itera_status (*compile)(struct itera_device *device, const struct itera_program *program,
+                                 const struct itera_binding *bindings, int n_bindings,
+                                 struct itera_executable **out);
+    void (*executable_destroy)(struct itera_executable *executable);
+    /* Runs to completion. */
+    enum itera_status (*run)(struct itera_executable *executable);
+    /* Runs once and gives the seconds of each op (n_ops of the program). */
+    enum itera_status (*profile)(struct itera_executable *executable, double *op_seconds);
+};
+
+/* The base of a backend's device struct. */
+struct itera_device {
+    const struct itera_backend *backend;
+    struct itera_device_info info;
+    int threads;
+};
+
+extern const struct itera_backend itera_backend_cpu;
+
+enum itera_status itera_buffer_create(struct itera_device *device, size_t bytes,
+                                      struct itera_buffer **out); /* content is zero */
+void itera_buffer_destroy(struct itera_buffer **buffer);
+enum itera_status itera_buffer_upload(struct itera_buffer *buffer, size_t offset, const void *data,
+                                      size_t bytes);
+enum itera_status itera_buffer_download(struct itera_buffer *buffer, size_t offset, void *data,
+                                        size_t bytes);
+
+bool itera_supports(struct itera_device *device, const struct itera_program *program,
+                    const struct itera_op *op);
+/* Every ITERA_BOUND tensor that is not a view must be bound once and fit its buffer. */
+enum itera_status itera_compile(struct itera_device *device, const struct itera_program *program,
+                                const struct itera_binding *bindings, int n_bindings,
+                                struct itera_executable **out);
+void itera_executable_destroy(struct itera_executable **executable);
+enum itera_status itera_run(struct itera_executable *executable);
+enum itera_status itera_profile(struct itera_executable *executable, double *op_seconds);
+
+#endif

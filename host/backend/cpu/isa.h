@@ -1,0 +1,18 @@
+/* The instruction set levels of the CPU backend, and each level's kernel table. */
+#ifndef ITERA_BACKEND_CPU_ISA_H
+#define ITERA_BACKEND_CPU_ISA_H
+
+#include "backend/cpu/kernel.h"
+
+enum itera_isa { ITERA_ISA_REF, ITERA_ISA_NEON, ITERA_ISA_AVX2, ITERA_ISA_AVX512, ITERA_ISA_COUNT };
+
+const char *itera_isa_name(enum itera_isa isa);
+/* Whether this build carries the level and this processor runs it. */
+bool itera_isa_available(enum itera_isa isa);
+enum itera_isa itera_isa_best(void);
+/* By name; fails when there is no such level, or not here. */
+enum itera_status itera_isa_find(const char *name, enum itera_isa *out);
+/* The kernel of every op at a level: its own, or that of the level below; never empty. */
+const struct itera_kernel *itera_isa_kernel(enum itera_isa isa, enum itera_op_kind kind);
+
+#endif

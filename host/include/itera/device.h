@@ -1,0 +1,62 @@
+/* Devices: what the machine offers to compute with. */
+#ifndef ITERA_DEVICE_H
+#define ITERA_DEVICE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "itera/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct itera_device;
+
+enum itera_device_type {
+    ITERA_DEVICE_CPU,
+    ITERA_DEVICE_IGPU,
+    ITERA_DEVICE_GPU,
+    ITERA_DEVICE_SOFTWARE, /* a driver that runs a GPU's interface on the CPU */
+};
+const char *itera_device_type_name(enum itera_device_type type);
+
+#define ITERA_MAX_FEATURES 24
+
+struct itera_device_info {
+    char id[32]; /* "cpu", "opencl:0", "vulkan:1" */
+    char backend[16];
+    char name[128];
+    char driver[128];
+    enum itera_device_type type;
+    uint64_t memory_bytes;
+    /* What the device reports and the backend uses, or could use if `used` is 0. */
+    struct {
+        char name[32];
+        int used;
+    } features[ITERA_MAX_FEATURES];
+    int n_features;
+};
+
+/* Zero-initialise and set what matters. */
+struct itera_device_options {
+    int threads;     /* CPU: threads of the team; 0: one per available processor */
+    const char *isa; /* CPU: "ref", "avx2", "avx512", "neon"; NULL: ITERA_CPU_ISA, else the best */
+};
+
+/* Lists every usable device; *infos is an array to free with free(). The CPU is always there. */
+enum itera_status itera_devices(struct itera_device_info **infos, int *count);
+
+/* Opens a device by id; NULL or "auto": the best there is. The caller owns *device and closes it
+ * after everything created from it. A device may be used by one thread at a time. */
+enum itera_status itera_device_open(const char *id, const struct itera_device_options *options,
+                                    struct itera_device **device);
+void itera_device_close(struct itera_device **device);
+const struct itera_device_info *itera_device_info(const struct itera_device *device);
+/* CPU: the team's size; 0 for others. */
+int itera_device_threads(const struct itera_device *device);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
