@@ -30,8 +30,7 @@ static inline void vf_store(float *p, vf v)
 /* The first n lanes, 0 <= n <= VF_N; the others read as 0 and are not touched in memory. */
 static inline __m256i vf_lanes(int64_t n)
 {
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n),
-                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 static inline vf vf_load_n(const float *p, int64_t n)
 {
@@ -150,9 +149,71 @@ static inline vi vi_or(vi a, vi b)
 {
     return _mm256_or_si256(a, b);
 }
+static inline vi vi_xor(vi a, vi b)
+{
+    return _mm256_xor_si256(a, b);
+}
 #define vi_shl(a, n) _mm256_slli_epi32((a), (n))
 #define vi_sar(a, n) _mm256_srai_epi32((a), (n))
 #define vi_shr(a, n) _mm256_srli_epi32((a), (n))
+
+/* Lanes of 64 bits, for Philox: VF_N / 2 of them. */
+static inline vi vi_set64(uint64_t x)
+{
+    return _mm256_set1_epi64x((long long)x);
+}
+static inline vi vi_load64(const uint64_t *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+static inline vi vi_add64(vi a, vi b)
+{
+    return _mm256_add_epi64(a, b);
+}
+#define vi_shr64(a, n) _mm256_srli_epi64((a), (n))
+#define vi_shl64(a, n) _mm256_slli_epi64((a), (n))
+/* The full product of the low, unsigned 32 bits of each lane. */
+static inline vi vi_mul_low(vi a, vi b)
+{
+    return _mm256_mul_epu32(a, b);
+}
+/* Even (odd) 64-bit lanes of a and b, alternating. */
+static inline vi vi_even64(vi a, vi b)
+{
+    return _mm256_unpacklo_epi64(a, b);
+}
+static inline vi vi_odd64(vi a, vi b)
+{
+    return _mm256_unpackhi_epi64(a, b);
+}
+
+typedef __m256d vd; /* VF_N / 2 doubles, for long sums */
+static inline vd vd_zero(void)
+{
+    return _mm256_setzero_pd();
+}
+static inline vd vf_low_vd(vf a) /* the first half of a */
+{
+    return _mm256_cvtps_pd(_mm256_castps256_ps128(a));
+}
+static inline vd vf_high_vd(vf a)
+{
+    return _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
+}
+static inline vd vd_add(vd a, vd b)
+{
+    return _mm256_add_pd(a, b);
+}
+static inline vd vd_fma(vd a, vd b, vd c)
+{
+    return _mm256_fmadd_pd(a, b, c);
+}
+static inline double vd_sum(vd a)
+{
+    __m128d s = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
+}
+
 static inline float vf_sum(vf a)
 {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

@@ -148,9 +148,68 @@ static inline vi vi_or(vi a, vi b)
 {
     return _mm512_or_si512(a, b);
 }
+static inline vi vi_xor(vi a, vi b)
+{
+    return _mm512_xor_si512(a, b);
+}
 #define vi_shl(a, n) _mm512_slli_epi32((a), (n))
 #define vi_sar(a, n) _mm512_srai_epi32((a), (n))
 #define vi_shr(a, n) _mm512_srli_epi32((a), (n))
+
+/* Lanes of 64 bits, for Philox: VF_N / 2 of them. */
+static inline vi vi_set64(uint64_t x)
+{
+    return _mm512_set1_epi64((long long)x);
+}
+static inline vi vi_load64(const uint64_t *p)
+{
+    return _mm512_loadu_si512(p);
+}
+static inline vi vi_add64(vi a, vi b)
+{
+    return _mm512_add_epi64(a, b);
+}
+#define vi_shr64(a, n) _mm512_srli_epi64((a), (n))
+#define vi_shl64(a, n) _mm512_slli_epi64((a), (n))
+static inline vi vi_mul_low(vi a, vi b)
+{
+    return _mm512_mul_epu32(a, b);
+}
+static inline vi vi_even64(vi a, vi b)
+{
+    return _mm512_unpacklo_epi64(a, b);
+}
+static inline vi vi_odd64(vi a, vi b)
+{
+    return _mm512_unpackhi_epi64(a, b);
+}
+
+typedef __m512d vd;
+static inline vd vd_zero(void)
+{
+    return _mm512_setzero_pd();
+}
+static inline vd vf_low_vd(vf a)
+{
+    return _mm512_cvtps_pd(_mm512_castps512_ps256(a));
+}
+static inline vd vf_high_vd(vf a)
+{
+    return _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
+}
+static inline vd vd_add(vd a, vd b)
+{
+    return _mm512_add_pd(a, b);
+}
+static inline vd vd_fma(vd a, vd b, vd c)
+{
+    return _mm512_fmadd_pd(a, b, c);
+}
+static inline double vd_sum(vd a)
+{
+    return _mm512_reduce_add_pd(a);
+}
+
 static inline float vf_sum(vf a)
 {
     return _mm512_reduce_add_ps(a);

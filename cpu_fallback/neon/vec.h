@@ -149,9 +149,70 @@ static inline vi vi_or(vi a, vi b)
 {
     return vorrq_s32(a, b);
 }
+static inline vi vi_xor(vi a, vi b)
+{
+    return veorq_s32(a, b);
+}
 #define vi_shl(a, n) vshlq_n_s32((a), (n))
 #define vi_sar(a, n) vshrq_n_s32((a), (n))
 #define vi_shr(a, n) vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a), (n)))
+
+/* Lanes of 64 bits, for Philox: VF_N / 2 of them. */
+static inline vi vi_set64(uint64_t x)
+{
+    return vreinterpretq_s32_u64(vdupq_n_u64(x));
+}
+static inline vi vi_load64(const uint64_t *p)
+{
+    return vreinterpretq_s32_u64(vld1q_u64(p));
+}
+static inline vi vi_add64(vi a, vi b)
+{
+    return vreinterpretq_s32_u64(vaddq_u64(vreinterpretq_u64_s32(a), vreinterpretq_u64_s32(b)));
+}
+#define vi_shr64(a, n) vreinterpretq_s32_u64(vshrq_n_u64(vreinterpretq_u64_s32(a), (n)))
+#define vi_shl64(a, n) vreinterpretq_s32_u64(vshlq_n_u64(vreinterpretq_u64_s32(a), (n)))
+static inline vi vi_mul_low(vi a, vi b)
+{
+    uint32x2_t x = vmovn_u64(vreinterpretq_u64_s32(a));
+    uint32x2_t y = vmovn_u64(vreinterpretq_u64_s32(b));
+    return vreinterpretq_s32_u64(vmull_u32(x, y));
+}
+static inline vi vi_even64(vi a, vi b)
+{
+    return vreinterpretq_s32_u64(vtrn1q_u64(vreinterpretq_u64_s32(a), vreinterpretq_u64_s32(b)));
+}
+static inline vi vi_odd64(vi a, vi b)
+{
+    return vreinterpretq_s32_u64(vtrn2q_u64(vreinterpretq_u64_s32(a), vreinterpretq_u64_s32(b)));
+}
+
+typedef float64x2_t vd;
+static inline vd vd_zero(void)
+{
+    return vdupq_n_f64(0);
+}
+static inline vd vf_low_vd(vf a)
+{
+    return vcvt_f64_f32(vget_low_f32(a));
+}
+static inline vd vf_high_vd(vf a)
+{
+    return vcvt_high_f64_f32(a);
+}
+static inline vd vd_add(vd a, vd b)
+{
+    return vaddq_f64(a, b);
+}
+static inline vd vd_fma(vd a, vd b, vd c)
+{
+    return vfmaq_f64(c, a, b);
+}
+static inline double vd_sum(vd a)
+{
+    return vaddvq_f64(a);
+}
+
 static inline float vf_sum(vf a)
 {
     return vaddvq_f32(a);
