@@ -1,0 +1,117 @@
+/* The itera command: finds the subcommand, prints the library's messages, and keeps stdout honest.
+ */
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "command.h"
+#include "itera/status.h"
+#include "options.h"
+#include "output.h"
+#include "progress.h"
+
+#ifndef ITERA_VERSION
+#define ITERA_VERSION "development"
+#endif
+
+/* In the order of the help text. */
+static const struct {
+    const char *name;
+    itera_command_fn *run;
+    const char *summary;
+} commands[] = {
+    {"devices", itera_command_devices, "list the devices of this machine"},
+};
+enum { COMMANDS = sizeof commands / sizeof commands[0] };
+
+static void print_message(void *user, enum itera_log_level level, const char *message)
+{
+    (void)user;
+    if (level == ITERA_LOG_DEBUG)
+        return;
+    progress_line("itera: %s%s", level == ITERA_LOG_WARNING ? "warning: " : "", message);
+}
+
+void command_error(const char *format, ...)
+{
+    char message[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    progress_line("itera: %s", message);
+}
+
+static void print_help(FILE *file)
+{
+    fputs("usage: itera COMMAND [OPTION...]\n\n"
+          "Trains, evaluates and serves small SSM + MoE language models.\n\n"
+          "commands:\n",
+          file);
+    for (int i = 0; i < COMMANDS; i++)
+        fprintf(file, "  %-10s %s\n", commands[i].name, commands[i].summary);
+    fputs("\n`itera COMMAND --help` says what a command takes. `itera --version` prints the "
+          "version.\n"
+          "Results go to stdout, messages to stderr. Exit status: 0 success, 1 failure, 2 wrong\n"
+          "usage, 77 nothing to test.\n",
+          file);
+}
+
+static int run_command(int argc, char **argv)
+{
+    for (int i = 0; i < COMMANDS; i++)
+        if (strcmp(argv[0], commands[i].name) == 0)
+            return commands[i].run(argc, argv);
+
+    const char *names[COMMANDS];
+    for (int i = 0; i < COMMANDS; i++)
+        names[i] = commands[i].name;
+    const char *near = options_closest(argv[0], names, COMMANDS);
+    if (near)
+        command_error("there is no command '%s'; did you mean '%s'?", argv[0], near);
+    else
+        command_error("there is no command '%s'; `itera --help` lists them", argv[0]);
+    return EXIT_USAGE;
+}
+
+static int dispatch(int argc, char **argv)
+{
+    const char *first = argc > 1 ? argv[1] : NULL;
+    if (!first) {
+        print_help(stderr);
+        return EXIT_USAGE;
+    }
+    if (strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0) {
+        print_help(stdout);
+        return EXIT_OK;
+    }
+    if (strcmp(first, "--version") == 0) {
+        puts("itera " ITERA_VERSION);
+        return EXIT_OK;
+    }
+    if (strcmp(first, "help") == 0) {
+        if (argc == 2) {
+            print_help(stdout);
+            return EXIT_OK;
+        }
+        char help[] = "--help";
+        char *args[] = {argv[2], help, NULL};
+        return run_command(2, args);
+    }
+    if (first[0] == '-') {
+        command_error("'%s' is no option of itera; options follow a command (`itera --help`)",
+                      first);
+        return EXIT_USAGE;
+    }
+    return run_command(argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+    /* A reader that goes away (`| head`) must not kill a training run: writes fail with EPIPE
+     * instead, and output_finish looks at them. */
+    signal(SIGPIPE, SIG_IGN);
+    itera_set_log(print_message, NULL);
+    return output_finish(dispatch(argc, argv));
+}

@@ -1,0 +1,195 @@
+#include "output.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "command.h"
+
+struct table {
+    int columns;
+    char align[16];
+    char **cell; /* the titles, then row by row */
+    size_t cells, room;
+    bool failed;
+};
+
+static void add_cell(struct table *table, const char *text)
+{
+    if (table->cells == table->room) {
+        size_t room = table->room ? 2 * table->room : 64;
+        char **grown = realloc(table->cell, room * sizeof *grown);
+        if (!grown) {
+            table->failed = true;
+            return;
+        }
+        table->cell = grown;
+        table->room = room;
+    }
+    char *copy = strdup(text);
+    if (copy)
+        table->cell[table->cells++] = copy;
+    else
+        table->failed = true;
+}
+
+struct table *table_create(int columns, const char *const *titles, const char *align)
+{
+    struct table *table = calloc(1, sizeof *table);
+    if (!table)
+        return NULL;
+    table->columns = columns;
+    snprintf(table->align, sizeof table->align, "%s", align);
+    for (int i = 0; i < columns; i++)
+        add_cell(table, titles[i]);
+    return table;
+}
+
+void table_cell(struct table *table, const char *format, ...)
+{
+    if (!table || table->failed)
+        return;
+    char text[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    add_cell(table, text);
+}
+
+/* Code points: what a terminal shows in a column each, in all that we print. */
+static size_t width(const char *text)
+{
+    size_t n = 0;
+    for (; *text; text++)
+        n += ((unsigned char)*text & 0xc0) != 0x80;
+    return n;
+}
+
+void table_print(const struct table *table)
+{
+    if (!table || table->failed) {
+        command_error("out of memory while printing a table");
+        return;
+    }
+    size_t columns = (size_t)table->columns, widest[16] = {0};
+    for (size_t i = 0; i < table->cells; i++) {
+        size_t w = width(table->cell[i]);
+        if (w > widest[i % columns])
+            widest[i % columns] = w;
+    }
+    for (size_t i = 0; i < table->cells; i++) {
+        size_t column = i % columns;
+        int pad = (int)(widest[column] - width(table->cell[i]));
+        bool last = column + 1 == columns;
+        if (table->align[column] == 'r')
+            printf("%*s%s", pad, "", table->cell[i]);
+        else
+            printf("%s%*s", table->cell[i], last ? 0 : pad, "");
+        fputs(last ? "\n" : "  ", stdout);
+    }
+}
+
+void table_destroy(struct table **table)
+{
+    if (!table || !*table)
+        return;
+    for (size_t i = 0; i < (*table)->cells; i++)
+        free((*table)->cell[i]);
+    free((*table)->cell);
+    free(*table);
+    *table = NULL;
+}
+
+json_t *output_number(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+enum { JSON_STYLE = JSON_INDENT(2) | JSON_REAL_PRECISION(9) };
+
+void output_json_line(const json_t *root, FILE *stream)
+{
+    json_dumpf(root, stream, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    fputc('\n', stream);
+    fflush(stream);
+}
+
+/* Whether `file` is replaced by a rename: what is not a plain file (a pipe, /dev/stdout) is
+ * written to as it is. */
+static bool can_replace(const char *file)
+{
+    struct stat info;
+    return lstat(file, &info) != 0 || S_ISREG(info.st_mode);
+}
+
+int output_json(const json_t *root, const char *file)
+{
+    if (!file || strcmp(file, "-") == 0) {
+        json_dumpf(root, stdout, JSON_STYLE);
+        putchar('\n');
+        return EXIT_OK;
+    }
+    char path[PATH_MAX];
+    bool replace = can_replace(file);
+    int length = snprintf(path, sizeof path, replace ? "%s.%ld.tmp" : "%s", file, (long)getpid());
+    if (length < 0 || (size_t)length >= sizeof path) {
+        command_error("%s: the path is too long to write JSON to", file);
+        return EXIT_FAILED;
+    }
+    FILE *stream = fopen(path, "wb");
+    bool good = stream && json_dumpf(root, stream, JSON_STYLE) == 0 && putc('\n', stream) != EOF &&
+                fflush(stream) == 0 && (!replace || fsync(fileno(stream)) == 0);
+    int reason = errno;
+    if (stream && fclose(stream) != 0 && good) {
+        reason = errno;
+        good = false;
+    }
+    if (good && replace && rename(path, file) != 0) {
+        reason = errno;
+        good = false;
+    }
+    if (good)
+        return EXIT_OK;
+    if (replace && stream)
+        unlink(path);
+    command_error("%s: cannot write JSON: %s", file, strerror(reason));
+    return EXIT_FAILED;
+}
+
+bool output_arrives(void)
+{
+    return fflush(stdout) == 0 && !ferror(stdout);
+}
+
+int output_finish(int code)
+{
+    errno = 0;
+    bool good = fflush(stdout) == 0 && !ferror(stdout);
+    int reason = errno;
+    /* Some file systems report a full disk only when the file is closed. */
+    if (good && fclose(stdout) != 0) {
+        reason = errno;
+        good = reason == EBADF; /* started without a stdout: nobody expected output */
+    }
+    if (good || reason == EPIPE)
+        return code;
+    /* An error that an earlier flush met leaves no reason here; a closed pipe shows when tried. */
+    if (reason == 0) {
+        char newline = '\n';
+        if (write(STDOUT_FILENO, &newline, 0) < 0 && errno == EPIPE)
+            return code;
+        struct stat info;
+        if (fstat(STDOUT_FILENO, &info) == 0 && (S_ISFIFO(info.st_mode) || S_ISSOCK(info.st_mode)))
+            return code;
+    }
+    command_error("writing to stdout failed: %s", reason ? strerror(reason) : "output was lost");
+    return code == EXIT_OK ? EXIT_FAILED : code;
+}

@@ -1,0 +1,34 @@
+/* Results: aligned tables and JSON. */
+#ifndef ITERA_TOOLS_OUTPUT_H
+#define ITERA_TOOLS_OUTPUT_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+/* A table, filled cell by cell, row by row, and printed to stdout once its widths are known. Cells
+ * are UTF-8. When memory runs out it says so when printed. */
+struct table;
+/* titles: `columns` of them; align: one 'l' or 'r' per column. */
+struct table *table_create(int columns, const char *const *titles, const char *align);
+__attribute__((format(printf, 2, 3))) void table_cell(struct table *table, const char *format, ...);
+void table_print(const struct table *table);
+void table_destroy(struct table **table); /* NULL-safe, nulls *table */
+
+/* Writes root, indented and with a newline, to `file`: by way of a temporary file beside it,
+ * renamed into place, so that a reader never sees half of it; NULL or "-" is stdout. Steals
+ * nothing. Returns EXIT_OK, or EXIT_FAILED after printing why. */
+int output_json(const json_t *root, const char *file);
+/* root on one line of stdout or another stream, flushed: for logs that grow. */
+void output_json_line(const json_t *root, FILE *stream);
+/* A JSON number, or null for NaN and infinities, which JSON lacks. */
+json_t *output_number(double value);
+
+/* Whether what is printed still arrives: false once the reader of stdout went away or the disk is
+ * full. A command that streams may stop then. */
+bool output_arrives(void);
+
+/* Flushes stdout; the exit code: `code`, or EXIT_FAILED with a message when output was lost. A
+ * reader that went away (`| head`) is no failure. */
+int output_finish(int code);
+
+#endif
