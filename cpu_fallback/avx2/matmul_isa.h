@@ -1,0 +1,41 @@
+/* Block sizes and register shuffles of the matmul for AVX2: 16 registers hold a tile of 6 rows by
+ * two vectors, two vectors of b and the broadcasts of a. */
+#ifndef ITERA_MATMUL_ISA_H
+#define ITERA_MATMUL_ISA_H
+
+#include "vec.h"
+
+#define MM_ROWS 6   /* rows of a tile */
+#define MM_VECS 2   /* vectors in a row of a tile */
+#define MM_KC   256 /* depth of a packed panel: 16 KiB, half of the smallest L1 */
+#define MM_MC   240 /* rows of a that are reused from L2 */
+
+/* Turns VF_N rows into VF_N columns, in registers. */
+static inline void mm_transpose(vf r[VF_N])
+{
+    vf t[VF_N];
+    for (int i = 0; i < 8; i += 4) {
+        vf ac_lo = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        vf ac_hi = _mm256_unpackhi_ps(r[i], r[i + 1]);
+        vf bd_lo = _mm256_unpacklo_ps(r[i + 2], r[i + 3]);
+        vf bd_hi = _mm256_unpackhi_ps(r[i + 2], r[i + 3]);
+        t[i] = _mm256_shuffle_ps(ac_lo, bd_lo, 0x44);
+        t[i + 1] = _mm256_shuffle_ps(ac_lo, bd_lo, 0xee);
+        t[i + 2] = _mm256_shuffle_ps(ac_hi, bd_hi, 0x44);
+        t[i + 3] = _mm256_shuffle_ps(ac_hi, bd_hi, 0xee);
+    }
+    for (int c = 0; c < 4; c++) {
+        r[c] = _mm256_permute2f128_ps(t[c], t[4 + c], 0x20);
+        r[4 + c] = _mm256_permute2f128_ps(t[c], t[4 + c], 0x31);
+    }
+}
+
+/* Lane i of the result is the sum of r[i]'s lanes. */
+static inline vf mm_reduce(const vf r[VF_N])
+{
+    vf lo = _mm256_hadd_ps(_mm256_hadd_ps(r[0], r[1]), _mm256_hadd_ps(r[2], r[3]));
+    vf hi = _mm256_hadd_ps(_mm256_hadd_ps(r[4], r[5]), _mm256_hadd_ps(r[6], r[7]));
+    return _mm256_add_ps(_mm256_blend_ps(lo, hi, 0xf0), _mm256_permute2f128_ps(lo, hi, 0x21));
+}
+
+#endif

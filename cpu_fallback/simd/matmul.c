@@ -1,0 +1,382 @@
+/* matmul and grouped_matmul: which part of the product a thread computes, and the loops over
+ * blocks. */
+#include <string.h>
+
+#include "cpu_fallback/simd/matmul.h"
+
+extern const struct itera_kernel ITERA_SIMD(matmul);
+extern const struct itera_kernel ITERA_SIMD(grouped_matmul);
+
+static inline int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* x Phi(x), with erfc(z) = t P(t) e^(-z^2), t = 1 / (1 + p z), z >= 0 (Abramowitz and
+ * Stegun 7.1.26; error below 1.5e-7 of 1, which is an ulp of the result where it matters). */
+static inline vf gelu(vf x)
+{
+    vf z = vf_mul(vf_abs(x), vf_set(0.70710678118f));
+    vf one = vf_set(1.0f);
+    vf t = vf_div(one, vf_fma(vf_set(0.3275911f), z, one));
+    vf p = vf_set(1.061405429f);
+    p = vf_fma(p, t, vf_set(-1.453152027f));
+    p = vf_fma(p, t, vf_set(1.421413741f));
+    p = vf_fma(p, t, vf_set(-0.284496736f));
+    p = vf_fma(p, t, vf_set(0.254829592f));
+    vf tail = vf_mul(vf_mul(vf_mul(p, t), vf_set(0.5f)), vf_exp(vf_neg(vf_mul(z, z))));
+    vf share = vf_select(vf_lt(x, vf_zero()), tail, vf_sub(one, tail)); /* Phi(x) */
+    return vf_mul(x, share);
+}
+
+static inline __attribute__((always_inline)) void finish(float *c, int64_t c_ld, const float *from,
+                                                         int64_t from_ld, int64_t rows, int64_t n,
+                                                         const uint8_t act, const float *residual,
+                                                         int64_t residual_ld)
+{
+    for (int64_t i = 0; i < rows; i++, c += c_ld, from += from_ld) {
+        for (int64_t j = 0; j < n; j += VF_N) {
+            int64_t w = least(n - j, VF_N);
+            vf x = w == VF_N ? vf_load(from + j) : vf_load_n(from + j, w);
+            x = act == ITERA_ACT_SILU       ? vf_silu(x)
+                : act == ITERA_ACT_GELU     ? gelu(x)
+                : act == ITERA_ACT_SOFTPLUS ? vf_softplus(x)
+                                            : x;
+            if (residual)
+                x = vf_add(x, w == VF_N ? vf_load(residual + j) : vf_load_n(residual + j, w));
+            if (w == VF_N)
+                vf_store(c + j, x);
+            else
+                vf_store_n(c + j, x, w);
+        }
+        if (residual)
+            residual += residual_ld;
+    }
+}
+
+void mm_finish(float *c, int64_t c_ld, const float *from, int64_t from_ld, int64_t rows, int64_t n,
+               uint8_t act, const float *residual, int64_t residual_ld)
+{
+    switch (act) {
+    case ITERA_ACT_SILU:
+        finish(c, c_ld, from, from_ld, rows, n, ITERA_ACT_SILU, residual, residual_ld);
+        break;
+    case ITERA_ACT_GELU:
+        finish(c, c_ld, from, from_ld, rows, n, ITERA_ACT_GELU, residual, residual_ld);
+        break;
+    case ITERA_ACT_SOFTPLUS:
+        finish(c, c_ld, from, from_ld, rows, n, ITERA_ACT_SOFTPLUS, residual, residual_ld);
+        break;
+    default:
+        break;
+    }
+}
+
+/* Packing: n columns of b from depth k0 on, as k rows of MM_COLS floats or, at the right edge, of
+ * as many whole vectors as n needs; columns beyond n are 0. Another weight type is another pair of
+ * these. */
+
+/* From b (n, k). */
+static void pack_transposed(const float *b, int64_t b_ld, int64_t k, int64_t n, float *out,
+                            int64_t out_ld)
+{
+    for (int64_t j = 0; j < n; j += VF_N) {
+        const float *src = b + j * b_ld;
+        float *dst = out + j;
+        int64_t w = least(n - j, VF_N);
+        int64_t at = 0;
+        vf r[VF_N];
+        if (w == VF_N)
+            for (; at + VF_N <= k; at += VF_N, dst += VF_N * out_ld) {
+#pragma GCC unroll 16
+                for (int i = 0; i < VF_N; i++)
+                    r[i] = vf_load(src + i * b_ld + at);
+                mm_transpose(r);
+#pragma GCC unroll 16
+                for (int i = 0; i < VF_N; i++)
+                    vf_store(dst + i * out_ld, r[i]);
+            }
+        for (; at < k; at += VF_N) {
+            int64_t depth = least(k - at, VF_N);
+            for (int i = 0; i < VF_N; i++)
+                r[i] = i < w ? vf_load_n(src + i * b_ld + at, depth) : vf_zero();
+            mm_transpose(r);
+            for (int64_t i = 0; i < depth; i++, dst += out_ld)
+                vf_store(dst, r[i]);
+        }
+    }
+}
+
+/* From b (k, n). */
+static void pack_rows(const float *b, int64_t b_ld, int64_t k, int64_t n, float *out,
+                      int64_t out_ld)
+{
+    for (int64_t i = 0; i < k; i++, b += b_ld, out += out_ld) {
+        int64_t j = 0;
+        for (; j + VF_N <= n; j += VF_N)
+            vf_store(out + j, vf_load(b + j));
+        if (j < n)
+            vf_store(out + j, vf_load_n(b + j, n - j));
+    }
+}
+
+/* Depth of a block: k in even parts of at most MM_KC. Where a result must pass through act and then
+ * meet a residual that may lie in c itself, partial sums cannot rest in c, and k stays whole. */
+static int64_t block_depth_limit(const struct mm_product *g)
+{
+    return g->act != ITERA_ACT_NONE && g->residual ? g->k : least(g->k, MM_KC);
+}
+
+static int64_t block_depth(const struct mm_product *g)
+{
+    int64_t limit = block_depth_limit(g);
+    if (g->k <= limit)
+        return g->k;
+    int64_t parts = (g->k + limit - 1) / limit;
+    return (g->k + parts - 1) / parts;
+}
+
+/* Bytes of the panel that one thread packs, for this and any smaller k. */
+static size_t panel_bytes(const struct mm_product *g)
+{
+    return (size_t)block_depth_limit(g) * MM_COLS * sizeof(float);
+}
+
+/* The part [m0, m1) x [n0, n1) of the product; n0 is a multiple of MM_COLS. panel: panel_bytes,
+ * aligned. */
+static void product_tiles(const struct mm_product *g, int64_t m0, int64_t m1, int64_t n0,
+                          int64_t n1, float *panel)
+{
+    if (m0 >= m1 || n0 >= n1)
+        return;
+    const int64_t depth = block_depth(g);
+    /* Copying rows of b pays when enough tiles reuse them. */
+    const bool direct = !g->b_trans && m1 - m0 <= 4 * MM_ROWS;
+    struct mm_tile t = {.a_row = g->a_row, .a_col = g->a_col};
+    /* A tile on its way through act: c may hold the residual that is to be added after it. */
+    _Alignas(64) float raw[MM_ROWS * MM_COLS];
+    /* At depth 0 (k == 0) there is still one pass: bias and residual. */
+    int64_t k0 = 0;
+    do {
+        const bool first = k0 == 0, last = k0 + depth >= g->k;
+        t.k = least(depth, g->k - k0);
+        const bool finish_here = last && g->act != ITERA_ACT_NONE;
+        t.c_ld = finish_here ? MM_COLS : g->c_ld;
+        for (int64_t mb = m0; mb < m1; mb += MM_MC) {
+            const int64_t me = least(mb + MM_MC, m1);
+            const int64_t parts = (me - mb + MM_ROWS - 1) / MM_ROWS;
+            for (int64_t n = n0; n < n1; n += MM_COLS) {
+                t.n = least(n1 - n, MM_COLS);
+                const int64_t vecs = (t.n + VF_N - 1) / VF_N;
+                if (g->b_trans) {
+                    t.b = panel;
+                    t.b_ld = vecs * VF_N;
+                    pack_transposed(g->b + n * g->b_ld + k0, g->b_ld, t.k, t.n, panel, t.b_ld);
+                } else if (direct && t.n == vecs * VF_N) {
+                    t.b = g->b + k0 * g->b_ld + n;
+                    t.b_ld = g->b_ld;
+                } else {
+                    t.b = panel;
+                    t.b_ld = vecs * VF_N;
+                    pack_rows(g->b + k0 * g->b_ld + n, g->b_ld, t.k, t.n, panel, t.b_ld);
+                }
+                t.bias = first && g->bias ? g->bias + n : NULL;
+                int64_t m = mb;
+                for (int64_t i = 0; i < parts; i++) {
+                    /* Even parts, so that no tile is left with a row or two. */
+                    const int64_t end = mb + (me - mb) * (i + 1) / parts;
+                    t.a = g->a + m * g->a_row + k0 * g->a_col;
+                    float *c = g->c + m * g->c_ld + n;
+                    t.c = finish_here ? raw : c;
+                    if (!first || g->accumulate) {
+                        t.add = c;
+                        t.add_ld = g->c_ld;
+                    } else if (g->residual && g->act == ITERA_ACT_NONE) {
+                        t.add = g->residual + m * g->residual_ld + n;
+                        t.add_ld = g->residual_ld;
+                    } else {
+                        t.add = NULL;
+                    }
+                    mm_tiles[end - m - 1][vecs - 1](&t);
+                    if (finish_here)
+                        mm_finish(c, g->c_ld, raw, MM_COLS, end - m, t.n, g->act,
+                                  g->residual ? g->residual + m * g->residual_ld + n : NULL,
+                                  g->residual_ld);
+                    m = end;
+                }
+            }
+        }
+        k0 += depth;
+    } while (k0 < g->k);
+}
+
+/* Cuts m x n into one rectangle per thread. More rows per thread spread the packing of b further,
+ * more columns reread a less; the grid with the least work for the busiest thread wins. */
+static void share(const struct itera_team *team, int64_t m, int64_t n, bool b_trans, int64_t *m0,
+                  int64_t *m1, int64_t *n0, int64_t *n1)
+{
+    *m0 = *n0 = 0;
+    *m1 = m;
+    *n1 = n;
+    if (team->size == 1)
+        return;
+    int best = 1;
+    int64_t best_cost = INT64_MAX;
+    for (int down = 1; down <= team->size; down++) {
+        if (team->size % down)
+            continue;
+        int across = team->size / down;
+        int64_t rows = (m + down - 1) / down;
+        int64_t panels = (n + MM_COLS - 1) / MM_COLS;
+        int64_t cost = (rows + (b_trans ? 8 : 2)) * ((panels + across - 1) / across);
+        if (cost < best_cost) {
+            best_cost = cost;
+            best = down;
+        }
+    }
+    int across = team->size / best;
+    struct itera_team row = {team->rank / across, best, NULL};
+    struct itera_team col = {team->rank % across, across, NULL};
+    itera_team_range(&row, m, 8, m0, m1);
+    itera_team_range(&col, n, MM_COLS, n0, n1);
+}
+
+static void product(const struct mm_product *g, struct itera_team *team, float *panel)
+{
+    int64_t m0 = 0, m1 = g->m, n0 = 0, n1 = g->n;
+    if (mm_dot_suits(g)) {
+        if (g->n >= g->m)
+            itera_team_range(team, g->n, VF_N, &n0, &n1);
+        else
+            itera_team_range(team, g->m, 16, &m0, &m1);
+        if (m0 < m1 && n0 < n1)
+            mm_dot(g, m0, m1, n0, n1);
+        return;
+    }
+    share(team, g->m, g->n, g->b_trans, &m0, &m1, &n0, &n1);
+    product_tiles(g, m0, m1, n0, n1, panel);
+}
+
+static struct mm_product matmul_product(const struct itera_call *call)
+{
+    const struct itera_arg *a = &call->in[0], *b = &call->in[1], *y = &call->out[0];
+    const struct itera_attr *attr = call->attr;
+    return (struct mm_product){
+        .m = y->rows,
+        .n = y->cols,
+        .k = attr->trans_a ? a->rows : a->cols,
+        .a = itera_f32(a),
+        .a_row = attr->trans_a ? 1 : a->ld,
+        .a_col = attr->trans_a ? a->ld : 1,
+        .b = itera_f32(b),
+        .b_ld = b->ld,
+        .b_trans = attr->trans_b,
+        .c = itera_f32(y),
+        .c_ld = y->ld,
+        .bias = call->in[2].data,
+        .residual = call->in[3].data,
+        .residual_ld = call->in[3].ld,
+        .act = attr->act,
+        .accumulate = attr->accumulate,
+    };
+}
+
+static void matmul_run(const struct itera_call *call, struct itera_team *team)
+{
+    struct mm_product g = matmul_product(call);
+    float *panels = call->scratch;
+    product(&g, team,
+            panels ? panels + (size_t)team->rank * (panel_bytes(&g) / sizeof(float)) : NULL);
+}
+
+static size_t matmul_scratch(const struct itera_call *call, int threads)
+{
+    struct mm_product g = matmul_product(call);
+    return mm_dot_suits(&g) ? 0 : (size_t)threads * panel_bytes(&g);
+}
+
+const struct itera_kernel ITERA_SIMD(matmul) = {matmul_run, matmul_scratch};
+
+/* Experts. */
+
+static struct mm_product grouped_product(const struct itera_call *call)
+{
+    const struct itera_arg *a = &call->in[0], *b = &call->in[1], *y = &call->out[0];
+    const struct itera_attr *attr = call->attr;
+    return (struct mm_product){
+        .m = attr->trans_a ? a->cols : a->rows,
+        .n = y->cols,
+        .k = attr->trans_a ? a->rows : a->cols,
+        .a = itera_f32(a),
+        .a_row = attr->trans_a ? 1 : a->ld,
+        .a_col = attr->trans_a ? a->ld : 1,
+        .b = itera_f32(b),
+        .b_ld = b->ld,
+        .b_trans = attr->trans_b,
+        .c = itera_f32(y),
+        .c_ld = y->ld,
+        .act = attr->act,
+    };
+}
+
+static void zero_rows(const struct itera_arg *y, int64_t begin, int64_t end)
+{
+    for (int64_t i = begin; i < end; i++)
+        memset(itera_f32(y) + i * y->ld, 0, (size_t)y->cols * sizeof(float));
+}
+
+static void grouped_run(const struct itera_call *call, struct itera_team *team)
+{
+    const struct itera_arg *y = &call->out[0];
+    const int32_t *offsets = itera_i32(&call->in[2]);
+    const int64_t experts = call->in[2].cols - 1, rows = call->in[0].rows;
+    const struct mm_product all = grouped_product(call);
+    float *panel = (float *)call->scratch;
+    if (panel)
+        panel += (size_t)team->rank * (panel_bytes(&all) / sizeof(float));
+    const bool gradient = call->attr->trans_a;
+    const int64_t b_rows = gradient ? 0 : call->in[1].rows / experts;
+
+    int64_t m0, m1, n0, n1;
+    share(team, all.m, all.n, all.b_trans, &m0, &m1, &n0, &n1);
+    int64_t begin = 0;
+    for (int64_t e = 0; e <= experts; e++) {
+        /* offsets[e] is where expert e begins; what lies before the first is nobody's. */
+        int64_t end = offsets[e];
+        end = end < begin ? begin : end > rows ? rows : end;
+        struct mm_product g = all;
+        if (e == 0) {
+            if (!gradient && team->rank == 0)
+                zero_rows(y, 0, end);
+        } else if (gradient) {
+            g.k = end - begin;
+            g.a += begin * g.a_col;
+            g.b += begin * g.b_ld;
+            g.c += (e - 1) * g.m * g.c_ld;
+            product_tiles(&g, m0, m1, n0, n1, panel);
+        } else {
+            g.m = end - begin;
+            g.a += begin * g.a_row;
+            g.b += (e - 1) * b_rows * g.b_ld;
+            g.c += begin * g.c_ld;
+            int64_t lo = m0 > begin ? m0 - begin : 0, hi = m1 < end ? m1 - begin : g.m;
+            if (lo < hi && n0 < n1) {
+                if (mm_dot_suits(&g))
+                    mm_dot(&g, lo, hi, n0, n1);
+                else
+                    product_tiles(&g, lo, hi, n0, n1, panel);
+            }
+        }
+        begin = end;
+    }
+    if (!gradient && team->rank == 0)
+        zero_rows(y, begin, rows);
+}
+
+static size_t grouped_scratch(const struct itera_call *call, int threads)
+{
+    struct mm_product g = grouped_product(call);
+    return (size_t)threads * panel_bytes(&g);
+}
+
+const struct itera_kernel ITERA_SIMD(grouped_matmul) = {grouped_run, grouped_scratch};
