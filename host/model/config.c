@@ -591,7 +591,7 @@ enum itera_status itera_config_validate(const struct itera_config *config, const
     return status;
 }
 
-/* The fewest digits that bring every real field back exactly: 1e-05, not 1.0000000000000001e-05. */
+/* The fewest digits that bring every real field back exactly: 1e-5, not 1.0000000000000001e-5. */
 static size_t real_digits(const struct itera_config *config)
 {
     static const int choices[] = {6, 9, 15, 16};
