@@ -43,7 +43,7 @@ static enum itera_status layout(const struct itera_safetensors_entry *entries, s
         for (size_t i = 0; i < count; i++) {
             if (itera_st_dtype_bytes(entries[i].dtype) != width)
                 continue;
-            int64_t bytes;
+            int64_t bytes = 0;
             enum itera_status status = entry_bytes(&entries[i], path, &bytes);
             if (status == ITERA_OK && writer)
                 status = itera_writer_append(writer, entries[i].data, (size_t)bytes);
