@@ -1,0 +1,323 @@
+/* The tokenizer itself: its table of tokens, encoding, decoding. */
+#include "text/tokenizer_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "text/utf8.h"
+
+void itera_tokens_free(struct itera_tokens *tokens)
+{
+    free(tokens->ids);
+    *tokens = (struct itera_tokens){0};
+}
+
+enum itera_status itera_tokens_append(struct itera_tokens *tokens, int32_t id)
+{
+    if (tokens->count == tokens->capacity) {
+        size_t capacity = tokens->capacity ? tokens->capacity * 2 : 256;
+        int32_t *ids = NULL;
+        if (capacity <= SIZE_MAX / sizeof *ids)
+            ids = realloc(tokens->ids, capacity * sizeof *ids);
+        if (!ids)
+            return itera_fail(ITERA_ERR_MEMORY, "encode: no memory for %zu token ids", capacity);
+        tokens->ids = ids;
+        tokens->capacity = capacity;
+    }
+    tokens->ids[tokens->count++] = id;
+    return ITERA_OK;
+}
+
+enum itera_status itera_tokenizer_new(enum itera_tokenizer_kind kind, int32_t capacity,
+                                      struct itera_tokenizer **out)
+{
+    *out = NULL;
+    struct itera_tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
+    if (tokenizer)
+        tokenizer->tokens = calloc((size_t)capacity + 1, sizeof *tokenizer->tokens);
+    if (!tokenizer || !tokenizer->tokens) {
+        free(tokenizer);
+        return itera_fail(ITERA_ERR_MEMORY, "tokenizer: no memory for %d tokens", (int)capacity);
+    }
+    tokenizer->kind = kind;
+    tokenizer->capacity = capacity;
+    tokenizer->end_of_text = tokenizer->unknown = -1;
+    if (kind == ITERA_BPE) {
+        enum itera_status status = itera_bpe_create(&tokenizer->bpe);
+        if (status) {
+            itera_tokenizer_destroy(&tokenizer);
+            return status;
+        }
+    }
+    *out = tokenizer;
+    return ITERA_OK;
+}
+
+void itera_tokenizer_destroy(struct itera_tokenizer **tokenizer)
+{
+    if (!tokenizer || !*tokenizer)
+        return;
+    struct itera_tokenizer *t = *tokenizer;
+    itera_bpe_destroy(&t->bpe);
+    itera_bytemap_free(&t->lookup);
+    free(t->added);
+    free(t->tokens);
+    free(t->pool);
+    free(t);
+    *tokenizer = NULL;
+}
+
+enum itera_status itera_tokenizer_set(struct itera_tokenizer *tokenizer, int32_t id,
+                                      const char *bytes, size_t length, unsigned flags)
+{
+    struct itera_token *token = &tokenizer->tokens[id];
+    if (length > UINT32_MAX)
+        return itera_fail(ITERA_ERR_LIMIT, "tokenizer: token %d is too long", (int)id);
+    if (!tokenizer->pool || tokenizer->pool_size + length > tokenizer->pool_capacity) {
+        size_t capacity = 2 * tokenizer->pool_capacity + length + 1024;
+        char *pool = realloc(tokenizer->pool, capacity);
+        if (!pool)
+            return itera_fail(ITERA_ERR_MEMORY, "tokenizer: no memory for token texts");
+        tokenizer->pool = pool;
+        tokenizer->pool_capacity = capacity;
+    }
+    if (length)
+        memcpy(tokenizer->pool + tokenizer->pool_size, bytes, length);
+    *token = (struct itera_token){tokenizer->pool_size, (uint32_t)length,
+                                  (uint8_t)(flags | ITERA_TOKEN_SET)};
+    tokenizer->pool_size += length;
+    if (id >= tokenizer->vocab_size)
+        tokenizer->vocab_size = id + 1;
+    bool indexed = tokenizer->kind == ITERA_BPE
+                       ? (flags & (ITERA_TOKEN_MODEL | ITERA_TOKEN_ADDED)) == ITERA_TOKEN_MODEL
+                       : !(flags & ITERA_TOKEN_SPECIAL) && id != tokenizer->unknown;
+    if (indexed && !itera_bytemap_insert(&tokenizer->lookup, bytes, length, (uint64_t)id, NULL))
+        return itera_fail(ITERA_ERR_MEMORY, "tokenizer: no memory to index its tokens");
+    return ITERA_OK;
+}
+
+struct added_key {
+    uint32_t length;
+    int32_t id;
+};
+
+static int compare_added(const void *a, const void *b)
+{
+    const struct added_key *x = a, *y = b;
+    if (x->length != y->length)
+        return x->length > y->length ? -1 : 1;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+enum itera_status itera_tokenizer_finish(struct itera_tokenizer *tokenizer, const char *name)
+{
+    size_t count = 0;
+    for (int32_t id = 0; id < tokenizer->vocab_size; id++)
+        count += (tokenizer->tokens[id].flags & ITERA_TOKEN_ADDED) != 0;
+    struct added_key *keys = calloc(count + 1, sizeof *keys);
+    tokenizer->added = calloc(count + 1, sizeof *tokenizer->added);
+    if (!keys || !tokenizer->added) {
+        free(keys);
+        return itera_fail(ITERA_ERR_MEMORY, "%s: no memory for its special tokens", name);
+    }
+    for (int32_t id = 0; id < tokenizer->vocab_size; id++) {
+        const struct itera_token *token = &tokenizer->tokens[id];
+        if (!(token->flags & ITERA_TOKEN_ADDED) || token->length == 0)
+            continue;
+        keys[tokenizer->added_count++] = (struct added_key){token->length, id};
+        tokenizer->added_first[(unsigned char)tokenizer->pool[token->offset]] |=
+            token->flags & ITERA_TOKEN_SPECIAL ? 2 : 1;
+    }
+    qsort(keys, tokenizer->added_count, sizeof *keys, compare_added);
+    for (size_t i = 0; i < tokenizer->added_count; i++)
+        tokenizer->added[i] = keys[i].id;
+    free(keys);
+    return tokenizer->kind == ITERA_BPE ? itera_bpe_index(tokenizer, name) : ITERA_OK;
+}
+
+const char *itera_tokenizer_kind(const struct itera_tokenizer *tokenizer)
+{
+    static const char *const names[] = {"byte", "char", "word", "bpe"};
+    return names[tokenizer->kind];
+}
+
+int32_t itera_tokenizer_vocab_size(const struct itera_tokenizer *tokenizer)
+{
+    return tokenizer->vocab_size;
+}
+
+int32_t itera_tokenizer_end_of_text(const struct itera_tokenizer *tokenizer)
+{
+    return tokenizer->end_of_text;
+}
+
+int32_t itera_tokenizer_unknown(const struct itera_tokenizer *tokenizer)
+{
+    return tokenizer->unknown;
+}
+
+bool itera_tokenizer_is_special(const struct itera_tokenizer *tokenizer, int32_t id)
+{
+    return id >= 0 && id < tokenizer->vocab_size &&
+           tokenizer->tokens[id].flags & ITERA_TOKEN_SPECIAL;
+}
+
+static enum itera_status encode_chars(const struct itera_tokenizer *tokenizer, const char *text,
+                                      size_t length, struct itera_tokens *tokens)
+{
+    while (length > 0) {
+        uint32_t code;
+        size_t used;
+        const uint64_t *id = NULL;
+        if (itera_utf8_next(text, length, &code, &used) == ITERA_UTF8_VALID)
+            id = itera_bytemap_find(&tokenizer->lookup, text, used);
+        enum itera_status status =
+            itera_tokens_append(tokens, id ? (int32_t)*id : tokenizer->unknown);
+        if (status)
+            return status;
+        text += used;
+        length -= used;
+    }
+    return ITERA_OK;
+}
+
+static enum itera_status encode_words(const struct itera_tokenizer *tokenizer, const char *text,
+                                      size_t length, struct itera_tokens *tokens)
+{
+    while (length > 0) {
+        size_t used = itera_word_piece(text, length, tokenizer->punctuation);
+        const uint64_t *id = itera_bytemap_find(&tokenizer->lookup, text, used);
+        enum itera_status status =
+            itera_tokens_append(tokens, id ? (int32_t)*id : tokenizer->unknown);
+        if (status)
+            return status;
+        text += used;
+        length -= used;
+    }
+    return ITERA_OK;
+}
+
+/* Text without added tokens. */
+static enum itera_status encode_plain(const struct itera_tokenizer *tokenizer, const char *text,
+                                      size_t length, struct itera_tokens *tokens)
+{
+    enum itera_status status = ITERA_OK;
+    if (length == 0)
+        return ITERA_OK;
+    switch (tokenizer->kind) {
+    case ITERA_BYTE:
+        for (size_t i = 0; i < length && !status; i++)
+            status = itera_tokens_append(tokens, (unsigned char)text[i]);
+        return status;
+    case ITERA_CHAR:
+        return encode_chars(tokenizer, text, length, tokens);
+    case ITERA_WORD:
+        return encode_words(tokenizer, text, length, tokens);
+    case ITERA_BPE:
+        break;
+    }
+    return itera_bpe_encode(tokenizer, text, length, tokens);
+}
+
+/* The longest added token that the text starts with, or -1. */
+static int32_t match_added(const struct itera_tokenizer *tokenizer, const char *text, size_t length,
+                           bool special)
+{
+    for (size_t i = 0; i < tokenizer->added_count; i++) {
+        const struct itera_token *token = &tokenizer->tokens[tokenizer->added[i]];
+        const char *bytes = tokenizer->pool + token->offset;
+        if (token->length <= length && bytes[0] == text[0] &&
+            (special || !(token->flags & ITERA_TOKEN_SPECIAL)) &&
+            memcmp(bytes, text, token->length) == 0)
+            return tokenizer->added[i];
+    }
+    return -1;
+}
+
+enum itera_status itera_tokenizer_encode(const struct itera_tokenizer *tokenizer, const char *text,
+                                         size_t length, unsigned flags, struct itera_tokens *tokens)
+{
+    size_t before = tokens->count, start = 0, at = 0;
+    bool special = flags & ITERA_TEXT_SPECIAL;
+    uint8_t mask = special ? 3 : 1;
+    enum itera_status status = ITERA_OK;
+    uint8_t any = 0;
+    for (int i = 0; i < 256; i++)
+        any |= tokenizer->added_first[i];
+    if (!(any & mask))
+        at = length;
+    while (at < length) {
+        int32_t id = -1;
+        if (tokenizer->added_first[(unsigned char)text[at]] & mask)
+            id = match_added(tokenizer, text + at, length - at, special);
+        if (id < 0) {
+            at++;
+            continue;
+        }
+        status = encode_plain(tokenizer, text + start, at - start, tokens);
+        if (!status)
+            status = itera_tokens_append(tokens, id);
+        if (status)
+            goto fail;
+        at += tokenizer->tokens[id].length;
+        start = at;
+    }
+    status = encode_plain(tokenizer, text + start, length - start, tokens);
+    if (!status)
+        return ITERA_OK;
+fail:
+    tokens->count = before;
+    return status;
+}
+
+enum itera_status itera_tokenizer_decode(const struct itera_tokenizer *tokenizer, int32_t id,
+                                         unsigned flags, const char **bytes, size_t *length)
+{
+    *bytes = NULL;
+    *length = 0;
+    if (id < 0 || id >= tokenizer->vocab_size)
+        return itera_fail(ITERA_ERR_ARGUMENT,
+                          "decode: there is no token %d; this tokenizer has 0 to %d", (int)id,
+                          (int)tokenizer->vocab_size - 1);
+    const struct itera_token *token = &tokenizer->tokens[id];
+    *bytes = tokenizer->pool + token->offset;
+    if (!(token->flags & ITERA_TOKEN_SPECIAL) || flags & ITERA_TEXT_SPECIAL)
+        *length = token->length;
+    return ITERA_OK;
+}
+
+enum itera_status itera_tokenizer_decode_all(const struct itera_tokenizer *tokenizer,
+                                             const int32_t *ids, size_t count, unsigned flags,
+                                             char **text, size_t *length)
+{
+    *text = NULL;
+    if (length)
+        *length = 0;
+    size_t total = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        if (pass) {
+            *text = malloc(total + 1);
+            if (!*text)
+                return itera_fail(ITERA_ERR_MEMORY, "decode: no memory for %zu bytes", total);
+            total = 0;
+        }
+        for (size_t i = 0; i < count; i++) {
+            const char *bytes;
+            size_t size;
+            enum itera_status status =
+                itera_tokenizer_decode(tokenizer, ids[i], flags, &bytes, &size);
+            if (status)
+                return status; /* only ever in the first pass */
+            if (pass && size)
+                memcpy(*text + total, bytes, size);
+            if (size > SIZE_MAX / 2 - total)
+                return itera_fail(ITERA_ERR_LIMIT, "decode: %zu tokens are too much text", count);
+            total += size;
+        }
+    }
+    (*text)[total] = 0;
+    if (length)
+        *length = total;
+    return ITERA_OK;
+}

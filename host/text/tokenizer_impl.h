@@ -1,0 +1,114 @@
+/* What the parts of the tokenizer share. */
+#ifndef ITERA_TEXT_TOKENIZER_IMPL_H
+#define ITERA_TEXT_TOKENIZER_IMPL_H
+
+#include <pthread.h>
+
+#include "itera/corpus.h"
+#include "itera/tokenizer.h"
+#include "text/bytemap.h"
+#include "text/pretoken.h"
+
+#define ITERA_END_OF_TEXT "<|endoftext|>"
+#define ITERA_UNKNOWN     "<unk>"
+
+/* More ids than any model has, and few enough that sizes never overflow. */
+enum { ITERA_MAX_VOCAB = 1 << 24 };
+
+enum itera_tokenizer_kind { ITERA_BYTE, ITERA_CHAR, ITERA_WORD, ITERA_BPE };
+
+enum {
+    ITERA_TOKEN_SPECIAL = 1, /* decodes to nothing unless asked */
+    ITERA_TOKEN_ADDED = 2,   /* matched in the text before pre-tokenizing */
+    ITERA_TOKEN_MODEL = 4,   /* in the BPE model's own vocabulary */
+    ITERA_TOKEN_RAW = 8,     /* its name is its text, not spelled in byte letters */
+    ITERA_TOKEN_SET = 16,    /* the id is taken */
+};
+
+struct itera_token {
+    size_t offset; /* of its bytes in the pool */
+    uint32_t length;
+    uint8_t flags;
+};
+
+struct itera_merge {
+    int32_t left, right, result;
+};
+
+/* (left, right) -> rank, open addressing; empty slots have rank UINT32_MAX. */
+struct itera_merge_slot {
+    uint64_t pair;
+    uint32_t rank;
+    int32_t result;
+};
+
+struct itera_bpe {
+    struct itera_merge *merges; /* by rank */
+    size_t merge_count;
+    struct itera_merge_slot *slots;
+    size_t slot_count;
+    int32_t byte_ids[256]; /* -1: the vocabulary has no token for this byte */
+    char *pattern;         /* NULL: GPT-2's */
+    bool add_prefix_space; /* a text that does not start with a space gets one */
+    bool ignore_merges;    /* a piece that is a token is that token, whatever the merges say */
+    bool normalizer_nfc;   /* kept for writing; text is taken as it is */
+    pthread_mutex_t lock;  /* guards what follows */
+    struct itera_splitter *splitter;
+    struct itera_bytemap cache; /* piece -> offset << 24 | count in cache_ids */
+    struct itera_tokens cache_ids;
+};
+
+struct itera_tokenizer {
+    enum itera_tokenizer_kind kind;
+    struct itera_token *tokens;
+    int32_t vocab_size, capacity;
+    char *pool;
+    size_t pool_size, pool_capacity;
+    int32_t end_of_text, unknown;
+    bool punctuation;            /* word: punctuation is split off */
+    struct itera_bytemap lookup; /* bytes -> id; of the model's tokens, not the added ones */
+    int32_t *added;              /* ids of added tokens, longest text first */
+    size_t added_count;
+    uint8_t added_first[256]; /* 1: starts a non-special added token; 2: a special one */
+    struct itera_bpe *bpe;
+};
+
+/* An empty tokenizer with room for `capacity` ids, all free. */
+enum itera_status itera_tokenizer_new(enum itera_tokenizer_kind kind, int32_t capacity,
+                                      struct itera_tokenizer **out);
+
+/* Gives an id its bytes. The id is below the capacity and free. */
+enum itera_status itera_tokenizer_set(struct itera_tokenizer *tokenizer, int32_t id,
+                                      const char *bytes, size_t length, unsigned flags);
+
+/* To be called when all ids are set: indexes the added tokens and, for bpe, merges and pieces. */
+enum itera_status itera_tokenizer_finish(struct itera_tokenizer *tokenizer, const char *name);
+
+enum itera_status itera_tokens_append(struct itera_tokens *tokens, int32_t id);
+
+/* tokenizer_train.c: the whole byte tokenizer; a char or word one with its two first tokens. */
+enum itera_status itera_tokenizer_new_byte(struct itera_tokenizer **out);
+enum itera_status itera_tokenizer_new_listed(enum itera_tokenizer_kind kind, int32_t size,
+                                             struct itera_tokenizer **out);
+
+/* tokenizer_bpe.c */
+enum itera_status itera_bpe_create(struct itera_bpe **out);
+void itera_bpe_destroy(struct itera_bpe **bpe);
+enum itera_status itera_bpe_index(struct itera_tokenizer *tokenizer, const char *name);
+enum itera_status itera_bpe_encode(const struct itera_tokenizer *tokenizer, const char *text,
+                                   size_t length, struct itera_tokens *tokens);
+
+/* bpe_train.c */
+enum itera_status itera_bpe_train(const struct itera_corpus *corpus, int32_t size,
+                                  struct itera_tokenizer **out);
+
+/* Bytes of JSON or merges that are read at most. */
+enum { ITERA_MAX_TOKENIZER_FILE = 1 << 28 };
+
+/* tokenizer_json.c: vocab.json and merges.txt in memory. */
+enum itera_status itera_tokenizer_from_gpt2(const char *vocab, size_t vocab_length,
+                                            const char *vocab_name, const char *merges,
+                                            size_t merges_length, const char *merges_name,
+                                            struct itera_tokenizer **out);
+
+#endif
