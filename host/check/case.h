@@ -38,7 +38,8 @@ struct itera_case {
 /* A bound input of the case. f32 for NORMAL, UNIFORM, EXTREME, else i32; differentiated if f32. */
 int32_t itera_case_input(struct itera_case *c, const char *name, int rank, const int64_t *dim,
                          enum itera_fill fill, double a, double b);
-/* The same, but laid out with padding between rows (ld > columns): a column view of a wider tensor. */
+/* The same, but laid out with padding between rows (ld > columns): a column view of a wider tensor.
+ */
 int32_t itera_case_strided(struct itera_case *c, const char *name, int rank, const int64_t *dim,
                            int64_t padding, enum itera_fill fill, double a, double b);
 /* Takes the tensor out of the gradient check (the fill is not differentiable there). */

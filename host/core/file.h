@@ -29,11 +29,13 @@ void itera_writer_abort(struct itera_writer **writer);
 
 bool itera_is_directory(const char *path);
 bool itera_file_exists(const char *path);
-enum itera_status itera_make_directory(const char *path); /* with parents; an existing one is fine */
-enum itera_status itera_remove_tree(const char *path);    /* a missing one is fine */
+enum itera_status
+itera_make_directory(const char *path);                /* with parents; an existing one is fine */
+enum itera_status itera_remove_tree(const char *path); /* a missing one is fine */
 /* fsyncs every file in `from` and the folder, then makes it appear at `to`, replacing what is
  * there so that at every moment either the old or the new directory is complete and findable:
- * renames `to` to `to`.old, `from` to `to`, then removes `to`.old. Readers fall back to `to`.old. */
+ * renames `to` to `to`.old, `from` to `to`, then removes `to`.old. Readers fall back to `to`.old.
+ */
 enum itera_status itera_replace_directory(const char *from, const char *to);
 
 /* "a/b" in a static-size buffer; ITERA_ERR_LIMIT when it does not fit. */

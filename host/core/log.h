@@ -7,9 +7,9 @@
 /* Stores the formatted message as this thread's last error, logs it at error level, and returns
  * `status`, so that a failing function ends with `return itera_fail(...)`. */
 __attribute__((format(printf, 2, 3))) enum itera_status itera_fail(enum itera_status status,
-                                                                  const char *format, ...);
+                                                                   const char *format, ...);
 
-__attribute__((format(printf, 2, 3))) void itera_log(enum itera_log_level level,
-                                                    const char *format, ...);
+__attribute__((format(printf, 2, 3))) void itera_log(enum itera_log_level level, const char *format,
+                                                     ...);
 
 #endif

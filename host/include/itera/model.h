@@ -1,0 +1,72 @@
+/* Models: load, create, save, describe. */
+#ifndef ITERA_MODEL_H
+#define ITERA_MODEL_H
+
+#include <stdint.h>
+
+#include "itera/device.h"
+#include "itera/tokenizer.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct itera_model;
+
+/* Reads a model file (safetensors with configuration and tokenizer inside) or a directory
+ * (config.json, model.safetensors, perhaps sharded, tokenizer.json if there is one) to the device.
+ * Everything is checked first: configuration, names, shapes, and that all weights are finite.
+ * Errors: ITERA_ERR_IO, ITERA_ERR_FORMAT, ITERA_ERR_SHAPE, ITERA_ERR_UNSUPPORTED. */
+enum itera_status itera_model_load(struct itera_device *device, const char *path,
+                                   struct itera_model **model);
+
+/* A fresh model with random weights, a pure function of configuration and seed. config is a preset
+ * name, or the path of a configuration in JSON. vocab > 0 replaces the vocabulary size; dropout
+ * >= 0 the dropout probability; positions > 0 the number of learned positions (families that have
+ * them). */
+struct itera_model_options {
+    int32_t vocab;
+    int32_t positions;
+    float dropout; /* negative: the configuration's */
+    uint64_t seed;
+};
+enum itera_status itera_model_create(struct itera_device *device, const char *config,
+                                     const struct itera_model_options *options,
+                                     struct itera_model **model);
+
+/* Writes one self-contained safetensors file, atomically. */
+enum itera_status itera_model_save(const struct itera_model *model, const char *path);
+
+/* Everything made from the model must be destroyed before; the device after. */
+void itera_model_destroy(struct itera_model **model);
+
+/* NULL when the model came without one. Belongs to the model. */
+const struct itera_tokenizer *itera_model_tokenizer(const struct itera_model *model);
+/* Gives the model a tokenizer, of which it becomes the owner. Its vocabulary must not exceed the
+ * model's (ITERA_ERR_SHAPE; the tokenizer then stays the caller's). */
+enum itera_status itera_model_set_tokenizer(struct itera_model *model,
+                                            struct itera_tokenizer *tokenizer);
+
+struct itera_model_info {
+    const char *architecture;
+    int64_t parameters;
+    int64_t active_parameters; /* those that one token uses: top_k of the experts */
+    int64_t bytes;             /* of the weights as they are in memory */
+    double flops_per_token;    /* forward, one token of a long sequence */
+    int32_t vocab;
+    int32_t hidden;
+    int32_t layers;
+    int32_t max_positions; /* 0: no limit */
+};
+/* Cheap; computed at load. */
+const struct itera_model_info *itera_model_info(const struct itera_model *model);
+/* The configuration as JSON; free with free(). */
+enum itera_status itera_model_config_json(const struct itera_model *model, char **json);
+
+/* Names of the presets, NULL past the last. */
+const char *itera_preset_name(size_t index);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,48 @@
+/* The parameters of a model: their names in files, their place in one flat buffer, how they start.
+ * A layout is filled by recording the model once (graph.h), so that the code that uses a
+ * parameter is the only place that declares it. */
+#ifndef ITERA_MODEL_LAYOUT_H
+#define ITERA_MODEL_LAYOUT_H
+
+#include "core/arena.h"
+#include "tensor/tensor.h"
+
+enum itera_init {
+    ITERA_INIT_ZERO,
+    ITERA_INIT_ONE,
+    ITERA_INIT_NORMAL,  /* standard deviation init_scale */
+    ITERA_INIT_UNIFORM, /* in [-init_scale, init_scale) */
+    ITERA_INIT_A_LOG,   /* ln(1), ln(2), ... along the last dim (S4D-real) */
+    ITERA_INIT_DT_BIAS, /* inverse softplus of a step log-uniform in [0.001, 0.1] (Mamba) */
+};
+
+/* A tensor of a file: a part of a parameter. */
+struct itera_part_of_param {
+    const char *name;
+    int64_t offset; /* elements from the start of the flat buffer */
+    int32_t rank;
+    int64_t dim[ITERA_MAX_RANK];
+};
+
+struct itera_param {
+    const char *name; /* of the first file tensor */
+    struct itera_shape shape;
+    int64_t offset;  /* elements from the start of the flat buffer */
+    bool decay;      /* weight decay applies: matrices of projections and embeddings */
+    int32_t experts; /* > 0: dim[0] experts, of which a token uses top_k */
+    enum itera_init init;
+    float init_scale;
+    int n_parts;
+    struct itera_part_of_param *parts;
+};
+
+struct itera_layout {
+    struct itera_arena *arena;
+    struct itera_param *params;
+    int n_params, cap_params;
+    int64_t elements;       /* of the flat buffer, gaps for alignment included */
+    int64_t decay_elements; /* parameters with decay come first: [0, decay_elements) */
+    int64_t parameters;     /* without gaps */
+};
+
+#endif

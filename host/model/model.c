@@ -1,0 +1,411 @@
+#include "model/model.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/file.h"
+#include "core/log.h"
+#include "core/rng.h"
+#include "format/safetensors.h"
+
+static const char CONFIG_KEY[] = "itera.config", TOKENIZER_KEY[] = "itera.tokenizer";
+
+const char *itera_preset_name(size_t index)
+{
+    return itera_config_preset_name(index);
+}
+
+/* FLOPs of one token within a long sequence, from the cost rules of the recorded ops. */
+static double flops_per_token(const struct itera_config *config, struct itera_layout *layout)
+{
+    enum { TOKENS = 64 };
+    int64_t time =
+        config->max_positions && config->max_positions < TOKENS ? config->max_positions : TOKENS;
+    struct itera_graph g = {.phase = ITERA_PHASE_EVAL, .batch = 1, .time = time};
+    double flops = 0;
+    if (!itera_graph_record(&g, config, layout))
+        flops = itera_program_cost(g.p, NULL).flops / (double)time;
+    itera_graph_destroy(&g);
+    return flops;
+}
+
+enum itera_status itera_model_allocate(struct itera_device *device,
+                                       const struct itera_config *config, struct itera_model **out)
+{
+    *out = NULL;
+    struct itera_model *m = calloc(1, sizeof *m);
+    if (!m)
+        return itera_fail(ITERA_ERR_MEMORY, "no memory for a model");
+    m->device = device;
+    m->config = *config;
+    enum itera_status status = itera_layout_create(config, &m->layout);
+    if (!status)
+        status = itera_buffer_create(device, (size_t)m->layout.elements * 4, &m->weights);
+    if (status) {
+        itera_model_destroy(&m);
+        return status;
+    }
+    int64_t active = 0;
+    for (int i = 0; i < m->layout.n_params; i++) {
+        const struct itera_param *param = &m->layout.params[i];
+        int64_t n = itera_shape_elements(&param->shape);
+        active += param->experts ? n / param->experts * config->top_k : n;
+    }
+    m->info = (struct itera_model_info){
+        .architecture = itera_architecture_name(config->architecture),
+        .parameters = m->layout.parameters,
+        .active_parameters = active,
+        .bytes = m->layout.parameters * 4,
+        .flops_per_token = flops_per_token(config, &m->layout),
+        .vocab = config->vocab,
+        .hidden = config->hidden,
+        .layers = config->layers,
+        .max_positions = config->max_positions,
+    };
+    *out = m;
+    return ITERA_OK;
+}
+
+void itera_model_destroy(struct itera_model **model)
+{
+    struct itera_model *m = *model;
+    if (!m)
+        return;
+    itera_tokenizer_destroy(&m->tokenizer);
+    itera_buffer_destroy(&m->weights);
+    itera_layout_destroy(&m->layout);
+    free(m);
+    *model = NULL;
+}
+
+static float init_value(const struct itera_param *param, int64_t index, struct itera_rng *rng)
+{
+    switch (param->init) {
+    case ITERA_INIT_ZERO:
+        return 0;
+    case ITERA_INIT_ONE:
+        return 1;
+    case ITERA_INIT_NORMAL:
+        return param->init_scale * itera_rng_normal(rng);
+    case ITERA_INIT_UNIFORM:
+        return param->init_scale * (2 * itera_rng_uniform(rng) - 1);
+    case ITERA_INIT_A_LOG:
+        return logf((float)(index % itera_shape_cols(&param->shape) + 1));
+    case ITERA_INIT_DT_BIAS: {
+        double dt = exp(log(0.001) + itera_rng_uniform(rng) * (log(0.1) - log(0.001)));
+        return (float)(dt + log(-expm1(-dt)));
+    }
+    }
+    return 0;
+}
+
+void itera_layout_initialize(const struct itera_layout *layout, uint64_t seed, float *weights)
+{
+    for (int i = 0; i < layout->n_params; i++) {
+        const struct itera_param *param = &layout->params[i];
+        /* One stream per parameter: adding one does not change the others. */
+        struct itera_rng rng = {.seed = seed, .stream = (uint64_t)i + 1};
+        int64_t n = itera_shape_elements(&param->shape);
+        for (int64_t k = 0; k < n; k++)
+            weights[param->offset + k] = init_value(param, k, &rng);
+    }
+}
+
+enum itera_status itera_layout_read(const struct itera_layout *layout,
+                                    const struct itera_safetensors *file, const char *path,
+                                    bool tied_head, float *weights)
+{
+    size_t known = 0;
+    for (int i = 0; i < layout->n_params; i++) {
+        for (int k = 0; k < layout->params[i].n_parts; k++) {
+            const struct itera_part_of_param *part = &layout->params[i].parts[k];
+            const struct itera_safetensor *t;
+            enum itera_status status =
+                itera_safetensors_expect(file, part->name, part->rank, part->dim, &t);
+            if (!status)
+                status = itera_safetensor_check_finite(t);
+            if (!status)
+                status = itera_safetensor_read_f32(t, 0, t->count, weights + part->offset);
+            if (status)
+                return status;
+            known++;
+        }
+    }
+    /* Files of other programs repeat the tied head. */
+    if (tied_head && itera_safetensors_find(file, "lm_head.weight"))
+        known++;
+    if (known < itera_safetensors_count(file))
+        itera_log(ITERA_LOG_WARNING, "%s: %zu tensors are not part of this architecture, ignored",
+                  path, itera_safetensors_count(file) - known);
+    return ITERA_OK;
+}
+
+enum itera_status itera_layout_write(const struct itera_layout *layout, const float *weights,
+                                     const char *prefix, const char *path,
+                                     const struct itera_safetensors_pair *metadata, int n_metadata)
+{
+    size_t n = 0;
+    for (int i = 0; i < layout->n_params; i++)
+        n += (size_t)layout->params[i].n_parts;
+    struct itera_safetensors_entry *entries = calloc(n + 1, sizeof *entries);
+    struct itera_arena *names = itera_arena_create(0);
+    enum itera_status status = ITERA_OK;
+    if (!entries || !names)
+        status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory to write a model", path);
+    size_t at = 0;
+    for (int i = 0; i < layout->n_params && !status; i++) {
+        for (int k = 0; k < layout->params[i].n_parts; k++) {
+            const struct itera_part_of_param *part = &layout->params[i].parts[k];
+            struct itera_safetensors_entry *e = &entries[at++];
+            e->name = *prefix ? itera_arena_printf(names, "%s%s", prefix, part->name) : part->name;
+            if (!e->name) {
+                status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory to write a model", path);
+                break;
+            }
+            e->dtype = ITERA_ST_F32;
+            e->rank = part->rank;
+            for (int r = 0; r < part->rank; r++)
+                e->dim[r] = part->dim[r];
+            e->data = weights + part->offset;
+        }
+    }
+    if (!status)
+        status = itera_safetensors_write(path, entries, n, metadata, (size_t)n_metadata);
+    free(entries);
+    itera_arena_destroy(&names);
+    return status;
+}
+
+/* The configuration: in the file's metadata, else config.json in the same directory. */
+static enum itera_status find_config(const struct itera_safetensors *file, const char *path,
+                                     struct itera_config *config)
+{
+    const char *text = itera_safetensors_metadata(file, CONFIG_KEY);
+    if (text)
+        return itera_config_parse(text, strlen(text), path, config);
+    char beside[4096];
+    enum itera_status status;
+    if (itera_is_directory(path)) {
+        status = itera_path_join(beside, sizeof beside, path, "config.json");
+    } else {
+        const char *slash = strrchr(path, '/');
+        char folder[4096];
+        snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) : 1,
+                 slash ? path : ".");
+        status = itera_path_join(beside, sizeof beside, folder, "config.json");
+    }
+    if (status)
+        return status;
+    if (!itera_file_exists(beside))
+        return itera_fail(ITERA_ERR_FORMAT,
+                          "%s: no configuration: neither '%s' in its metadata nor %s", path,
+                          CONFIG_KEY, beside);
+    return itera_config_load(beside, config);
+}
+
+static enum itera_status find_tokenizer(const struct itera_safetensors *file, const char *path,
+                                        struct itera_tokenizer **tokenizer)
+{
+    const char *text = itera_safetensors_metadata(file, TOKENIZER_KEY);
+    if (text)
+        return itera_tokenizer_from_json(text, strlen(text), path, tokenizer);
+    char beside[4096];
+    if (!itera_is_directory(path) ||
+        itera_path_join(beside, sizeof beside, path, "tokenizer.json") ||
+        !itera_file_exists(beside))
+        return ITERA_OK;
+    return itera_tokenizer_open(beside, tokenizer);
+}
+
+enum itera_status itera_model_load(struct itera_device *device, const char *path,
+                                   struct itera_model **out)
+{
+    *out = NULL;
+    struct itera_safetensors *file = NULL;
+    struct itera_model *m = NULL;
+    struct itera_tokenizer *tokenizer = NULL;
+    float *weights = NULL;
+    struct itera_config config;
+    enum itera_status status = itera_safetensors_open(path, &file);
+    if (!status)
+        status = find_config(file, path, &config);
+    if (!status)
+        status = itera_model_allocate(device, &config, &m);
+    if (status)
+        goto done;
+    weights = calloc((size_t)m->layout.elements, sizeof *weights);
+    if (!weights) {
+        status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory for %lld weights", path,
+                            (long long)m->layout.elements);
+        goto done;
+    }
+    status = itera_layout_read(&m->layout, file, path, config.tied_head, weights);
+    if (!status)
+        status = itera_buffer_upload(m->weights, 0, weights, (size_t)m->layout.elements * 4);
+    if (!status)
+        status = find_tokenizer(file, path, &tokenizer);
+    if (!status && tokenizer)
+        status = itera_model_set_tokenizer(m, tokenizer);
+    if (!status)
+        tokenizer = NULL;
+done:
+    itera_tokenizer_destroy(&tokenizer);
+    free(weights);
+    itera_safetensors_close(&file);
+    if (status)
+        itera_model_destroy(&m);
+    *out = m;
+    return status;
+}
+
+enum itera_status itera_model_create(struct itera_device *device, const char *name,
+                                     const struct itera_model_options *options,
+                                     struct itera_model **out)
+{
+    *out = NULL;
+    struct itera_config config;
+    enum itera_status status = itera_file_exists(name) ? itera_config_load(name, &config)
+                                                       : itera_config_preset(name, &config);
+    if (status)
+        return status;
+    if (options->vocab > 0)
+        config.vocab = options->vocab;
+    if (options->dropout >= 0)
+        config.dropout = options->dropout;
+    if (options->positions > 0 && config.max_positions > 0)
+        config.max_positions = options->positions;
+    status = itera_config_validate(&config, name);
+    struct itera_model *m = NULL;
+    if (!status)
+        status = itera_model_allocate(device, &config, &m);
+    if (status)
+        return status;
+    float *weights = calloc((size_t)m->layout.elements, sizeof *weights);
+    if (weights) {
+        itera_layout_initialize(&m->layout, options->seed, weights);
+        status = itera_buffer_upload(m->weights, 0, weights, (size_t)m->layout.elements * 4);
+    } else {
+        status = itera_fail(ITERA_ERR_MEMORY, "no memory for %lld weights",
+                            (long long)m->layout.elements);
+    }
+    free(weights);
+    if (status)
+        itera_model_destroy(&m);
+    *out = m;
+    return status;
+}
+
+enum itera_status itera_model_save(const struct itera_model *model, const char *path)
+{
+    float *weights = malloc((size_t)model->layout.elements * sizeof *weights);
+    char *config = NULL, *tokenizer = NULL;
+    enum itera_status status = ITERA_OK;
+    if (!weights)
+        status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory to save a model", path);
+    if (!status)
+        status = itera_buffer_download(model->weights, 0, weights,
+                                       (size_t)model->layout.elements * sizeof *weights);
+    if (!status)
+        status = itera_config_to_json(&model->config, &config);
+    if (!status && model->tokenizer)
+        status = itera_tokenizer_to_json(model->tokenizer, &tokenizer);
+    if (!status) {
+        struct itera_safetensors_pair metadata[3] = {
+            {"format", "pt"}, {CONFIG_KEY, config}, {TOKENIZER_KEY, tokenizer}};
+        status = itera_layout_write(&model->layout, weights, "", path, metadata, tokenizer ? 3 : 2);
+    }
+    free(weights);
+    free(config);
+    free(tokenizer);
+    return status;
+}
+
+const struct itera_tokenizer *itera_model_tokenizer(const struct itera_model *model)
+{
+    return model->tokenizer;
+}
+
+enum itera_status itera_model_set_tokenizer(struct itera_model *model,
+                                            struct itera_tokenizer *tokenizer)
+{
+    int32_t size = itera_tokenizer_vocab_size(tokenizer);
+    if (size > model->config.vocab)
+        return itera_fail(ITERA_ERR_SHAPE, "the tokenizer has %d tokens, the model only %d", size,
+                          model->config.vocab);
+    itera_tokenizer_destroy(&model->tokenizer);
+    model->tokenizer = tokenizer;
+    return ITERA_OK;
+}
+
+const struct itera_model_info *itera_model_info(const struct itera_model *model)
+{
+    return &model->info;
+}
+
+enum itera_status itera_model_config_json(const struct itera_model *model, char **json)
+{
+    return itera_config_to_json(&model->config, json);
+}
+
+void itera_bind(struct itera_bindings *b, int32_t tensor, struct itera_buffer *buffer,
+                size_t offset)
+{
+    if (b->status)
+        return;
+    if (b->n == b->cap) {
+        int wider = b->cap ? b->cap * 2 : 64;
+        struct itera_binding *moved = realloc(b->list, (size_t)wider * sizeof *moved);
+        if (!moved) {
+            b->status = itera_fail(ITERA_ERR_MEMORY, "no memory to bind a program");
+            return;
+        }
+        b->list = moved;
+        b->cap = wider;
+    }
+    b->list[b->n++] = (struct itera_binding){tensor, buffer, offset};
+}
+
+void itera_bindings_free(struct itera_bindings *b)
+{
+    free(b->list);
+    *b = (struct itera_bindings){0};
+}
+
+void itera_bind_graph(struct itera_bindings *b, const struct itera_graph *g,
+                      const struct itera_model *model, struct itera_buffer *states,
+                      struct itera_buffer *derived)
+{
+    for (int i = 0; i < model->layout.n_params; i++)
+        if (g->param_tensor[i] >= 0)
+            itera_bind(b, g->param_tensor[i], model->weights,
+                       (size_t)model->layout.params[i].offset * 4);
+    for (int i = 0; i < g->n_states; i++)
+        itera_bind(b, g->states[i].tensor, states, (size_t)g->states[i].offset);
+    for (int i = 0; i < g->n_derived; i++)
+        itera_bind(b, g->derived[i].tensor, derived, (size_t)g->derived[i].offset);
+}
+
+enum itera_status itera_model_prepare(const struct itera_model *model, const struct itera_graph *g,
+                                      struct itera_buffer *derived)
+{
+    if (!g->n_derived)
+        return ITERA_OK;
+    struct itera_bindings b = {0};
+    for (int i = 0; i < model->layout.n_params; i++)
+        if (g->prepare_param[i] >= 0)
+            itera_bind(&b, g->prepare_param[i], model->weights,
+                       (size_t)model->layout.params[i].offset * 4);
+    for (int i = 0; i < g->n_derived; i++)
+        itera_bind(&b, g->derived_in_prepare[i], derived, (size_t)g->derived[i].offset);
+    struct itera_executable *executable = NULL;
+    enum itera_status status = b.status;
+    if (!status)
+        status = itera_compile(model->device, g->prepare, b.list, b.n, &executable);
+    if (!status)
+        status = itera_run(executable);
+    itera_executable_destroy(&executable);
+    itera_bindings_free(&b);
+    return status;
+}
