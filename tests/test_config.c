@@ -215,7 +215,7 @@ static void test_presets(void **state)
     assert_int_equal(c.architecture, ITERA_ARCH_ITERA_M);
     assert_int_equal(mamba_parameters(&c), 1099040);
     assert_int_equal(itera_config_preset("mamba-tiny", &c), ITERA_OK);
-    assert_int_equal(mamba_parameters(&c), 722560);
+    assert_int_equal(mamba_parameters(&c), 771712);
     /* state-spaces/mamba-130m. */
     assert_int_equal(itera_config_preset("mamba-130m", &c), ITERA_OK);
     assert_int_equal(c.dt_rank, 48);

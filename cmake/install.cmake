@@ -1,0 +1,20 @@
+# Headers, library, CMake package (find_package(itera)) and itera.pc.
+include(CMakePackageConfigHelpers)
+
+install(TARGETS itera EXPORT itera-targets
+        ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
+        LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(DIRECTORY host/include/itera DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
+        FILES_MATCHING PATTERN "*.h")
+install(EXPORT itera-targets NAMESPACE itera::
+        DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/itera)
+
+configure_package_config_file(cmake/itera-config.cmake.in ${CMAKE_BINARY_DIR}/itera-config.cmake
+                              INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/itera)
+write_basic_package_version_file(${CMAKE_BINARY_DIR}/itera-config-version.cmake
+                                 COMPATIBILITY SameMinorVersion)
+install(FILES ${CMAKE_BINARY_DIR}/itera-config.cmake ${CMAKE_BINARY_DIR}/itera-config-version.cmake
+        DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/itera)
+
+configure_file(cmake/itera.pc.in ${CMAKE_BINARY_DIR}/itera.pc @ONLY)
+install(FILES ${CMAKE_BINARY_DIR}/itera.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
