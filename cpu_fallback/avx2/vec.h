@@ -36,6 +36,12 @@ static inline vf vf_load_n(const float *p, int64_t n)
 {
     return _mm256_maskload_ps(p, vf_lanes(n));
 }
+/* As vf_load_n, the other lanes from `other`. */
+static inline vf vf_load_or(const float *p, int64_t n, vf other)
+{
+    __m256i lanes = vf_lanes(n);
+    return _mm256_blendv_ps(other, _mm256_maskload_ps(p, lanes), _mm256_castsi256_ps(lanes));
+}
 static inline void vf_store_n(float *p, vf v, int64_t n)
 {
     _mm256_maskstore_ps(p, vf_lanes(n), v);

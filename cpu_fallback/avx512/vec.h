@@ -35,6 +35,10 @@ static inline vf vf_load_n(const float *p, int64_t n)
 {
     return _mm512_maskz_loadu_ps(vf_lanes(n), p);
 }
+static inline vf vf_load_or(const float *p, int64_t n, vf other)
+{
+    return _mm512_mask_loadu_ps(other, vf_lanes(n), p);
+}
 static inline void vf_store_n(float *p, vf v, int64_t n)
 {
     _mm512_mask_storeu_ps(p, vf_lanes(n), v);

@@ -34,6 +34,14 @@ static inline vf vf_load_n(const float *p, int64_t n)
         t[i] = p[i];
     return vld1q_f32(t);
 }
+static inline vf vf_load_or(const float *p, int64_t n, vf other)
+{
+    float t[4];
+    vst1q_f32(t, other);
+    for (int64_t i = 0; i < n; i++)
+        t[i] = p[i];
+    return vld1q_f32(t);
+}
 static inline void vf_store_n(float *p, vf v, int64_t n)
 {
     float t[4];
