@@ -63,7 +63,8 @@ static inline void itera_moe_balance_finish(const struct itera_call *call, const
         load[e] = (float)(count[e] / assignments);
 }
 
-/* moe_balance_bwd: g[e] of its contract, divided by the number of rows. mean is read for VARIATION
+/* moe_balance_bwd: g[e] of its contract, divided by the number of rows, up to a constant (which
+ * changes nothing): equal loads give exact zeros, not rounding errors. mean is read for VARIATION
  * only. */
 static inline void itera_moe_balance_slope(const struct itera_call *call, const double *mean,
                                            double *g)
@@ -75,7 +76,7 @@ static inline void itera_moe_balance_slope(const struct itera_call *call, const 
     double factor = (double)itera_f32(&call->in[0])[0] * call->attr->scale / (double)logits->rows;
     for (int64_t e = 0; e < experts; e++) {
         if (call->attr->kind == ITERA_BALANCE_SWITCH)
-            g[e] = factor * n * call->attr->top_k * load[e];
+            g[e] = factor * n * call->attr->top_k * ((double)load[e] - load[0]);
         else if (experts > 1)
             g[e] = factor * 2 * (mean[e] - 1 / n) / ((n - 1) * (1 / n + 1e-6) * (1 / n + 1e-6));
         else

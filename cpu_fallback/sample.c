@@ -17,7 +17,7 @@ struct itera_sample_rule itera_sample_read(const float *params, int32_t *rng, in
     struct itera_sample_rule rule = {
         .temperature = params[0] > 0 ? params[0] : 0, /* NaN: greedy */
         .top_k = vocabulary,
-        .top_p = params[2] < 1 ? params[2] : 1,
+        .top_p = params[2] < 1 ? (params[2] > 0 ? params[2] : 0) : 1,
         .u = (itera_rng_at(seed, 0, counter) >> 8) * 0x1p-24,
     };
     if (params[1] >= 1 && params[1] < (float)vocabulary)
@@ -105,8 +105,11 @@ int32_t itera_sample_entries(struct itera_sample_entry *entries, int64_t n,
     int64_t keep = rule->top_k < n ? rule->top_k : n;
     if (total == 0) {
         error = 0;
-        if (rule->top_p < 1) {
-            /* The weights of the top_k: these are popped now, and back on the heap in one go. */
+        if (rule->top_p < 1 && keep == n) {
+            for (int64_t i = 0; i < n; i++)
+                total += itera_sample_weight(entries[i].logit, max, rule->temperature);
+        } else if (rule->top_p < 1) {
+            /* The weights of the top_k, which are popped for it and then put back. */
             for (int64_t i = 0; i < keep; i++) {
                 total += itera_sample_weight(entries[0].logit, max, rule->temperature);
                 pop(entries, n - i, larger);
