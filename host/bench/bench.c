@@ -1,0 +1,168 @@
+#include "bench/bench.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/log.h"
+#include "core/rng.h"
+
+double itera_bench_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static enum itera_status fill_random(struct itera_buffer *buffer, const struct itera_tensor *t,
+                                     int32_t id, int32_t index_limit)
+{
+    int64_t n = (int64_t)(buffer->bytes / 4);
+    uint32_t *values = malloc(buffer->bytes + 4);
+    if (!values)
+        return itera_fail(ITERA_ERR_MEMORY, "no memory for benchmark data");
+    bool offsets = t->name && !strcmp(t->name, "offsets");
+    float sign = t->name && !strncmp(t->name, "neg", 3) ? -1.0f : 1.0f;
+    uint32_t draw[4] = {0};
+    for (int64_t i = 0; i < n; i++) {
+        if (i % 4 == 0)
+            itera_philox(7, (uint64_t)id, (uint64_t)i / 4, draw);
+        uint32_t bits = draw[i % 4];
+        if (t->dtype == ITERA_I32) {
+            int64_t value = offsets ? index_limit * i / (n > 1 ? n - 1 : 1)
+                                    : (int64_t)(((uint64_t)bits * (uint32_t)index_limit) >> 32);
+            values[i] = (uint32_t)value;
+        } else {
+            float v = sign * (0.01f + 0.99f * (float)(bits >> 8) * 0x1p-24f);
+            memcpy(&values[i], &v, 4);
+        }
+    }
+    enum itera_status status = itera_buffer_upload(buffer, 0, values, buffer->bytes);
+    free(values);
+    return status;
+}
+
+enum itera_status itera_bench_build(struct itera_device *device, struct itera_program *p,
+                                    int32_t index_limit, struct itera_bench_program *out)
+{
+    *out = (struct itera_bench_program){.p = p, .n_buffers = p->n_tensors};
+    enum itera_status status = p->status;
+    struct itera_binding *bindings = calloc((size_t)p->n_tensors + 1, sizeof *bindings);
+    out->buffers = calloc((size_t)p->n_tensors + 1, sizeof *out->buffers);
+    if (!status && (!bindings || !out->buffers))
+        status = itera_fail(ITERA_ERR_MEMORY, "no memory for a benchmark");
+    int n = 0;
+    for (int32_t t = 0; t < p->n_tensors && !status; t++) {
+        if (p->tensors[t].kind != ITERA_BOUND || p->tensors[t].base != t)
+            continue;
+        size_t bytes = (size_t)itera_shape_elements(&p->tensors[t].shape) * 4;
+        status = itera_buffer_create(device, bytes, &out->buffers[t]);
+        if (!status)
+            status = fill_random(out->buffers[t], &p->tensors[t], t, index_limit);
+        bindings[n++] = (struct itera_binding){t, out->buffers[t], 0};
+    }
+    if (!status)
+        status = itera_compile(device, p, bindings, n, &out->executable);
+    free(bindings);
+    if (status)
+        itera_bench_program_destroy(out);
+    return status;
+}
+
+void itera_bench_program_destroy(struct itera_bench_program *program)
+{
+    itera_executable_destroy(&program->executable);
+    for (int i = 0; program->buffers && i < program->n_buffers; i++)
+        itera_buffer_destroy(&program->buffers[i]);
+    free(program->buffers);
+    itera_program_destroy(&program->p);
+    *program = (struct itera_bench_program){0};
+}
+
+enum itera_status itera_bench_run_program(void *executable)
+{
+    return itera_run(executable);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+enum itera_status itera_bench_time(struct itera_bench_work *works, int n, double seconds)
+{
+    enum { MIN_RUNS = 5, MAX_RUNS = 20000 };
+    for (int i = 0; i < n; i++) {
+        works[i].count = 0;
+        works[i].samples = malloc(MAX_RUNS * sizeof *works[i].samples);
+        if (!works[i].samples)
+            return itera_fail(ITERA_ERR_MEMORY, "no memory for benchmark samples");
+    }
+    /* Warm-up: twice, or for a tenth of the time, whichever is longer. */
+    double begin = itera_bench_now();
+    for (int r = 0; r < 2 || itera_bench_now() - begin < seconds * 0.1; r++) {
+        for (int i = 0; i < n; i++) {
+            enum itera_status status = works[i].run(works[i].user);
+            if (status)
+                return status;
+        }
+    }
+    begin = itera_bench_now();
+    for (int r = 0; r < MAX_RUNS && (r < MIN_RUNS || itera_bench_now() - begin < seconds); r++) {
+        for (int i = 0; i < n; i++) {
+            double before = itera_bench_now();
+            enum itera_status status = works[i].run(works[i].user);
+            if (status)
+                return status;
+            works[i].samples[works[i].count++] = itera_bench_now() - before;
+        }
+    }
+    for (int i = 0; i < n; i++)
+        qsort(works[i].samples, (size_t)works[i].count, sizeof *works[i].samples, by_value);
+    return ITERA_OK;
+}
+
+void itera_bench_work_free(struct itera_bench_work *work)
+{
+    free(work->samples);
+    work->samples = NULL;
+}
+
+static double percentile(const struct itera_bench_work *work, double q)
+{
+    int i = (int)(q * (work->count - 1) + 0.5);
+    return work->samples[i];
+}
+
+/* The read bandwidth for a working set of this size. */
+static double bandwidth(const struct itera_bench_peaks *peaks, double bytes)
+{
+    for (int i = 0; i < ITERA_BENCH_SIZES; i++)
+        if (bytes <= peaks->read_bytes[i] || i == ITERA_BENCH_SIZES - 1)
+            return peaks->read_gbytes[i] * 1e9;
+    return 0;
+}
+
+void itera_bench_fill(struct itera_bench_row *row, const struct itera_bench_work *work,
+                      const struct itera_bench_peaks *peaks, double working_set)
+{
+    row->repeats = work->count;
+    row->best = work->samples[0];
+    row->p50 = percentile(work, 0.50);
+    row->p95 = percentile(work, 0.95);
+    row->p99 = percentile(work, 0.99);
+    double rate = bandwidth(peaks, working_set);
+    if (peaks->gflops > 0 && rate > 0) {
+        double by_flops = row->flops / (peaks->gflops * 1e9), by_bytes = row->bytes / rate;
+        row->peak_share = (by_flops > by_bytes ? by_flops : by_bytes) / row->p50;
+    }
+}
+
+void itera_bench_device(struct itera_bench_row *row, const struct itera_device *device)
+{
+    snprintf(row->device, sizeof row->device, "%s", itera_device_info(device)->id);
+    row->threads = itera_device_threads(device);
+    snprintf(row->dtype, sizeof row->dtype, "f32");
+}

@@ -1,0 +1,372 @@
+/* Benchmarks of single ops, and the peaks that they are held against. */
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench/bench.h"
+#include "core/log.h"
+
+/* One op under test: its inputs by name and shape, recorded in order. */
+struct input {
+    const char *name; /* NULL: absent */
+    enum itera_dtype dtype;
+    int rank;
+    int64_t dim[ITERA_MAX_RANK];
+};
+
+struct op_case {
+    enum itera_op_kind kind;
+    const char *label;
+    struct itera_attr attr;
+    struct input in[ITERA_MAX_IN];
+    int64_t tokens;
+    int32_t index_limit;
+    uint16_t keep_out; /* bit i: optional output i is produced */
+};
+
+#define F32 ITERA_F32
+#define I32 ITERA_I32
+#define SELECTIVE(T, C, N)                                                                         \
+    {                                                                                              \
+        {"x", F32, 3, {1, T, C}}, {"dt", F32, 3, {1, T, C}}, {"neg_A", F32, 2, {C, N}},            \
+            {"B", F32, 3, {1, T, N}}, {"C", F32, 3, {1, T, N}}, {"D", F32, 1, {C}},                \
+            {"z", F32, 3, {1, T, C}},                                                              \
+        {                                                                                          \
+            "state", F32, 3,                                                                       \
+            {                                                                                      \
+                1, C, N                                                                            \
+            }                                                                                      \
+        }                                                                                          \
+    }
+#define SSD(T)                                                                                     \
+    {                                                                                              \
+        {"x", F32, 3, {1, T, 3072}}, {"dt", F32, 3, {1, T, 48}}, {"neg_A", F32, 1, {48}},          \
+            {"B", F32, 3, {1, T, 128}}, {"C", F32, 3, {1, T, 128}}, {"D", F32, 1, {48}},           \
+        {                                                                                          \
+            "state", F32, 4,                                                                       \
+            {                                                                                      \
+                1, 48, 64, 128                                                                     \
+            }                                                                                      \
+        }                                                                                          \
+    }
+#define MATMUL_NT(M, N, K)                                                                         \
+    {                                                                                              \
+        {"a", F32, 2, {M, K}},                                                                     \
+        {                                                                                          \
+            "b", F32, 2,                                                                           \
+            {                                                                                      \
+                N, K                                                                               \
+            }                                                                                      \
+        }                                                                                          \
+    }
+#define MATMUL_NN(M, N, K)                                                                         \
+    {                                                                                              \
+        {"a", F32, 2, {M, K}},                                                                     \
+        {                                                                                          \
+            "b", F32, 2,                                                                           \
+            {                                                                                      \
+                K, N                                                                               \
+            }                                                                                      \
+        }                                                                                          \
+    }
+#define MATMUL_TN(M, N, K)                                                                         \
+    {                                                                                              \
+        {"a", F32, 2, {K, M}},                                                                     \
+        {                                                                                          \
+            "b", F32, 2,                                                                           \
+            {                                                                                      \
+                K, N                                                                               \
+            }                                                                                      \
+        }                                                                                          \
+    }
+
+static const struct op_case cases[] = {
+    {ITERA_OP_matmul, "512x3072x768", {.trans_b = 1}, MATMUL_NT(512, 3072, 768), 512},
+    {ITERA_OP_matmul, "1024x1024x1024", {.trans_b = 1}, MATMUL_NT(1024, 1024, 1024), 1024},
+    {ITERA_OP_matmul, "1024x256x64", {.trans_b = 1}, MATMUL_NT(1024, 256, 64), 1024},
+    {ITERA_OP_matmul, "1024x64x128", {.trans_b = 1}, MATMUL_NT(1024, 64, 128), 1024},
+    {ITERA_OP_matmul, "1024x8x128", {.trans_b = 1}, MATMUL_NT(1024, 8, 128), 1024},
+    {ITERA_OP_matmul, "1024x2000x64", {.trans_b = 1}, MATMUL_NT(1024, 2000, 64), 1024},
+    {ITERA_OP_matmul, "128x256x64", {.trans_b = 1}, MATMUL_NT(128, 256, 64), 128},
+    {ITERA_OP_matmul, "128x8000x128", {.trans_b = 1}, MATMUL_NT(128, 8000, 128), 128},
+    {ITERA_OP_matmul, "nn 1024x64x2000", {0}, MATMUL_NN(1024, 64, 2000), 1024},
+    {ITERA_OP_matmul, "tn 256x64x1024", {.trans_a = 1}, MATMUL_TN(256, 64, 1024), 1024},
+    {ITERA_OP_matmul, "tn 2000x64x1024", {.trans_a = 1}, MATMUL_TN(2000, 64, 1024), 1024},
+    {ITERA_OP_matmul, "gemv 1x2000x64", {.trans_b = 1}, MATMUL_NT(1, 2000, 64), 1},
+    {ITERA_OP_matmul, "gemv 1x8000x128", {.trans_b = 1}, MATMUL_NT(1, 8000, 128), 1},
+    {ITERA_OP_matmul, "gemv 1x50280x768", {.trans_b = 1}, MATMUL_NT(1, 50280, 768), 1},
+    {ITERA_OP_grouped_matmul,
+     "2048x32x64, 4 experts",
+     {.trans_b = 1, .experts = 4},
+     {{"a", F32, 2, {2048, 64}}, {"b", F32, 3, {4, 32, 64}}, {"offsets", I32, 1, {5}}},
+     1024,
+     2048},
+    {ITERA_OP_selective_scan, "1x512x1536x16", {.chunk = 64}, SELECTIVE(512, 1536, 16), 512},
+    {ITERA_OP_selective_scan,
+     "1x512x1536x16 sequential",
+     {.chunk = 64, .variant = ITERA_SCAN_SEQUENTIAL},
+     SELECTIVE(512, 1536, 16),
+     512},
+    {ITERA_OP_selective_scan,
+     "1x512x1536x16 parallel",
+     {.chunk = 64, .variant = ITERA_SCAN_PARALLEL},
+     SELECTIVE(512, 1536, 16),
+     512},
+    {ITERA_OP_selective_scan,
+     "1x512x1536x16 chunked",
+     {.chunk = 64, .variant = ITERA_SCAN_CHUNKED},
+     SELECTIVE(512, 1536, 16),
+     512},
+    {ITERA_OP_selective_scan, "1x512x256x16", {.chunk = 64}, SELECTIVE(512, 256, 16), 512},
+    {ITERA_OP_selective_scan, "1x1x1536x16 (decode)", {.chunk = 64}, SELECTIVE(1, 1536, 16), 1},
+    {ITERA_OP_ssd_scan,
+     "48x64, state 128, 512 tokens",
+     {.heads = 48, .groups = 1, .chunk = 64},
+     SSD(512),
+     512},
+    {ITERA_OP_ssd_scan,
+     "48x64, state 128, 512 tokens, sequential",
+     {.heads = 48, .groups = 1, .chunk = 64, .variant = ITERA_SCAN_SEQUENTIAL},
+     SSD(512),
+     512},
+    {ITERA_OP_ssd_scan,
+     "48x64, state 128, 512 tokens, parallel",
+     {.heads = 48, .groups = 1, .chunk = 64, .variant = ITERA_SCAN_PARALLEL},
+     SSD(512),
+     512},
+    {ITERA_OP_ssd_scan,
+     "48x64, state 128, 512 tokens, chunked",
+     {.heads = 48, .groups = 1, .chunk = 64, .variant = ITERA_SCAN_CHUNKED},
+     SSD(512),
+     512},
+    {ITERA_OP_ssd_scan,
+     "48x64, state 128, 1 token",
+     {.heads = 48, .groups = 1, .chunk = 64},
+     SSD(1),
+     1},
+    {ITERA_OP_itera_scan,
+     "8x128x8",
+     {0},
+     {{"d", F32, 3, {8, 128, 1}}, {"neg_A", F32, 1, {8}}, {"u", F32, 3, {8, 128, 8}}},
+     1024},
+    {ITERA_OP_linear_scan,
+     "1x512x1536",
+     {0},
+     {{"a", F32, 3, {1, 512, 1536}}, {"b", F32, 3, {1, 512, 1536}}},
+     512},
+    {ITERA_OP_causal_conv1d,
+     "1x512x1536, width 4, SiLU",
+     {.act = ITERA_ACT_SILU},
+     {{"x", F32, 3, {1, 512, 1536}}, {"weight", F32, 2, {1536, 4}}, {"bias", F32, 1, {1536}}},
+     512},
+    {ITERA_OP_layer_norm,
+     "1024x128",
+     {.eps = 1e-5f},
+     {{"x", F32, 2, {1024, 128}}, {"weight", F32, 1, {128}}, {"bias", F32, 1, {128}}},
+     1024},
+    {ITERA_OP_rms_norm,
+     "512x768",
+     {.eps = 1e-5f},
+     {{"x", F32, 2, {512, 768}}, {"weight", F32, 1, {768}}},
+     512},
+    {ITERA_OP_silu_mul,
+     "512x1536",
+     {0},
+     {{"x", F32, 2, {512, 1536}}, {"z", F32, 2, {512, 1536}}},
+     512},
+    {ITERA_OP_softplus, "512x1536", {0}, {{"x", F32, 2, {512, 1536}}}, 512},
+    {ITERA_OP_gelu, "1024x512", {0}, {{"x", F32, 2, {1024, 512}}}, 1024},
+    {ITERA_OP_attention,
+     "8x128, 4 heads of 32",
+     {.heads = 4, .kv_heads = 4},
+     {{"q", F32, 3, {8, 128, 128}}, {"k", F32, 3, {8, 128, 128}}, {"v", F32, 3, {8, 128, 128}}},
+     1024},
+    {ITERA_OP_cross_entropy,
+     "1024x8000",
+     {0},
+     {{"logits", F32, 2, {1024, 8000}}, {"targets", I32, 1, {1024}}},
+     1024,
+     8000},
+    {ITERA_OP_embedding,
+     "1024 of 8000x128",
+     {0},
+     {{"table", F32, 2, {8000, 128}}, {"ids", I32, 1, {1024}}},
+     1024,
+     8000},
+};
+
+static enum itera_status build_case(struct itera_device *device, const struct op_case *c,
+                                    struct itera_bench_program *out, struct itera_cost *cost)
+{
+    struct itera_program *p;
+    enum itera_status status = itera_program_create(&p);
+    if (status)
+        return status;
+    const struct itera_op_info *info = itera_op_info(c->kind);
+    int32_t in[ITERA_MAX_IN], result[ITERA_MAX_OUT];
+    for (int i = 0; i < ITERA_MAX_IN; i++) {
+        const struct input *x = &c->in[i];
+        in[i] = x->name ? itera_bound(p, x->name, x->dtype, x->rank, x->dim) : ITERA_NONE;
+    }
+    for (int i = 0; i < ITERA_MAX_OUT; i++)
+        result[i] = info->optional_out >> i & 1 && !(c->keep_out >> i & 1) ? ITERA_NONE : ITERA_NEW;
+    itera_record(p, c->kind, &c->attr, in, result);
+    if (!p->status)
+        *cost = itera_op_cost(p, &p->ops[0]);
+    return itera_bench_build(device, p, c->index_limit ? c->index_limit : 1, out);
+}
+
+/* The peer's run on the same shapes, with its own operands. */
+struct blas_work {
+    const struct itera_openblas *blas;
+    int trans_a, trans_b, m, n, k, lda, ldb;
+    const float *pa, *pb;
+    float *pc;
+};
+
+static enum itera_status run_blas(void *user)
+{
+    struct blas_work *w = user;
+    itera_openblas_sgemm(w->blas, w->trans_a, w->trans_b, w->m, w->n, w->k, w->pa, w->lda, w->pb,
+                         w->ldb, w->pc);
+    return ITERA_OK;
+}
+
+/* Host memory for the peer: it has no devices. */
+static void blas_prepare(struct blas_work *w, const struct op_case *c,
+                         const struct itera_openblas *blas, float *memory)
+{
+    *w = (struct blas_work){.blas = blas, .trans_a = c->attr.trans_a, .trans_b = c->attr.trans_b};
+    const int64_t *a = c->in[0].dim, *b = c->in[1].dim;
+    w->m = (int)(w->trans_a ? a[1] : a[0]);
+    w->k = (int)(w->trans_a ? a[0] : a[1]);
+    w->n = (int)(w->trans_b ? b[0] : b[1]);
+    w->lda = (int)a[1];
+    w->ldb = (int)b[1];
+    int64_t na = a[0] * a[1], nb = b[0] * b[1];
+    for (int64_t i = 0; i < na + nb; i++)
+        memory[i] = 0.01f * (float)(i % 97);
+    w->pa = memory;
+    w->pb = memory + na;
+    w->pc = memory + na + nb;
+}
+
+static enum itera_status bench_case(struct itera_device *device, const struct op_case *c,
+                                    const struct itera_bench_options *options,
+                                    struct itera_openblas *blas, struct itera_bench_row *row)
+{
+    struct itera_bench_program program;
+    struct itera_cost cost = {0};
+    enum itera_status status = build_case(device, c, &program, &cost);
+    if (status)
+        return status;
+    struct itera_bench_work works[2] = {{itera_bench_run_program, program.executable},
+                                        {run_blas, NULL}};
+    struct blas_work peer;
+    int n = 1;
+    if (blas && c->kind == ITERA_OP_matmul) {
+        int64_t floats = c->in[0].dim[0] * c->in[0].dim[1] + c->in[1].dim[0] * c->in[1].dim[1];
+        float *host = calloc((size_t)floats + (size_t)(cost.bytes / 4), sizeof *host);
+        if (host) {
+            blas_prepare(&peer, c, blas, host);
+            works[1].user = &peer;
+            n = 2;
+        }
+    }
+    status = itera_bench_time(works, n, options->seconds > 0 ? options->seconds : 1);
+    if (!status) {
+        itera_bench_device(row, device);
+        snprintf(row->phase, sizeof row->phase, "op");
+        snprintf(row->op, sizeof row->op, "%s", itera_op_info(c->kind)->name);
+        snprintf(row->case_name, sizeof row->case_name, "%s", c->label);
+        row->batch = 1;
+        row->tokens = c->tokens;
+        row->flops = cost.flops;
+        row->bytes = cost.bytes;
+        row->memory_bytes = program.executable->memory_bytes;
+        itera_bench_fill(row, &works[0], &options->peaks, cost.bytes);
+        if (n == 2) {
+            snprintf(row->peer, sizeof row->peer, "OpenBLAS");
+            row->peer_p50 = works[1].samples[works[1].count / 2];
+        }
+    }
+    if (n == 2)
+        free((void *)peer.pa);
+    itera_bench_work_free(&works[0]);
+    itera_bench_work_free(&works[1]);
+    itera_bench_program_destroy(&program);
+    return status;
+}
+
+enum itera_status itera_bench_ops(struct itera_device *device,
+                                  const struct itera_bench_options *options, itera_bench_fn *fn,
+                                  void *user)
+{
+    enum itera_status status = ITERA_OK;
+    int matched = 0;
+    struct itera_openblas *blas = device->info.type == ITERA_DEVICE_CPU
+                                      ? itera_openblas_open(itera_device_threads(device))
+                                      : NULL;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases && !status; i++) {
+        char name[160];
+        snprintf(name, sizeof name, "%s %s", itera_op_info(cases[i].kind)->name, cases[i].label);
+        if (options->filter && fnmatch(options->filter, name, 0) &&
+            fnmatch(options->filter, itera_op_info(cases[i].kind)->name, 0))
+            continue;
+        matched++;
+        struct itera_bench_row row = {0};
+        status = bench_case(device, &cases[i], options, blas, &row);
+        if (!status && fn(user, &row))
+            status = itera_fail(ITERA_ERR_CANCELLED, "the benchmark was stopped");
+    }
+    itera_openblas_close(&blas);
+    if (!status && !matched)
+        status = itera_fail(ITERA_ERR_ARGUMENT, "no benchmark matches '%s'", options->filter);
+    return status;
+}
+
+/* The median seconds of one op case. */
+static enum itera_status time_case(struct itera_device *device, const struct op_case *c,
+                                   double seconds, double *median)
+{
+    struct itera_bench_program program;
+    struct itera_cost cost;
+    enum itera_status status = build_case(device, c, &program, &cost);
+    if (status)
+        return status;
+    struct itera_bench_work work = {itera_bench_run_program, program.executable};
+    status = itera_bench_time(&work, 1, seconds);
+    if (!status)
+        *median = work.samples[work.count / 2];
+    itera_bench_work_free(&work);
+    itera_bench_program_destroy(&program);
+    return status;
+}
+
+enum itera_status itera_bench_measure_peaks(struct itera_device *device,
+                                            struct itera_bench_peaks *peaks)
+{
+    static const struct op_case gemm = {
+        ITERA_OP_matmul, "", {.trans_b = 1}, MATMUL_NT(1024, 1024, 1024)};
+    static const struct op_case copy = {ITERA_OP_copy, "", {0}, {{"x", F32, 2, {32768, 1024}}}};
+    /* The gradient norm reads every element once and writes two. */
+    static const int64_t kib[ITERA_BENCH_SIZES] = {512, 16384, 262144};
+    *peaks = (struct itera_bench_peaks){0};
+    double seconds;
+    enum itera_status status = time_case(device, &gemm, 0.3, &seconds);
+    if (status)
+        return status;
+    peaks->gflops = 2.0 * 1024 * 1024 * 1024 / seconds / 1e9;
+    status = time_case(device, &copy, 0.3, &seconds);
+    if (status)
+        return status;
+    peaks->copy_gbytes = 2.0 * 4 * 32768 * 1024 / seconds / 1e9;
+    for (int i = 0; i < ITERA_BENCH_SIZES && !status; i++) {
+        struct op_case read = {ITERA_OP_grad_norm, "", {0}, {{"grad", F32, 1, {kib[i] * 256}}}};
+        status = time_case(device, &read, 0.2, &seconds);
+        peaks->read_bytes[i] = (double)kib[i] * 1024;
+        peaks->read_gbytes[i] = (double)kib[i] * 1024 / seconds / 1e9;
+    }
+    return status;
+}

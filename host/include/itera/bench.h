@@ -1,0 +1,83 @@
+/* Benchmarks: latency percentiles and rates of ops, inference and training on a device. */
+#ifndef ITERA_BENCH_H
+#define ITERA_BENCH_H
+
+#include <stdint.h>
+
+#include "itera/device.h"
+#include "itera/model.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What the device reaches here and now; every row's share of peak refers to it. */
+#define ITERA_BENCH_SIZES 3
+struct itera_bench_peaks {
+    double gflops;      /* f32 matmul of 1024 x 1024 x 1024 */
+    double copy_gbytes; /* reading plus writing, 256 MB */
+    /* Reading, over working sets of these many bytes (caches, then memory). */
+    double read_bytes[ITERA_BENCH_SIZES], read_gbytes[ITERA_BENCH_SIZES];
+};
+
+struct itera_bench_row {
+    char device[32];
+    int threads;
+    char dtype[8];
+    char phase[16]; /* op, forward, prefill, decode, train */
+    char op[32];    /* the op, or the model's name */
+    char case_name[96];
+    int64_t batch, tokens; /* per run */
+    int repeats;
+    double p50, p95, p99, best; /* seconds of one run */
+    double flops, bytes;        /* of one run: what the work needs, from the cost rules */
+    double peak_share;          /* the time that the peaks allow / p50 */
+    uint64_t memory_bytes;      /* of the program: activations, scratch, state */
+    char peer[32];              /* a peer that was run in turn with ours; "" for none */
+    double peer_p50;
+};
+
+struct itera_bench_options {
+    double seconds;         /* per row; 0: 1 */
+    const char *filter;     /* ops: glob over "op case"; NULL: all */
+    const int64_t *prompts; /* model: prompt lengths */
+    int n_prompts;
+    int64_t generate; /* model: tokens per decode measurement */
+    const int64_t *batches;
+    int n_batches;
+    int64_t train_batch, train_seq; /* train: shape of a step */
+    struct itera_bench_peaks peaks;
+};
+
+/* Called as each row is done; a non-zero return stops the benchmark (ITERA_ERR_CANCELLED). */
+typedef int itera_bench_fn(void *user, const struct itera_bench_row *row);
+
+enum itera_status itera_bench_measure_peaks(struct itera_device *device,
+                                            struct itera_bench_peaks *peaks);
+/* Forward ops at the shapes of the presets; f32 matmul beside OpenBLAS where that is installed. */
+enum itera_status itera_bench_ops(struct itera_device *device,
+                                  const struct itera_bench_options *options, itera_bench_fn *fn,
+                                  void *user);
+/* forward (logits of every position), prefill (of the last one) and decode; name labels the rows.
+ */
+enum itera_status itera_bench_model(struct itera_model *model, const char *name,
+                                    const struct itera_bench_options *options, itera_bench_fn *fn,
+                                    void *user);
+/* A whole training step: forward, backward, clip, AdamW. Changes the model's weights. */
+enum itera_status itera_bench_train(struct itera_model *model, const char *name,
+                                    const struct itera_bench_options *options, itera_bench_fn *fn,
+                                    void *user);
+
+/* Seconds of one forward pass by part of the model, as measured op by op: name and seconds for each
+ * of *count parts (at most 16). */
+struct itera_bench_part {
+    char name[16];
+    double seconds, flops, bytes;
+};
+enum itera_status itera_bench_breakdown(struct itera_model *model, int64_t batch, int64_t tokens,
+                                        struct itera_bench_part parts[16], int *count);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
