@@ -10,6 +10,7 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_NOTHING_TO_TEST = 77 }
 typedef int itera_command_fn(int argc, char **argv);
 
 itera_command_fn itera_command_devices;
+itera_command_fn itera_command_check;
 
 /* Prints `itera: <message>` on stderr, around a progress bar. For errors that are not the
  * library's: those have been printed when the call returns. */

@@ -22,6 +22,7 @@ static const struct {
     const char *summary;
 } commands[] = {
     {"devices", itera_command_devices, "list the devices of this machine"},
+    {"check", itera_command_check, "show that devices compute what the reference does"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 

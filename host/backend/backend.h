@@ -61,6 +61,7 @@ struct itera_device {
     const struct itera_backend *backend;
     struct itera_device_info info;
     int threads;
+    bool always_team; /* parity checks: even the smallest op is shared by all threads */
 };
 
 extern const struct itera_backend itera_backend_cpu;

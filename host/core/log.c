@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 static _Thread_local char last_error[1024];
+static _Thread_local int hushed;
 static itera_log_fn *log_fn;
 static void *log_user;
 
@@ -54,14 +55,14 @@ enum itera_status itera_fail(enum itera_status status, const char *format, ...)
     vsnprintf(message, sizeof message, format, args);
     va_end(args);
     snprintf(last_error, sizeof last_error, "%s", message);
-    if (log_fn)
+    if (log_fn && hushed <= 0)
         log_fn(log_user, ITERA_LOG_ERROR, last_error);
     return status;
 }
 
 void itera_log(enum itera_log_level level, const char *format, ...)
 {
-    if (!log_fn)
+    if (!log_fn || hushed > 0)
         return;
     char message[1024];
     va_list args;
@@ -69,4 +70,9 @@ void itera_log(enum itera_log_level level, const char *format, ...)
     vsnprintf(message, sizeof message, format, args);
     va_end(args);
     log_fn(log_user, level, message);
+}
+
+void itera_log_hush(int change)
+{
+    hushed += change;
 }

@@ -12,4 +12,8 @@ __attribute__((format(printf, 2, 3))) enum itera_status itera_fail(enum itera_st
 __attribute__((format(printf, 2, 3))) void itera_log(enum itera_log_level level, const char *format,
                                                      ...);
 
+/* While the sum of `change` is above 0, nothing that this thread does is logged (errors are still
+ * stored): for callers that try things and report failures in their own way. */
+void itera_log_hush(int change);
+
 #endif

@@ -290,7 +290,8 @@ static enum itera_status cpu_compile(struct itera_device *base, const struct ite
         struct itera_cost cost = itera_op_cost(p, op);
         step->run = kernel->run;
         step->alone = base->threads == 1 ||
-                      cost.flops / ESTIMATE_FLOPS + cost.bytes / ESTIMATE_BYTES < ALONE_SECONDS;
+                      (!base->always_team &&
+                       cost.flops / ESTIMATE_FLOPS + cost.bytes / ESTIMATE_BYTES < ALONE_SECONDS);
         step->call.attr = &op->attr;
         for (int k = 0; k < ITERA_MAX_IN; k++)
             step->call.in[k] = resolve(p, op->in[k], bases);

@@ -1,0 +1,387 @@
+/* Runs the parity cases of the op list over devices, instruction set levels and threads. */
+#include "itera/check.h"
+
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/cpu/isa.h"
+#include "check/checker.h"
+#include "core/environment.h"
+#include "core/log.h"
+
+/* Gradient ops are reached through their forward op, and have no builder of their own. */
+#define ITERA_OP_BWD(name, inputs, outputs, simd, tolerance)
+#define ITERA_OP(name, inputs, outputs, simd, tolerance) itera_case_fn itera_case_##name;
+#include "ops/op_list.h"
+#undef ITERA_OP
+#undef ITERA_OP_BWD
+static itera_case_fn *const builders[ITERA_OP_COUNT] = {
+#define ITERA_OP_BWD(name, inputs, outputs, simd, tolerance)
+#define ITERA_OP(name, inputs, outputs, simd, tolerance) [ITERA_OP_##name] = itera_case_##name,
+#include "ops/op_list.h"
+#undef ITERA_OP
+#undef ITERA_OP_BWD
+};
+
+const char *itera_check_verdict_name(enum itera_check_verdict verdict)
+{
+    static const char *const names[] = {"pass", "fail", "skip"};
+    return (unsigned)verdict < 3 ? names[verdict] : "?";
+}
+
+uint64_t itera_check_stream(const char *op, int index, int part)
+{
+    uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a */
+    for (; *op; op++)
+        hash = (hash ^ (unsigned char)*op) * 0x100000001b3u;
+    hash = (hash ^ (uint64_t)(uint32_t)index) * 0x100000001b3u;
+    return (hash ^ (uint64_t)(uint32_t)part) * 0x100000001b3u;
+}
+
+bool itera_check_build(struct itera_checker *checker, enum itera_op_kind kind, int index,
+                       struct itera_case *c)
+{
+    *c = (struct itera_case){.index = index};
+    if (checker->status || (checker->options->cases > 0 && index >= checker->options->cases))
+        return false;
+    checker->status = itera_program_create(&c->program);
+    if (checker->status)
+        return false;
+    c->rng = (struct itera_rng){.seed = checker->options->seed,
+                                .stream = itera_check_stream(itera_op_info(kind)->name, index, 0)};
+    return builders[kind](c);
+}
+
+bool itera_check_is_input(const struct itera_case *c, int32_t tensor)
+{
+    for (int i = 0; i < c->n_inputs; i++)
+        if (c->input[i].tensor == tensor)
+            return true;
+    return false;
+}
+
+void itera_check_bind_outputs(struct itera_case *c, int64_t padding)
+{
+    struct itera_program *p = c->program;
+    const struct itera_op *op = &p->ops[p->n_ops - 1];
+    const struct itera_op_info *info = itera_op_info(op->kind);
+    for (int k = 0; k < info->n_out; k++) {
+        if (op->out[k] < 0)
+            continue;
+        struct itera_tensor *t = &p->tensors[op->out[k]];
+        if (itera_check_is_input(c, t->base))
+            continue;
+        p->tensors[t->base].kind = t->kind = ITERA_BOUND;
+        if (!t->name)
+            t->name = info->out_name[k];
+        if (!p->tensors[t->base].name)
+            p->tensors[t->base].name = info->out_name[k];
+        if (t->base == op->out[k])
+            t->shape.ld += padding;
+    }
+}
+
+void itera_check_fill(const struct itera_checker *checker, const struct itera_case *c,
+                      int32_t under_test, const struct itera_trial *trial)
+{
+    const struct itera_program *p = c->program;
+    const struct itera_op *op = &p->ops[under_test];
+    const char *name = itera_op_info(op->kind)->name;
+    for (int i = 0; i < c->n_inputs; i++) {
+        const struct itera_tensor *t = &p->tensors[c->input[i].tensor];
+        struct itera_rng rng = {.seed = checker->options->seed,
+                                .stream = itera_check_stream(name, c->index, 1 + i)};
+        itera_trial_fill(c->input[i].fill, c->input[i].a, c->input[i].b, &rng,
+                         itera_shape_rows(&t->shape), itera_shape_cols(&t->shape), t->shape.ld,
+                         itera_trial_data(trial, c->input[i].tensor));
+    }
+    if (!op->attr.accumulate || op->out[0] < 0 || itera_check_is_input(c, op->out[0]))
+        return;
+    const struct itera_tensor *t = &p->tensors[op->out[0]];
+    if (t->kind != ITERA_BOUND || t->base != op->out[0])
+        return;
+    struct itera_rng rng = {.seed = checker->options->seed,
+                            .stream = itera_check_stream(name, c->index, 100)};
+    itera_trial_fill(ITERA_FILL_NORMAL, 0, 1, &rng, itera_shape_rows(&t->shape),
+                     itera_shape_cols(&t->shape), t->shape.ld, itera_trial_data(trial, op->out[0]));
+}
+
+int itera_check_written(const struct itera_case *c, int32_t *tensors, bool *whole)
+{
+    const struct itera_op *op = &c->program->ops[c->program->n_ops - 1];
+    const struct itera_op_info *info = itera_op_info(op->kind);
+    int n = 0;
+    for (int k = 0; k < info->n_out; k++) {
+        if (op->out[k] < 0)
+            continue;
+        whole[n] = !op->attr.accumulate && !itera_check_is_input(c, op->out[k]);
+        tensors[n++] = op->out[k];
+    }
+    for (int k = 0; k < info->n_in; k++)
+        if (op->in[k] >= 0 && info->written_in >> k & 1) {
+            whole[n] = false;
+            tensors[n++] = op->in[k];
+        }
+    return n;
+}
+
+const char *itera_check_method(const struct itera_op_def *def, int variant)
+{
+    static const char *const scans[ITERA_SCAN_VARIANTS] = {"", "sequential", "parallel", "chunked"};
+    static const char *const others[] = {"", "1", "2", "3", "4", "5", "6", "7"};
+    if (def->variants == ITERA_SCAN_VARIANTS)
+        return scans[variant];
+    return variant < 8 ? others[variant] : "more";
+}
+
+void itera_check_emit(struct itera_checker *checker, const char *op, const char *dtype,
+                      const struct itera_check_target *target, const char *variant,
+                      const char *method, const char *label, enum itera_check_verdict verdict,
+                      double tolerance, const struct itera_difference *difference, double seconds,
+                      struct itera_cost cost)
+{
+    if (!itera_check_matches(checker, op))
+        return;
+    /* "avx2 x2" with "chunked" is "avx2.chunked x2". */
+    char text[96];
+    int head = (int)strcspn(variant, " ");
+    snprintf(text, sizeof text, "%.*s%s%s%s", head, variant, method[0] ? "." : "", method,
+             variant + head);
+    struct itera_check_result result = {
+        .op = op,
+        .dtype = dtype,
+        .device = target ? itera_device_info(target->device)->id : "cpu",
+        .variant = text,
+        .target = variant,
+        .method = method,
+        .label = label,
+        .verdict = verdict,
+        .reason = difference->reason,
+        .max_abs = difference->max_abs,
+        .max_rel = difference->max_rel,
+        .nmse = difference->nmse,
+        .tolerance = tolerance,
+        .seconds = seconds,
+        .gflops = seconds > 0 ? cost.flops / seconds * 1e-9 : 0,
+        .gbytes_per_s = seconds > 0 ? cost.bytes / seconds * 1e-9 : 0,
+        .progress = checker->progress,
+    };
+    checker->summary->pass += verdict == ITERA_CHECK_PASS;
+    checker->summary->fail += verdict == ITERA_CHECK_FAIL;
+    checker->summary->skip += verdict == ITERA_CHECK_SKIP;
+    if (checker->fn && checker->fn(checker->user, &result) && !checker->status)
+        checker->status = itera_fail(ITERA_ERR_CANCELLED, "the check was stopped");
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double itera_check_time(struct itera_checker *checker, struct itera_runner *runner, int32_t first,
+                        int32_t last)
+{
+    enum { MOST = 101, FEWEST = 7 };
+    const double enough = 0.02; /* seconds */
+    if (!checker->options->bench || first >= last)
+        return 0;
+    double times[MOST], total = 0;
+    int n = 0;
+    double *ops = calloc((size_t)runner->trial->program->n_ops + 1, sizeof *ops);
+    if (!ops || itera_profile(runner->executable, ops)) { /* the first run warms up */
+        free(ops);
+        return 0;
+    }
+    while (n < MOST && (n < FEWEST || total < enough)) {
+        if (itera_profile(runner->executable, ops))
+            break;
+        times[n] = 0;
+        for (int32_t i = first; i < last; i++)
+            times[n] += ops[i];
+        total += times[n++];
+    }
+    free(ops);
+    qsort(times, (size_t)n, sizeof *times, by_value);
+    return n ? times[n / 2] : 0;
+}
+
+bool itera_check_matches(const struct itera_checker *checker, const char *op)
+{
+    char glob[128];
+    for (const char *at = checker->globs; *at;) {
+        size_t length = strcspn(at, ",");
+        if (length < sizeof glob) {
+            memcpy(glob, at, length);
+            glob[length] = '\0';
+            if (fnmatch(glob, op, 0) == 0)
+                return true;
+        }
+        at += length + (at[length] == ',');
+    }
+    return false;
+}
+
+/* The name that gradient results of an op carry: see itera_check_gradient. */
+static bool matches_gradient(const struct itera_checker *checker, enum itera_op_kind kind)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s_bwd", itera_op_info(kind)->name);
+    if (itera_check_matches(checker, name))
+        return true;
+    snprintf(name, sizeof name, "%s_grad", itera_op_info(kind)->name);
+    return itera_check_matches(checker, name);
+}
+
+static enum itera_status add_target(struct itera_checker *checker, const char *id,
+                                    const struct itera_device_options *options, const char *name)
+{
+    struct itera_check_target *grown =
+        realloc(checker->targets, ((size_t)checker->n_targets + 1) * sizeof *grown);
+    if (!grown)
+        return itera_fail(ITERA_ERR_MEMORY, "no memory to check devices");
+    checker->targets = grown;
+    struct itera_check_target *target = &grown[checker->n_targets];
+    enum itera_status status = itera_device_open(id, options, &target->device);
+    if (status)
+        return status;
+    snprintf(target->name, sizeof target->name, "%s", name);
+    /* Small cases must meet the code that large ones run. */
+    target->device->always_team = true;
+    checker->n_targets++;
+    return ITERA_OK;
+}
+
+/* The CPU: every level that it has, or the one asked for, and the reference itself (which must
+ * work in place and in teams too); with one thread and with two. */
+static enum itera_status add_cpu(struct itera_checker *checker)
+{
+    const char *asked = checker->options->isa ? checker->options->isa : itera_environment_cpu_isa();
+    enum itera_isa only = ITERA_ISA_REF;
+    enum itera_status status = asked ? itera_isa_find(asked, &only) : ITERA_OK;
+    for (int isa = ITERA_ISA_REF; isa < ITERA_ISA_COUNT && !status; isa++) {
+        if (!itera_isa_available((enum itera_isa)isa) ||
+            (asked && isa != ITERA_ISA_REF && isa != (int)only))
+            continue;
+        for (int threads = 1; threads <= 2 && !status; threads++) {
+            struct itera_device_options options = {.threads = threads,
+                                                   .isa = itera_isa_name((enum itera_isa)isa)};
+            char name[32];
+            snprintf(name, sizeof name, "%s%s", options.isa, threads == 2 ? " x2" : "");
+            status = add_target(checker, "cpu", &options, name);
+        }
+    }
+    return status;
+}
+
+static enum itera_status add_device(struct itera_checker *checker,
+                                    const struct itera_device_info *info)
+{
+    if (info->type == ITERA_DEVICE_CPU && !strcmp(info->backend, "cpu"))
+        return add_cpu(checker);
+    return add_target(checker, info->id, NULL, info->backend);
+}
+
+static enum itera_status add_named(struct itera_checker *checker, const char *id,
+                                   const struct itera_device_info *infos, int count)
+{
+    if (!strcmp(id, "auto")) {
+        struct itera_device *device;
+        enum itera_status status = itera_device_open(NULL, NULL, &device);
+        if (status)
+            return status;
+        struct itera_device_info info = *itera_device_info(device);
+        itera_device_close(&device);
+        return add_device(checker, &info);
+    }
+    for (int i = 0; i < count; i++)
+        if (!strcmp(infos[i].id, id))
+            return add_device(checker, &infos[i]);
+    struct itera_device *none = NULL;
+    return itera_device_open(id, NULL, &none); /* fails, naming what there is */
+}
+
+static enum itera_status open_devices(struct itera_checker *checker)
+{
+    struct itera_device_info *infos;
+    int count;
+    enum itera_status status = itera_devices(&infos, &count);
+    if (status)
+        return status;
+    struct itera_device_options scalar = {.threads = 1, .isa = "ref"};
+    status = itera_device_open("cpu", &scalar, &checker->reference);
+    const char *list = checker->options->devices ? checker->options->devices : "cpu";
+    if (!strcmp(list, "all")) {
+        for (int i = 0; i < count && !status; i++)
+            status = add_device(checker, &infos[i]);
+        list = "";
+    }
+    for (const char *at = list; *at && !status;) {
+        size_t length = strcspn(at, ",");
+        char id[64];
+        snprintf(id, sizeof id, "%.*s", (int)(length < 63 ? length : 63), at);
+        status = add_named(checker, id, infos, count);
+        at += length + (at[length] == ',');
+    }
+    free(infos);
+    return status;
+}
+
+static enum itera_status check_all(struct itera_checker *checker)
+{
+    int matching = 0;
+    bool forward[ITERA_OP_COUNT], gradient[ITERA_OP_COUNT];
+    for (int kind = 0; kind < ITERA_OP_COUNT; kind++) {
+        const char *name = itera_op_info((enum itera_op_kind)kind)->name;
+        forward[kind] = builders[kind] && itera_check_matches(checker, name);
+        bool named = builders[kind] && itera_op_info((enum itera_op_kind)kind)->def->grad &&
+                     matches_gradient(checker, (enum itera_op_kind)kind);
+        /* "silu" with gradients means those of silu as well. */
+        gradient[kind] =
+            checker->options->gradients ? forward[kind] || named : named && !forward[kind];
+        matching += forward[kind] || gradient[kind];
+    }
+    if (matching == 0)
+        return itera_fail(ITERA_ERR_ARGUMENT, "no op matches '%s'", checker->globs);
+    int done = 0;
+    for (int kind = 0; kind < ITERA_OP_COUNT; kind++) {
+        if (!forward[kind] && !gradient[kind])
+            continue;
+        checker->progress = (double)done++ / matching;
+        for (int i = 0; forward[kind] && !checker->status; i++)
+            if (!itera_check_forward(checker, (enum itera_op_kind)kind, i))
+                break;
+        for (int i = 0; gradient[kind] && !checker->status; i++)
+            if (!itera_check_gradient(checker, (enum itera_op_kind)kind, i))
+                break;
+    }
+    return checker->status;
+}
+
+enum itera_status itera_check_ops(const struct itera_check_options *options, itera_check_fn *fn,
+                                  void *user, struct itera_check_summary *summary)
+{
+    struct itera_check_summary unused;
+    struct itera_checker checker = {.options = options,
+                                    .fn = fn,
+                                    .user = user,
+                                    .summary = summary ? summary : &unused,
+                                    .globs = options->ops && options->ops[0] ? options->ops : "*"};
+    *checker.summary = (struct itera_check_summary){0};
+    enum itera_status status = open_devices(&checker);
+    if (!status) {
+        /* What goes wrong in a case becomes its result. */
+        itera_log_hush(1);
+        enum itera_status checked = check_all(&checker);
+        itera_log_hush(-1);
+        if (checked)
+            status = itera_fail(checked, "%s", itera_last_error());
+    }
+    for (int i = 0; i < checker.n_targets; i++)
+        itera_device_close(&checker.targets[i].device);
+    free(checker.targets);
+    itera_device_close(&checker.reference);
+    return status;
+}

@@ -1,0 +1,71 @@
+/* What the parts of a parity check share. */
+#ifndef ITERA_CHECK_CHECKER_H
+#define ITERA_CHECK_CHECKER_H
+
+#include "check/trial.h"
+#include "itera/check.h"
+
+/* A device as it is tested: for the CPU, one per instruction set level and number of threads. */
+struct itera_check_target {
+    char name[32]; /* "avx2 x2"; the device's backend for others */
+    struct itera_device *device;
+};
+
+struct itera_checker {
+    const struct itera_check_options *options;
+    itera_check_fn *fn;
+    void *user;
+    struct itera_check_summary *summary;
+    struct itera_check_target *targets;
+    int n_targets;
+    struct itera_device *reference; /* the scalar CPU */
+    const char *globs;
+    double progress;
+    enum itera_status status; /* memory, or cancelled: ends the check */
+};
+
+/* The random stream of something that belongs to a case. */
+uint64_t itera_check_stream(const char *op, int index, int part);
+
+/* Builds case `index` of an op. False when there is none, or after an error (checker->status, or
+ * the case's program->status, which is reported as a failure). The caller destroys c->program. */
+bool itera_check_build(struct itera_checker *checker, enum itera_op_kind kind, int index,
+                       struct itera_case *c);
+/* Whether a tensor is one of the case's inputs (and not an output made by recording). */
+bool itera_check_is_input(const struct itera_case *c, int32_t tensor);
+/* Turns the outputs of the op under test into bound tensors, so that their memory can be watched;
+ * `padding` elements are put between their rows. */
+void itera_check_bind_outputs(struct itera_case *c, int64_t padding);
+/* Fills the inputs of a case, and the output of op `under_test` when that adds to it. */
+void itera_check_fill(const struct itera_checker *checker, const struct itera_case *c,
+                      int32_t under_test, const struct itera_trial *trial);
+/* The operands of the case's last op that it writes, at most ITERA_MAX_IN + ITERA_MAX_OUT;
+ * whole[i]: all of it is written, whatever it held before. */
+int itera_check_written(const struct itera_case *c, int32_t *tensors, bool *whole);
+/* "auto" has no name: "", "sequential", "parallel", ... */
+const char *itera_check_method(const struct itera_op_def *def, int variant);
+
+/* Reports a result: target may be NULL (then `variant` alone names what was compared). */
+void itera_check_emit(struct itera_checker *checker, const char *op, const char *dtype,
+                      const struct itera_check_target *target, const char *variant,
+                      const char *method, const char *label, enum itera_check_verdict verdict,
+                      double tolerance, const struct itera_difference *difference, double seconds,
+                      struct itera_cost cost);
+/* Median seconds of ops [first, last) of the runner's program; 0 unless bench was asked for. */
+double itera_check_time(struct itera_checker *checker, struct itera_runner *runner, int32_t first,
+                        int32_t last);
+
+/* Whether the globs name an op. */
+bool itera_check_matches(const struct itera_checker *checker, const char *op);
+
+/* The two kinds of checks of one case; false when the op has no such case. */
+bool itera_check_forward(struct itera_checker *checker, enum itera_op_kind kind, int index);
+bool itera_check_gradient(struct itera_checker *checker, enum itera_op_kind kind, int index);
+/* The reference's gradient (run, in `gradient`) of the n tensors wrt[] against finite differences
+ * of its forward pass; seed and grads[] are the tensors of the gradient's program. */
+void itera_check_differences(struct itera_checker *checker, enum itera_op_kind kind, int index,
+                             const struct itera_runner *gradient, int32_t seed, int n,
+                             const int32_t *wrt, const int32_t *grads,
+                             struct itera_difference *out);
+
+#endif

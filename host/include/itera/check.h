@@ -1,0 +1,64 @@
+/* Parity: shows, op by op, that a device computes what the scalar reference does. */
+#ifndef ITERA_CHECK_H
+#define ITERA_CHECK_H
+
+#include <stdint.h>
+
+#include "itera/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Zero-initialise and set what matters. The strings need live only for the call. */
+struct itera_check_options {
+    const char *devices; /* "cpu", "auto", "all", or a comma list of device ids; NULL: "cpu" */
+    const char *isa; /* CPU: only this level (and the reference); NULL: ITERA_CPU_ISA, else every
+                        level that the processor has */
+    const char *ops; /* comma list of globs over op names; NULL: all. Naming a gradient op asks for
+                        its gradient check. */
+    uint64_t seed;   /* every random choice follows from it */
+    int gradients;   /* compare gradients too, and the reference's with finite differences */
+    int bench;       /* time what passed */
+    int cases;       /* at most so many cases per op; 0: all */
+};
+
+enum itera_check_verdict { ITERA_CHECK_PASS, ITERA_CHECK_FAIL, ITERA_CHECK_SKIP };
+const char *itera_check_verdict_name(enum itera_check_verdict verdict); /* "pass", ... */
+
+/* One case of one op on one device. The strings live for the callback only. */
+struct itera_check_result {
+    const char *op;      /* "silu"; a gradient's is the name of the gradient op, else "<op>_grad" */
+    const char *dtype;   /* "f32", "i32" */
+    const char *device;  /* "cpu" */
+    const char *variant; /* "avx2", "avx2 x2" (2 threads), "avx2.chunked", "finite-difference" */
+    const char *target;  /* the variant without the algorithm: "avx2 x2" */
+    const char *method;  /* the algorithm of a scan: "chunked"; "" for the op's own choice */
+    const char *label;   /* the case: "3 rows=7 cols=65" */
+    enum itera_check_verdict verdict;
+    const char *reason; /* why it failed or was skipped; "" when it passed */
+    double max_abs, max_rel, nmse, tolerance;
+    /* With bench, for what passed; otherwise 0. */
+    double seconds; /* median of the op alone */
+    double gflops, gbytes_per_s;
+    double progress; /* of the whole check, 0 to 1 */
+};
+
+struct itera_check_summary {
+    int64_t pass, fail, skip;
+};
+
+/* Called for each result as it comes; return non-zero to stop (ITERA_ERR_CANCELLED). */
+typedef int itera_check_fn(void *user, const struct itera_check_result *result);
+
+/* Runs the cases of every op that matches. Failing cases are results, not errors: ITERA_OK says
+ * that the check ran, summary->fail whether anything is wrong. fn may be NULL.
+ * Errors: ITERA_ERR_ARGUMENT when no op matches; ITERA_ERR_DEVICE for an unknown device;
+ * ITERA_ERR_MEMORY; ITERA_ERR_CANCELLED. */
+enum itera_status itera_check_ops(const struct itera_check_options *options, itera_check_fn *fn,
+                                  void *user, struct itera_check_summary *summary);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
