@@ -5,10 +5,10 @@
 
 #include "vec.h"
 
-#define MM_ROWS 6   /* rows of a tile */
-#define MM_VECS 2   /* vectors in a row of a tile */
-#define MM_KC   256 /* depth of a packed panel: 16 KiB, half of the smallest L1 */
-#define MM_MC   240 /* rows of a that are reused from L2 */
+#define MM_ROWS 6    /* rows of a tile */
+#define MM_VECS 2    /* vectors in a row of a tile */
+#define MM_KC   1024 /* depth of a packed panel: see block_depth */
+#define MM_MC   240  /* rows of a that are reused from L2 */
 
 /* Turns VF_N rows into VF_N columns, in registers. */
 static inline void mm_transpose(vf r[VF_N])

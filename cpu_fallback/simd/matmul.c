@@ -120,39 +120,106 @@ static void pack_rows(const float *b, int64_t b_ld, int64_t k, int64_t n, float 
     }
 }
 
-/* Depth of a block: k in even parts of at most MM_KC. Where a result must pass through act and then
- * meet a residual that may lie in c itself, partial sums cannot rest in c, and k stays whole. */
-static int64_t block_depth_limit(const struct mm_product *g)
+/* A packed tile of a is k rows of this many floats. */
+#define A_LD    ((MM_ROWS + VF_N - 1) / VF_N * VF_N)
+#define FAR_ROW 512 /* floats */
+
+/* Whether a block of a is packed, too. Read where it lies a costs nothing extra, but a transposed a
+ * with long rows has each step along k in another page. */
+static bool packs_a(const struct mm_product *g)
 {
-    return g->act != ITERA_ACT_NONE && g->residual ? g->k : least(g->k, MM_KC);
+    return g->a_col >= FAR_ROW && g->m > MM_ROWS && g->k > MM_ROWS;
 }
 
-static int64_t block_depth(const struct mm_product *g)
+/* The most of b that is kept packed, in floats: it is to stay in L2. */
+#define KEPT_FLOATS (128 * 1024)
+
+/* How a product is cut into blocks, and what of it is packed where. */
+struct plan {
+    int64_t depth; /* of a block, at most */
+    bool keeps_b; /* all panels of b (of one depth) are kept, so that c is written along its rows, a
+                     few at a time; else a panel serves MM_MC rows and is packed again for the next
+                   */
+    bool packs_a;
+    size_t b_floats; /* packed b, then packed a, of one thread */
+    size_t floats;
+};
+
+/* Holds for g and for any part of it (fewer rows, smaller k). */
+static struct plan make_plan(const struct mm_product *g)
 {
-    int64_t limit = block_depth_limit(g);
-    if (g->k <= limit)
-        return g->k;
-    int64_t parts = (g->k + limit - 1) / limit;
-    return (g->k + parts - 1) / parts;
+    struct plan plan = {.packs_a = packs_a(g)};
+    /* Coming back to c for another block costs more than a panel that is a little large for L1, so
+     * blocks are deep; less so where packed a is to stay in L2. Where a result must pass through
+     * act and then meet a residual that may lie in c itself, partial sums cannot rest in c: k stays
+     * whole. */
+    if (g->act != ITERA_ACT_NONE && g->residual)
+        plan.depth = g->k;
+    else
+        plan.depth = least(g->k, plan.packs_a ? MM_KC / 4 : MM_KC);
+    const int64_t panels = (g->n + MM_COLS - 1) / MM_COLS;
+    plan.keeps_b = panels * MM_COLS * plan.depth <= KEPT_FLOATS;
+    plan.b_floats = (size_t)(plan.keeps_b ? panels : 1) * MM_COLS * (size_t)plan.depth;
+    plan.floats = plan.b_floats;
+    if (plan.packs_a)
+        plan.floats += (size_t)((least(g->m, MM_MC) + MM_ROWS - 1) / MM_ROWS * A_LD * plan.depth);
+    return plan;
 }
 
-/* Bytes of the panel that one thread packs, for this and any smaller k. */
-static size_t panel_bytes(const struct mm_product *g)
+/* A thread's part of the scratch memory; NULL where there is none. */
+static float *own_panel(const struct itera_call *call, const struct itera_team *team,
+                        const struct plan *plan)
 {
-    return (size_t)block_depth_limit(g) * MM_COLS * sizeof(float);
+    float *panels = call->scratch;
+    return panels ? panels + (size_t)team->rank * plan->floats : NULL;
+}
+
+/* Where tile i of `parts` begins: even parts, so that no tile is left with a row or two. */
+static inline int64_t tile_row(int64_t begin, int64_t end, int64_t i, int64_t parts)
+{
+    return begin + (end - begin) * i / parts;
+}
+
+/* Packs rows [begin, end) of an a that is stored (k, m), tile after tile, in one walk along its
+ * rows. */
+static void pack_a(const float *a, int64_t a_ld, int64_t k, int64_t begin, int64_t end, float *out)
+{
+    const int64_t parts = (end - begin + MM_ROWS - 1) / MM_ROWS;
+    int64_t row[(MM_MC + MM_ROWS - 1) / MM_ROWS];
+    for (int64_t i = 0; i < parts; i++)
+        row[i] = tile_row(begin, end, i, parts);
+    for (int64_t j = 0; j < k; j++, a += a_ld, out += A_LD) {
+        float *dst = out;
+        const int64_t ahead = (j + 4 < k ? 4 : 0) * a_ld;
+        for (int64_t i = 0; i < parts; i++, dst += k * A_LD) {
+            __builtin_prefetch(a + row[i] + ahead);
+            /* Whole vectors, which reach into the next tile's rows, up to the edge. */
+            for (int64_t at = 0; at < A_LD; at += VF_N) {
+                const int64_t left = end - row[i] - at;
+                if (left >= VF_N)
+                    vf_store(dst + at, vf_load(a + row[i] + at));
+                else if (left > 0)
+                    vf_store(dst + at, vf_load_n(a + row[i] + at, left));
+            }
+        }
+    }
 }
 
 /* The part [m0, m1) x [n0, n1) of the product; n0 is a multiple of MM_COLS. panel: panel_bytes,
  * aligned. */
-static void product_tiles(const struct mm_product *g, int64_t m0, int64_t m1, int64_t n0,
-                          int64_t n1, float *panel)
+static void product_tiles(const struct mm_product *g, const struct plan *plan, int64_t m0,
+                          int64_t m1, int64_t n0, int64_t n1, float *panel)
 {
     if (m0 >= m1 || n0 >= n1)
         return;
-    const int64_t depth = block_depth(g);
+    const int64_t cuts = g->k > plan->depth ? (g->k + plan->depth - 1) / plan->depth : 1;
+    const int64_t depth = (g->k + cuts - 1) / cuts;
     /* Copying rows of b pays when enough tiles reuse them. */
     const bool direct = !g->b_trans && m1 - m0 <= 4 * MM_ROWS;
-    struct mm_tile t = {.a_row = g->a_row, .a_col = g->a_col};
+    float *const a_panel = plan->packs_a ? panel + plan->b_floats : NULL;
+    const bool keep = plan->keeps_b;
+    const int64_t block = keep && !a_panel ? 4 * MM_ROWS : MM_MC;
+    struct mm_tile t = {.a_row = a_panel ? 1 : g->a_row, .a_col = a_panel ? A_LD : g->a_col};
     /* A tile on its way through act: c may hold the residual that is to be added after it. */
     _Alignas(64) float raw[MM_ROWS * MM_COLS];
     /* At depth 0 (k == 0) there is still one pass: bias and residual. */
@@ -162,30 +229,33 @@ static void product_tiles(const struct mm_product *g, int64_t m0, int64_t m1, in
         t.k = least(depth, g->k - k0);
         const bool finish_here = last && g->act != ITERA_ACT_NONE;
         t.c_ld = finish_here ? MM_COLS : g->c_ld;
-        for (int64_t mb = m0; mb < m1; mb += MM_MC) {
-            const int64_t me = least(mb + MM_MC, m1);
+        for (int64_t mb = m0, me; mb < m1; mb = me) {
+            me = least(mb + block, m1);
             const int64_t parts = (me - mb + MM_ROWS - 1) / MM_ROWS;
+            if (a_panel)
+                pack_a(g->a + k0 * g->a_col, g->a_col, t.k, mb, me, a_panel);
             for (int64_t n = n0; n < n1; n += MM_COLS) {
                 t.n = least(n1 - n, MM_COLS);
                 const int64_t vecs = (t.n + VF_N - 1) / VF_N;
-                if (g->b_trans) {
-                    t.b = panel;
-                    t.b_ld = vecs * VF_N;
-                    pack_transposed(g->b + n * g->b_ld + k0, g->b_ld, t.k, t.n, panel, t.b_ld);
-                } else if (direct && t.n == vecs * VF_N) {
+                if (direct && t.n == vecs * VF_N) {
                     t.b = g->b + k0 * g->b_ld + n;
                     t.b_ld = g->b_ld;
                 } else {
-                    t.b = panel;
+                    float *out = panel + (keep ? (n - n0) * t.k : 0);
+                    t.b = out;
                     t.b_ld = vecs * VF_N;
-                    pack_rows(g->b + k0 * g->b_ld + n, g->b_ld, t.k, t.n, panel, t.b_ld);
+                    if (keep && mb > m0)
+                        ; /* packed for the first rows */
+                    else if (g->b_trans)
+                        pack_transposed(g->b + n * g->b_ld + k0, g->b_ld, t.k, t.n, out, t.b_ld);
+                    else
+                        pack_rows(g->b + k0 * g->b_ld + n, g->b_ld, t.k, t.n, out, t.b_ld);
                 }
                 t.bias = first && g->bias ? g->bias + n : NULL;
                 int64_t m = mb;
                 for (int64_t i = 0; i < parts; i++) {
-                    /* Even parts, so that no tile is left with a row or two. */
-                    const int64_t end = mb + (me - mb) * (i + 1) / parts;
-                    t.a = g->a + m * g->a_row + k0 * g->a_col;
+                    const int64_t end = tile_row(mb, me, i + 1, parts);
+                    t.a = a_panel ? a_panel + i * t.k * A_LD : g->a + m * g->a_row + k0 * g->a_col;
                     float *c = g->c + m * g->c_ld + n;
                     t.c = finish_here ? raw : c;
                     if (!first || g->accumulate) {
@@ -241,7 +311,8 @@ static void share(const struct itera_team *team, int64_t m, int64_t n, bool b_tr
     itera_team_range(&col, n, MM_COLS, n0, n1);
 }
 
-static void product(const struct mm_product *g, struct itera_team *team, float *panel)
+static void product(const struct itera_call *call, const struct mm_product *g,
+                    struct itera_team *team)
 {
     int64_t m0 = 0, m1 = g->m, n0 = 0, n1 = g->n;
     if (mm_dot_suits(g)) {
@@ -254,7 +325,8 @@ static void product(const struct mm_product *g, struct itera_team *team, float *
         return;
     }
     share(team, g->m, g->n, g->b_trans, &m0, &m1, &n0, &n1);
-    product_tiles(g, m0, m1, n0, n1, panel);
+    const struct plan plan = make_plan(g);
+    product_tiles(g, &plan, m0, m1, n0, n1, own_panel(call, team, &plan));
 }
 
 static struct mm_product matmul_product(const struct itera_call *call)
@@ -284,15 +356,13 @@ static struct mm_product matmul_product(const struct itera_call *call)
 static void matmul_run(const struct itera_call *call, struct itera_team *team)
 {
     struct mm_product g = matmul_product(call);
-    float *panels = call->scratch;
-    product(&g, team,
-            panels ? panels + (size_t)team->rank * (panel_bytes(&g) / sizeof(float)) : NULL);
+    product(call, &g, team);
 }
 
 static size_t matmul_scratch(const struct itera_call *call, int threads)
 {
     struct mm_product g = matmul_product(call);
-    return mm_dot_suits(&g) ? 0 : (size_t)threads * panel_bytes(&g);
+    return mm_dot_suits(&g) ? 0 : (size_t)threads * make_plan(&g).floats * sizeof(float);
 }
 
 const struct itera_kernel ITERA_SIMD(matmul) = {matmul_run, matmul_scratch};
@@ -331,9 +401,8 @@ static void grouped_run(const struct itera_call *call, struct itera_team *team)
     const int32_t *offsets = itera_i32(&call->in[2]);
     const int64_t experts = call->in[2].cols - 1, rows = call->in[0].rows;
     const struct mm_product all = grouped_product(call);
-    float *panel = (float *)call->scratch;
-    if (panel)
-        panel += (size_t)team->rank * (panel_bytes(&all) / sizeof(float));
+    const struct plan plan = make_plan(&all);
+    float *panel = own_panel(call, team, &plan);
     const bool gradient = call->attr->trans_a;
     const int64_t b_rows = gradient ? 0 : call->in[1].rows / experts;
 
@@ -353,7 +422,7 @@ static void grouped_run(const struct itera_call *call, struct itera_team *team)
             g.a += begin * g.a_col;
             g.b += begin * g.b_ld;
             g.c += (e - 1) * g.m * g.c_ld;
-            product_tiles(&g, m0, m1, n0, n1, panel);
+            product_tiles(&g, &plan, m0, m1, n0, n1, panel);
         } else {
             g.m = end - begin;
             g.a += begin * g.a_row;
@@ -364,7 +433,7 @@ static void grouped_run(const struct itera_call *call, struct itera_team *team)
                 if (mm_dot_suits(&g))
                     mm_dot(&g, lo, hi, n0, n1);
                 else
-                    product_tiles(&g, lo, hi, n0, n1, panel);
+                    product_tiles(&g, &plan, lo, hi, n0, n1, panel);
             }
         }
         begin = end;
@@ -376,7 +445,7 @@ static void grouped_run(const struct itera_call *call, struct itera_team *team)
 static size_t grouped_scratch(const struct itera_call *call, int threads)
 {
     struct mm_product g = grouped_product(call);
-    return (size_t)threads * panel_bytes(&g);
+    return (size_t)threads * make_plan(&g).floats * sizeof(float);
 }
 
 const struct itera_kernel ITERA_SIMD(grouped_matmul) = {grouped_run, grouped_scratch};

@@ -20,6 +20,12 @@ ALWAYS_INLINE void tile(const struct mm_tile *t, const int rows, const int vecs)
         if (r % 3 == 0)
             p[r / 3] = t->a + r * row;
     }
+    /* The lines of c arrive while the sums are formed. */
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++) {
+        __builtin_prefetch(t->c + r * t->c_ld, 1);
+        __builtin_prefetch(t->c + r * t->c_ld + vecs * VF_N - 1, 1);
+    }
     for (int64_t k = t->k; k > 0; k--) {
         vf bv[MM_VECS];
 #pragma GCC unroll 4
