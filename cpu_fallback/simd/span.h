@@ -49,6 +49,13 @@ ITERA_INLINE float *itera_row(const struct itera_arg *arg, int64_t row)
     return (float *)arg->data + row * arg->ld;
 }
 
+/* Element i of an i32 operand, counted over rows and columns. */
+ITERA_INLINE int32_t itera_id(const struct itera_arg *ids, int64_t i)
+{
+    const int32_t *id = ids->data;
+    return itera_plain(ids) ? id[i] : id[i / ids->cols * ids->ld + i % ids->cols];
+}
+
 /* The body of a loop is a function of n, called with the constant VF_N and once for the tail: these
  * become plain accesses there, which are much faster than masked ones on some processors. */
 ITERA_INLINE vf itera_get(const float *p, int64_t n)

@@ -314,11 +314,12 @@ static enum itera_status softplus_mean_bwd_infer(const struct itera_attr *attr,
     enum itera_status status = expect_f32("softplus_mean_bwd: x", in[1]);
     if (!status)
         status = expect_f32("softplus_mean_bwd: dy", in[0]);
-    if (!status && elements(in[0]) != itera_shape_rows(&in[1]->shape))
+    if (!status && (columns(in[0]) != 1 || elements(in[0]) != itera_shape_rows(&in[1]->shape)))
         status = itera_fail(ITERA_ERR_SHAPE,
-                            "softplus_mean_bwd: dy has %lld elements, expected one for each of the "
-                            "%lld rows of x",
-                            (long long)elements(in[0]), (long long)itera_shape_rows(&in[1]->shape));
+                            "softplus_mean_bwd: dy has %lld elements in %lld columns, expected one "
+                            "for each of the %lld rows of x",
+                            (long long)elements(in[0]), (long long)columns(in[0]),
+                            (long long)itera_shape_rows(&in[1]->shape));
     return status ? status : itera_infer_same(attr, in + 1, out);
 }
 static void softplus_mean_bwd_cost(const struct itera_attr *attr,
