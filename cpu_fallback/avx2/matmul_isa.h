@@ -10,24 +10,21 @@
 #define MM_KC   1024 /* depth of a packed panel: see block_depth */
 #define MM_MC   240  /* rows of a that are reused from L2 */
 
-/* Turns VF_N rows into VF_N columns, in registers. */
-static inline void mm_transpose(vf r[VF_N])
+/* Columns [0, 4) of VF_N rows as four vectors. Rows i and i + 4 are brought into the halves of one
+ * vector by loads, which leaves the shuffle port a third less than a transpose in registers. */
+static inline void mm_load_columns(const float *src, int64_t ld, vf r[4])
 {
-    vf t[VF_N];
-    for (int i = 0; i < 8; i += 4) {
-        vf ac_lo = _mm256_unpacklo_ps(r[i], r[i + 1]);
-        vf ac_hi = _mm256_unpackhi_ps(r[i], r[i + 1]);
-        vf bd_lo = _mm256_unpacklo_ps(r[i + 2], r[i + 3]);
-        vf bd_hi = _mm256_unpackhi_ps(r[i + 2], r[i + 3]);
-        t[i] = _mm256_shuffle_ps(ac_lo, bd_lo, 0x44);
-        t[i + 1] = _mm256_shuffle_ps(ac_lo, bd_lo, 0xee);
-        t[i + 2] = _mm256_shuffle_ps(ac_hi, bd_hi, 0x44);
-        t[i + 3] = _mm256_shuffle_ps(ac_hi, bd_hi, 0xee);
-    }
-    for (int c = 0; c < 4; c++) {
-        r[c] = _mm256_permute2f128_ps(t[c], t[4 + c], 0x20);
-        r[4 + c] = _mm256_permute2f128_ps(t[c], t[4 + c], 0x31);
-    }
+    for (int i = 0; i < 4; i++)
+        r[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(src + i * ld)),
+                                    _mm_loadu_ps(src + (i + 4) * ld), 1);
+    vf ac_lo = _mm256_unpacklo_ps(r[0], r[1]);
+    vf ac_hi = _mm256_unpackhi_ps(r[0], r[1]);
+    vf bd_lo = _mm256_unpacklo_ps(r[2], r[3]);
+    vf bd_hi = _mm256_unpackhi_ps(r[2], r[3]);
+    r[0] = _mm256_shuffle_ps(ac_lo, bd_lo, 0x44);
+    r[1] = _mm256_shuffle_ps(ac_lo, bd_lo, 0xee);
+    r[2] = _mm256_shuffle_ps(ac_hi, bd_hi, 0x44);
+    r[3] = _mm256_shuffle_ps(ac_hi, bd_hi, 0xee);
 }
 
 /* Lane i of the result is the sum of r[i]'s lanes. */

@@ -10,32 +10,32 @@
 #define MM_KC   1024 /* depth of a packed panel: see block_depth */
 #define MM_MC   280  /* rows of a that are reused from L2 */
 
-/* Turns VF_N rows into VF_N columns, in registers. */
-static inline void mm_transpose(vf r[VF_N])
+/* Transposes 4x4 blocks within the 128-bit lanes of four vectors. */
+static inline void mm_transpose_lanes(vf r[4])
 {
-    vf t[VF_N];
-    for (int i = 0; i < 16; i += 4) {
-        __m512d ac_lo = _mm512_castps_pd(_mm512_unpacklo_ps(r[i], r[i + 1]));
-        __m512d ac_hi = _mm512_castps_pd(_mm512_unpackhi_ps(r[i], r[i + 1]));
-        __m512d bd_lo = _mm512_castps_pd(_mm512_unpacklo_ps(r[i + 2], r[i + 3]));
-        __m512d bd_hi = _mm512_castps_pd(_mm512_unpackhi_ps(r[i + 2], r[i + 3]));
-        t[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(ac_lo, bd_lo));
-        t[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(ac_lo, bd_lo));
-        t[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(ac_hi, bd_hi));
-        t[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(ac_hi, bd_hi));
+    __m512d ac_lo = _mm512_castps_pd(_mm512_unpacklo_ps(r[0], r[1]));
+    __m512d ac_hi = _mm512_castps_pd(_mm512_unpackhi_ps(r[0], r[1]));
+    __m512d bd_lo = _mm512_castps_pd(_mm512_unpacklo_ps(r[2], r[3]));
+    __m512d bd_hi = _mm512_castps_pd(_mm512_unpackhi_ps(r[2], r[3]));
+    r[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(ac_lo, bd_lo));
+    r[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(ac_lo, bd_lo));
+    r[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(ac_hi, bd_hi));
+    r[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(ac_hi, bd_hi));
+}
+
+/* Columns [0, 4) of VF_N rows as four vectors. Rows i, i + 4, i + 8, i + 12 are brought into the
+ * lanes of one vector by loads, which leaves the shuffle port half of the work of a transpose in
+ * registers. */
+static inline void mm_load_columns(const float *src, int64_t ld, vf r[4])
+{
+    for (int i = 0; i < 4; i++) {
+        const float *row = src + i * ld;
+        vf x = _mm512_castps128_ps512(_mm_loadu_ps(row));
+        x = _mm512_insertf32x4(x, _mm_loadu_ps(row + 4 * ld), 1);
+        x = _mm512_insertf32x4(x, _mm_loadu_ps(row + 8 * ld), 2);
+        r[i] = _mm512_insertf32x4(x, _mm_loadu_ps(row + 12 * ld), 3);
     }
-    /* Lane q of t[4 g + c] holds column 4 q + c of rows 4 g .. 4 g + 3: a 4x4 transpose of lanes.
-     */
-    for (int c = 0; c < 4; c++) {
-        vf lo = _mm512_shuffle_f32x4(t[c], t[4 + c], 0x44);
-        vf hi = _mm512_shuffle_f32x4(t[c], t[4 + c], 0xee);
-        vf lo2 = _mm512_shuffle_f32x4(t[8 + c], t[12 + c], 0x44);
-        vf hi2 = _mm512_shuffle_f32x4(t[8 + c], t[12 + c], 0xee);
-        r[c] = _mm512_shuffle_f32x4(lo, lo2, 0x88);
-        r[4 + c] = _mm512_shuffle_f32x4(lo, lo2, 0xdd);
-        r[8 + c] = _mm512_shuffle_f32x4(hi, hi2, 0x88);
-        r[12 + c] = _mm512_shuffle_f32x4(hi, hi2, 0xdd);
-    }
+    mm_transpose_lanes(r);
 }
 
 /* Lane i of the result is the sum of r[i]'s lanes. Each step folds two vectors into one: a blend

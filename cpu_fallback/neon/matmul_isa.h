@@ -10,11 +10,11 @@
 #define MM_KC   1024 /* depth of a packed panel: see block_depth */
 #define MM_MC   240  /* rows of a that are reused from L2 */
 
-/* Turns VF_N rows into VF_N columns, in registers. */
-static inline void mm_transpose(vf r[VF_N])
+/* Columns [0, 4) of VF_N rows as four vectors. */
+static inline void mm_load_columns(const float *src, int64_t ld, vf r[4])
 {
-    float32x4x2_t x = vtrnq_f32(r[0], r[1]);
-    float32x4x2_t y = vtrnq_f32(r[2], r[3]);
+    float32x4x2_t x = vtrnq_f32(vld1q_f32(src), vld1q_f32(src + ld));
+    float32x4x2_t y = vtrnq_f32(vld1q_f32(src + 2 * ld), vld1q_f32(src + 3 * ld));
     r[0] = vcombine_f32(vget_low_f32(x.val[0]), vget_low_f32(y.val[0]));
     r[1] = vcombine_f32(vget_low_f32(x.val[1]), vget_low_f32(y.val[1]));
     r[2] = vcombine_f32(vget_high_f32(x.val[0]), vget_high_f32(y.val[0]));

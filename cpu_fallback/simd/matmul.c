@@ -80,31 +80,28 @@ void mm_finish(float *c, int64_t c_ld, const float *from, int64_t from_ld, int64
 static void pack_transposed(const float *b, int64_t b_ld, int64_t k, int64_t n, float *out,
                             int64_t out_ld)
 {
-    for (int64_t j = 0; j < n; j += VF_N) {
-        const float *src = b + j * b_ld;
-        float *dst = out + j;
-        int64_t w = least(n - j, VF_N);
+    int64_t j = 0;
+    for (; j + VF_N <= n; j += VF_N, b += VF_N * b_ld, out += VF_N) {
+        float *dst = out;
         int64_t at = 0;
-        vf r[VF_N];
-        if (w == VF_N)
-            for (; at + VF_N <= k; at += VF_N, dst += VF_N * out_ld) {
-#pragma GCC unroll 16
-                for (int i = 0; i < VF_N; i++)
-                    r[i] = vf_load(src + i * b_ld + at);
-                mm_transpose(r);
-#pragma GCC unroll 16
-                for (int i = 0; i < VF_N; i++)
-                    vf_store(dst + i * out_ld, r[i]);
-            }
-        for (; at < k; at += VF_N) {
-            int64_t depth = least(k - at, VF_N);
-            for (int i = 0; i < VF_N; i++)
-                r[i] = i < w ? vf_load_n(src + i * b_ld + at, depth) : vf_zero();
-            mm_transpose(r);
-            for (int64_t i = 0; i < depth; i++, dst += out_ld)
-                vf_store(dst, r[i]);
+        for (; at + 4 <= k; at += 4, dst += 4 * out_ld) {
+            vf r[4];
+            mm_load_columns(b + at, b_ld, r);
+            for (int i = 0; i < 4; i++)
+                vf_store(dst + i * out_ld, r[i]);
         }
+        for (; at < k; at++, dst += out_ld)
+            for (int i = 0; i < VF_N; i++)
+                dst[i] = b[i * b_ld + at];
     }
+    if (j == n)
+        return;
+    /* The right edge: rows that are not there are zeros. */
+    for (int64_t at = 0; at < k; at++)
+        vf_store(out + at * out_ld, vf_zero());
+    for (; j < n; j++, b += b_ld, out++)
+        for (int64_t at = 0; at < k; at++)
+            out[at * out_ld] = b[at];
 }
 
 /* From b (k, n). */

@@ -20,26 +20,40 @@ ALWAYS_INLINE void tile(const struct mm_tile *t, const int rows, const int vecs)
         if (r % 3 == 0)
             p[r / 3] = t->a + r * row;
     }
-    /* The lines of c arrive while the sums are formed. */
+#if MM_ROWS > 6
+    /* The lines of c are called one row at a time, between the steps along k: that many at once
+     * would hold up the loads of a. */
+    const int64_t stride = t->k / rows + 1;
+    const float *line = t->c;
+#else
+    const int64_t stride = t->k;
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++) {
         __builtin_prefetch(t->c + r * t->c_ld, 1);
         __builtin_prefetch(t->c + r * t->c_ld + vecs * VF_N - 1, 1);
     }
-    for (int64_t k = t->k; k > 0; k--) {
-        vf bv[MM_VECS];
-#pragma GCC unroll 4
-        for (int v = 0; v < vecs; v++)
-            bv[v] = vf_load(b + v * VF_N);
-        b += b_ld;
-#pragma GCC unroll 16
-        for (int r = 0; r < rows; r++) {
-            vf x = vf_set(p[r / 3][r % 3 * row]);
+#endif
+    for (int64_t left = t->k; left > 0; left -= stride) {
+#if MM_ROWS > 6
+        __builtin_prefetch(line, 1);
+        __builtin_prefetch(line + vecs * VF_N - 1, 1);
+        line += t->c_ld;
+#endif
+        for (int64_t k = left < stride ? left : stride; k > 0; k--) {
+            vf bv[MM_VECS];
 #pragma GCC unroll 4
             for (int v = 0; v < vecs; v++)
-                acc[r][v] = vf_fma(x, bv[v], acc[r][v]);
-            if (r % 3 == 2 || r == rows - 1)
-                p[r / 3] += col;
+                bv[v] = vf_load(b + v * VF_N);
+            b += b_ld;
+#pragma GCC unroll 16
+            for (int r = 0; r < rows; r++) {
+                vf x = vf_set(p[r / 3][r % 3 * row]);
+#pragma GCC unroll 4
+                for (int v = 0; v < vecs; v++)
+                    acc[r][v] = vf_fma(x, bv[v], acc[r][v]);
+                if (r % 3 == 2 || r == rows - 1)
+                    p[r / 3] += col;
+            }
         }
     }
 
