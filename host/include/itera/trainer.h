@@ -1,0 +1,153 @@
+/* Training: one optimiser step at a time, on the device, in a run directory that survives anything.
+ *
+ * A run directory holds
+ *   model.safetensors   the best model by validation loss, or the last one without validation
+ *   train.jsonl         a line per logged step and per evaluation
+ *   checkpoint/         all that is needed to go on: weights, moments, state.json
+ *
+ * The losses of a run are a pure function of its options, device and thread count: a run that was
+ * killed at any moment and resumed gives bit for bit what it would have given. */
+#ifndef ITERA_TRAINER_H
+#define ITERA_TRAINER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "itera/device.h"
+#include "itera/model.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct itera_trainer;
+
+enum itera_schedule {
+    ITERA_SCHEDULE_COSINE,   /* warm-up, then half a cosine down to min_lr */
+    ITERA_SCHEDULE_CONSTANT, /* warm-up, then lr */
+    ITERA_SCHEDULE_LINEAR,   /* warm-up, then a straight line down to min_lr */
+};
+const char *itera_schedule_name(enum itera_schedule schedule);
+
+/* Fill with itera_train_options_default, then set what matters. Strings need live only for the
+ * call. */
+struct itera_train_options {
+    /* The model: the first of these that is set; without any, the preset "micro". */
+    const char *init;   /* a model file or directory to start from, with its tokenizer */
+    const char *config; /* a configuration in JSON */
+    const char *preset;
+    /* A specification or file (tokenizer.h). NULL: init's own; else bpe:N for the N of the
+     * configuration's vocabulary, or byte when that is below 512. The model's vocabulary becomes
+     * the tokenizer's. */
+    const char *tokenizer;
+    const char *data;  /* corpus to train on (corpus.h); NULL: builtin:stories */
+    const char *valid; /* to validate on; NULL: none, but builtin:stories?valid for the builtin */
+    const char *directory; /* the run directory; NULL: nothing is written */
+    bool overwrite;        /* a run that is in the directory already may be lost */
+
+    int64_t batch;      /* sequences in a micro-batch */
+    int64_t seq;        /* tokens in a sequence */
+    int64_t accumulate; /* micro-batches in a step */
+    /* The length of the run: steps; or else epochs; or else as many steps as fit in max_minutes
+     * (measured before the first step and corrected at each checkpoint, so that the schedule ends
+     * in time); or else 1000 steps. max_minutes beside the others is one more reason to stop. */
+    int64_t steps;
+    double epochs;
+    double max_minutes;
+
+    enum itera_schedule schedule;
+    double lr;      /* the highest; 0: 3e-3, times sqrt(3e6 / parameters) above 3e6 parameters */
+    double min_lr;  /* where the schedule ends, as a fraction of lr */
+    int64_t warmup; /* steps; -1: 5% of the steps, at most 200 */
+    double beta1, beta2, eps;
+    double weight_decay; /* of matrices; never of norms, biases, A, D */
+    double clip;         /* largest norm of the gradient; 0: none */
+    double dropout;      /* -1: the configuration's */
+    double aux_weight;   /* of the load-balance loss; -1: the configuration's */
+    int64_t positions;   /* learned positions; 0: the configuration's */
+    uint64_t seed;
+
+    int64_t log_every;   /* steps */
+    int64_t eval_every;  /* steps; 0: 10 times a run, and at its end */
+    int64_t eval_tokens; /* at most so many of the validation text; 0: all */
+    int64_t patience;    /* evaluations without a better loss before stopping; 0: never stops */
+    int64_t save_every;  /* steps between checkpoints; 0: one a minute */
+};
+void itera_train_options_default(struct itera_train_options *options);
+
+/* What happened in a call of itera_trainer_step. */
+enum {
+    ITERA_TRAIN_LOGGED = 1,    /* loss to tokens_per_second are of this step */
+    ITERA_TRAIN_EVALUATED = 2, /* so is valid_loss */
+    ITERA_TRAIN_IMPROVED = 4,  /* which is the best so far */
+    ITERA_TRAIN_SAVED = 8,     /* a checkpoint was written */
+    ITERA_TRAIN_FINISHED = 16, /* the run is over; finish says why */
+};
+
+struct itera_train_report {
+    unsigned events;
+    int64_t step, steps; /* steps done, and of the whole run as planned now */
+    int64_t tokens;      /* trained on, the whole run */
+    double loss;         /* cross-entropy of the step's batch, nats per token, without aux_loss */
+    double aux_loss;     /* weighted load-balance losses of all layers */
+    double lr, grad_norm;
+    double tokens_per_second; /* of training since the last logged step */
+    double max_load;   /* the busiest expert's share times the experts: 1 is even; 0: no MoE */
+    double valid_loss; /* nats per token */
+    double best_loss;  /* NaN before the first evaluation */
+    int64_t best_step;
+    int64_t skipped; /* steps skipped for gradients that were not finite */
+    double seconds;  /* of the whole run, setting up included */
+    const char *finish;
+};
+
+/* Prepares a run: corpus, tokenizer, model, programs, and the first checkpoint (of step 0).
+ * The device must outlive the trainer. Errors: ITERA_ERR_ARGUMENT for options that make no sense,
+ * and when the directory has a run already; those of the files that are read or written. */
+enum itera_status itera_trainer_create(struct itera_device *device,
+                                       const struct itera_train_options *options,
+                                       struct itera_trainer **out);
+
+/* What may differ when a run goes on. Zero: as it was. */
+struct itera_train_changes {
+    const char *data, *valid; /* the same text under another name; it is checked */
+    double max_minutes;
+    int64_t save_every;
+};
+
+/* Whether directory has a checkpoint to resume from. */
+bool itera_trainer_can_resume(const char *directory);
+/* Goes on from the directory's checkpoint. Lines of train.jsonl after it are cut off, because they
+ * will come again. Errors: ITERA_ERR_FORMAT for a damaged checkpoint, or when the data is not what
+ * the run began with. changes may be NULL. */
+enum itera_status itera_trainer_resume(struct itera_device *device, const char *directory,
+                                       const struct itera_train_changes *changes,
+                                       struct itera_trainer **out);
+
+/* One optimiser step, and what is due after it: a log line, an evaluation, a checkpoint. The last
+ * step also writes everything. Once finished it does nothing but say so again. Errors:
+ * ITERA_ERR_LIMIT when the gradients have not been finite for 10 steps in a row; ITERA_ERR_IO when
+ * something could not be written (the previous checkpoint stays). */
+enum itera_status itera_trainer_step(struct itera_trainer *trainer,
+                                     struct itera_train_report *report);
+
+/* A checkpoint now, between steps. */
+enum itera_status itera_trainer_save(struct itera_trainer *trainer);
+
+/* The options as they are in force, defaults filled in; strings and all belong to the trainer. */
+const struct itera_train_options *itera_trainer_options(const struct itera_trainer *trainer);
+/* The model in training; its weights are those of the last step. */
+const struct itera_model *itera_trainer_model(const struct itera_trainer *trainer);
+/* The state without a step: as the last report, events 0 (or FINISHED). */
+void itera_trainer_report(const struct itera_trainer *trainer, struct itera_train_report *report);
+/* Tokens of the data, training windows in it, and tokens of the validation text (0: none). */
+void itera_trainer_data(const struct itera_trainer *trainer, int64_t *tokens, int64_t *windows,
+                        int64_t *valid_tokens);
+
+/* Writes nothing. */
+void itera_trainer_destroy(struct itera_trainer **trainer);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,388 @@
+/* Training checkpoints: DIR/checkpoint/ with
+ *   model.safetensors                weights, configuration, tokenizer
+ *   m.safetensors, v.safetensors     the moments of AdamW, under the names of the weights
+ *   state.json                       options, plan and counters
+ * Batches and dropout are functions of (seed, step), so that nothing else has a state. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/file.h"
+#include "core/log.h"
+#include "format/json.h"
+#include "format/safetensors.h"
+#include "train/trainer_impl.h"
+
+static const char FORMAT[] = "itera-train-1";
+
+/* ---- options as JSON ------------------------------------------------------------------------- */
+
+enum field_kind { FIELD_STRING, FIELD_INTEGER, FIELD_REAL, FIELD_SCHEDULE };
+
+static const struct field {
+    const char *name;
+    enum field_kind kind;
+    size_t offset;
+} fields[] = {
+#define FIELD(name, kind)                                                                          \
+    {                                                                                              \
+#name, kind, offsetof(struct itera_train_options, name)                                    \
+    }
+    FIELD(init, FIELD_STRING),
+    FIELD(config, FIELD_STRING),
+    FIELD(preset, FIELD_STRING),
+    FIELD(tokenizer, FIELD_STRING),
+    FIELD(data, FIELD_STRING),
+    FIELD(valid, FIELD_STRING),
+    FIELD(batch, FIELD_INTEGER),
+    FIELD(seq, FIELD_INTEGER),
+    FIELD(accumulate, FIELD_INTEGER),
+    FIELD(steps, FIELD_INTEGER),
+    FIELD(epochs, FIELD_REAL),
+    FIELD(max_minutes, FIELD_REAL),
+    FIELD(schedule, FIELD_SCHEDULE),
+    FIELD(lr, FIELD_REAL),
+    FIELD(min_lr, FIELD_REAL),
+    FIELD(warmup, FIELD_INTEGER),
+    FIELD(beta1, FIELD_REAL),
+    FIELD(beta2, FIELD_REAL),
+    FIELD(eps, FIELD_REAL),
+    FIELD(weight_decay, FIELD_REAL),
+    FIELD(clip, FIELD_REAL),
+    FIELD(dropout, FIELD_REAL),
+    FIELD(aux_weight, FIELD_REAL),
+    FIELD(positions, FIELD_INTEGER),
+    FIELD(log_every, FIELD_INTEGER),
+    FIELD(eval_every, FIELD_INTEGER),
+    FIELD(eval_tokens, FIELD_INTEGER),
+    FIELD(patience, FIELD_INTEGER),
+    FIELD(save_every, FIELD_INTEGER),
+#undef FIELD
+};
+enum { FIELDS = sizeof fields / sizeof *fields };
+
+static const void *field_at(const struct itera_train_options *o, const struct field *f)
+{
+    return (const char *)o + f->offset;
+}
+
+static json_t *options_to_json(const struct itera_train_options *o)
+{
+    json_t *object = json_object();
+    for (int i = 0; i < FIELDS; i++) {
+        const void *at = field_at(o, &fields[i]);
+        json_t *value = NULL;
+        switch (fields[i].kind) {
+        case FIELD_STRING: {
+            const char *text = *(const char *const *)at;
+            value = text ? json_string(text) : json_null();
+            break;
+        }
+        case FIELD_INTEGER:
+            value = json_integer(*(const int64_t *)at);
+            break;
+        case FIELD_REAL:
+            value = json_real(*(const double *)at);
+            break;
+        case FIELD_SCHEDULE:
+            value = json_string(itera_schedule_name(*(const enum itera_schedule *)at));
+            break;
+        }
+        json_object_set_new(object, fields[i].name, value);
+    }
+    /* JSON integers are signed here; the bits are what counts. */
+    json_object_set_new(object, "seed", json_integer((json_int_t)o->seed));
+    return object;
+}
+
+static void options_from_json(struct itera_trainer *t, struct itera_json_reader *r)
+{
+    struct itera_train_options *o = &t->options;
+    for (int i = 0; i < FIELDS; i++) {
+        char *at = (char *)o + fields[i].offset;
+        const char *name = fields[i].name, *text;
+        switch (fields[i].kind) {
+        case FIELD_STRING:
+            text = itera_json_string(r, name, NULL);
+            *(const char **)(void *)at = text ? itera_arena_strdup(t->arena, text) : NULL;
+            if (text && !*(const char **)(void *)at && !r->status)
+                r->status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory", r->source);
+            break;
+        case FIELD_INTEGER:
+            *(int64_t *)(void *)at =
+                itera_json_int(r, name, *(int64_t *)(void *)at, -1, INT64_C(1) << 53);
+            break;
+        case FIELD_REAL:
+            *(double *)(void *)at = itera_json_real(r, name, *(double *)(void *)at, -1, 1e18);
+            break;
+        case FIELD_SCHEDULE:
+            text = itera_json_string(r, name, "cosine");
+            o->schedule = ITERA_SCHEDULE_COSINE;
+            while (strcmp(text, itera_schedule_name(o->schedule)) != 0) {
+                if (o->schedule == ITERA_SCHEDULE_LINEAR) {
+                    itera_json_fail(r, name, "cosine, constant or linear");
+                    break;
+                }
+                o->schedule++;
+            }
+            break;
+        }
+    }
+    o->seed = (uint64_t)itera_json_int(r, "seed", 0, INT64_MIN, INT64_MAX);
+}
+
+/* ---- where it is ----------------------------------------------------------------------------- */
+
+enum itera_status train_checkpoint_find(const char *directory, char *path, size_t size, bool *found)
+{
+    static const char *const names[] = {"checkpoint", "checkpoint.old"};
+    *found = false;
+    for (int i = 0; i < 2 && !*found; i++) {
+        enum itera_status status = itera_path_join(path, size, directory, names[i]);
+        if (status)
+            return status;
+        *found = itera_is_directory(path);
+    }
+    return ITERA_OK;
+}
+
+bool itera_trainer_can_resume(const char *directory)
+{
+    char path[4096];
+    bool found = false;
+    return !train_checkpoint_find(directory, path, sizeof path, &found) && found;
+}
+
+uint64_t train_dataset_hash(const struct itera_dataset *dataset)
+{
+    size_t count;
+    const int32_t *ids = itera_dataset_tokens(dataset, &count);
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    for (size_t i = 0; i < count; i++) {
+        hash = (hash ^ (uint32_t)ids[i]) * UINT64_C(0x100000001b3);
+        hash ^= hash >> 29;
+    }
+    return hash;
+}
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+static json_t *number_or_null(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static json_t *state_to_json(const struct itera_trainer *t)
+{
+    json_t *plan = json_pack("{s:I, s:I, s:I, s:f}", "steps", (json_int_t)t->plan.steps, "warmup",
+                             (json_int_t)t->plan.warmup, "from_step", (json_int_t)t->plan.from_step,
+                             "from_progress", t->plan.from_progress);
+    json_t *root = json_object();
+    json_object_set_new(root, "format", json_string(FORMAT));
+    json_object_set_new(root, "step", json_integer(t->step));
+    json_object_set_new(root, "seconds", json_real(train_now() - t->began));
+    json_object_set_new(root, "timed", json_boolean(t->timed));
+    json_object_set_new(root, "plan", plan);
+    json_object_set_new(root, "best_loss", number_or_null(t->best_loss));
+    json_object_set_new(root, "best_step", json_integer(t->best_step));
+    json_object_set_new(root, "bad_evaluations", json_integer(t->bad_evaluations));
+    json_object_set_new(root, "skipped", json_integer(t->skipped));
+    json_object_set_new(root, "skipped_in_a_row", json_integer(t->skipped_in_a_row));
+    json_object_set_new(root, "finish", t->finish ? json_string(t->finish) : json_null());
+    json_object_set_new(root, "log_bytes", json_integer(t->log_bytes));
+    json_object_set_new(root, "data_hash", json_integer((json_int_t)t->data_hash));
+    json_object_set_new(root, "valid_hash", json_integer((json_int_t)t->valid_hash));
+    json_object_set_new(root, "device", json_string(itera_device_info(t->device)->id));
+    json_object_set_new(root, "threads", json_integer(itera_device_threads(t->device)));
+    json_object_set_new(root, "options", options_to_json(&t->options));
+    return root;
+}
+
+static enum itera_status write_text(const char *path, const char *text)
+{
+    struct itera_writer *writer;
+    enum itera_status status = itera_writer_open(path, &writer);
+    if (status)
+        return status;
+    status = itera_writer_append(writer, text, strlen(text));
+    if (status) {
+        itera_writer_abort(&writer);
+        return status;
+    }
+    return itera_writer_commit(&writer);
+}
+
+static enum itera_status save_state(const struct itera_trainer *t, const char *path)
+{
+    json_t *root = state_to_json(t);
+    char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
+    enum itera_status status =
+        text ? write_text(path, text) : itera_fail(ITERA_ERR_MEMORY, "%s: no memory", path);
+    free(text);
+    json_decref(root);
+    return status;
+}
+
+static enum itera_status save_moment(const struct itera_trainer *t, const struct itera_buffer *from,
+                                     const char *path)
+{
+    const struct itera_layout *layout = &t->model->layout;
+    const size_t bytes = (size_t)layout->elements * 4;
+    float *values = malloc(bytes);
+    if (!values)
+        return itera_fail(ITERA_ERR_MEMORY, "%s: no memory to write it", path);
+    /* Buffers are not changed by downloads, whatever the interface says. */
+    enum itera_status status =
+        itera_buffer_download((struct itera_buffer *)(uintptr_t)from, 0, values, bytes);
+    if (!status)
+        status = itera_layout_write(layout, values, "", path, NULL, 0);
+    free(values);
+    return status;
+}
+
+/* The path of a file in a folder, then what to do with it. */
+static enum itera_status save_files(const struct itera_trainer *t, const char *folder)
+{
+    char path[4096];
+    enum itera_status status = itera_path_join(path, sizeof path, folder, "model.safetensors");
+    if (!status)
+        status = itera_model_save(t->model, path);
+    if (!status)
+        status = itera_path_join(path, sizeof path, folder, "m.safetensors");
+    if (!status)
+        status = save_moment(t, t->program.m, path);
+    if (!status)
+        status = itera_path_join(path, sizeof path, folder, "v.safetensors");
+    if (!status)
+        status = save_moment(t, t->program.v, path);
+    if (!status)
+        status = itera_path_join(path, sizeof path, folder, "state.json");
+    return status ? status : save_state(t, path);
+}
+
+enum itera_status train_checkpoint_save(struct itera_trainer *t)
+{
+    char to[4096], from[4096];
+    enum itera_status status = itera_path_join(to, sizeof to, t->options.directory, "checkpoint");
+    if (!status)
+        status = itera_path_join(from, sizeof from, t->options.directory, "checkpoint.new");
+    if (!status)
+        status = train_log_sync(t);
+    if (!status)
+        status = itera_remove_tree(from); /* of a killed process */
+    if (!status)
+        status = itera_make_directory(from);
+    if (status)
+        return status;
+    status = save_files(t, from);
+    if (!status)
+        status = itera_replace_directory(from, to);
+    if (status)
+        itera_remove_tree(from);
+    return status;
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+static void read_plan(struct itera_trainer *t, struct itera_json_reader *r, const char *source)
+{
+    const json_t *plan = itera_json_object(r, "plan");
+    struct itera_json_reader p;
+    if (r->status)
+        return;
+    if (!plan) {
+        itera_json_fail(r, "plan", "an object");
+        return;
+    }
+    r->status = itera_json_begin(&p, plan, source);
+    if (r->status)
+        return;
+    const int64_t most = INT64_C(1) << 53;
+    t->plan.steps = itera_json_need_int(&p, "steps", 1, most);
+    t->plan.warmup = itera_json_need_int(&p, "warmup", 0, most);
+    t->plan.from_step = itera_json_need_int(&p, "from_step", 0, most);
+    t->plan.from_progress = itera_json_real(&p, "from_progress", 0, 0, 1);
+    r->status = p.status;
+}
+
+enum itera_status train_checkpoint_read_state(struct itera_trainer *t, const char *folder)
+{
+    char path[4096];
+    json_t *root = NULL;
+    enum itera_status status = itera_path_join(path, sizeof path, folder, "state.json");
+    if (!status)
+        status = itera_json_load(path, &root);
+    if (status)
+        return status;
+    struct itera_json_reader r, o = {0};
+    status = itera_json_begin(&r, root, path);
+    const char *format = status ? "" : itera_json_string(&r, "format", "");
+    if (!status && strcmp(format, FORMAT) != 0)
+        status = itera_json_fail(&r, "format", FORMAT);
+    if (status)
+        goto done;
+    const int64_t most = INT64_C(1) << 53;
+    t->step = itera_json_need_int(&r, "step", 0, most);
+    t->began = train_now() - itera_json_real(&r, "seconds", 0, 0, 1e12);
+    t->timed = itera_json_bool(&r, "timed", false);
+    read_plan(t, &r, path);
+    t->best_loss = itera_json_real(&r, "best_loss", (double)NAN, -1e30, 1e30);
+    t->best_step = itera_json_int(&r, "best_step", 0, 0, most);
+    t->bad_evaluations = itera_json_int(&r, "bad_evaluations", 0, 0, most);
+    t->skipped = itera_json_int(&r, "skipped", 0, 0, most);
+    t->skipped_in_a_row = itera_json_int(&r, "skipped_in_a_row", 0, 0, most);
+    t->log_bytes = itera_json_int(&r, "log_bytes", 0, 0, INT64_MAX);
+    t->data_hash = (uint64_t)itera_json_int(&r, "data_hash", 0, INT64_MIN, INT64_MAX);
+    t->valid_hash = (uint64_t)itera_json_int(&r, "valid_hash", 0, INT64_MIN, INT64_MAX);
+    const char *finish = itera_json_string(&r, "finish", NULL);
+    if (finish && !(t->finish = itera_arena_strdup(t->arena, finish)))
+        r.status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory", path);
+    const char *device = itera_json_string(&r, "device", "");
+    const int64_t threads = itera_json_int(&r, "threads", 0, 0, 1 << 20);
+    const json_t *options = itera_json_object(&r, "options");
+    status = r.status;
+    if (!status && !options)
+        status = itera_json_fail(&r, "options", "an object");
+    if (!status)
+        status = itera_json_begin(&o, options, path);
+    if (!status) {
+        options_from_json(t, &o);
+        status = o.status;
+    }
+    if (!status && (strcmp(device, itera_device_info(t->device)->id) != 0 ||
+                    threads != itera_device_threads(t->device)))
+        itera_log(ITERA_LOG_WARNING,
+                  "the run began on %s with %lld threads: on another device or thread count its "
+                  "losses differ in the last bits",
+                  device, (long long)threads);
+done:
+    json_decref(root);
+    return status;
+}
+
+static enum itera_status read_moment(struct itera_trainer *t, const char *folder, const char *name,
+                                     struct itera_buffer *to)
+{
+    char path[4096];
+    struct itera_safetensors *file = NULL;
+    const struct itera_layout *layout = &t->model->layout;
+    float *values = calloc((size_t)layout->elements + 1, sizeof *values);
+    enum itera_status status = itera_path_join(path, sizeof path, folder, name);
+    if (!status && !values)
+        status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory to read it", path);
+    if (!status)
+        status = itera_safetensors_open(path, &file);
+    if (!status)
+        status = itera_layout_read(layout, file, path, false, values);
+    if (!status)
+        status = itera_buffer_upload(to, 0, values, (size_t)layout->elements * 4);
+    itera_safetensors_close(&file);
+    free(values);
+    return status;
+}
+
+enum itera_status train_checkpoint_read_moments(struct itera_trainer *t, const char *folder)
+{
+    enum itera_status status = read_moment(t, folder, "m.safetensors", t->program.m);
+    return status ? status : read_moment(t, folder, "v.safetensors", t->program.v);
+}

@@ -1,0 +1,382 @@
+/* The programs of a training step: forward, losses, gradients, optimiser; and of an evaluation. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "program/autodiff.h"
+#include "program/fuse.h"
+#include "train/trainer_impl.h"
+
+/* hyper of adamw, in this order. */
+enum { HYPER_COUNT = 8 };
+
+/* Makes an activation a tensor that the host may read: its place is bound by the caller. */
+static void expose(struct itera_program *p, int32_t tensor, const char *name)
+{
+    if (p->status || tensor < 0)
+        return;
+    p->tensors[tensor].kind = ITERA_BOUND;
+    p->tensors[tensor].name = name;
+}
+
+static int32_t record_losses(const struct itera_graph *g, int32_t targets, int32_t *ce,
+                             int32_t *aux)
+{
+    struct itera_program *p = g->p;
+    p->part = ITERA_PART_LOSS;
+    int32_t in[2] = {g->logits, targets}, out[2] = {ITERA_NEW, ITERA_NEW};
+    *ce = itera_record(p, ITERA_OP_cross_entropy, NULL, in, out);
+    *aux = ITERA_NONE;
+    int32_t total = *ce;
+    for (int i = 0; i < g->n_aux; i++) {
+        int32_t sum[2] = {*aux, g->aux[i]}, made[1] = {ITERA_NEW};
+        *aux = i ? itera_record(p, ITERA_OP_add, NULL, sum, made) : g->aux[0];
+    }
+    if (g->n_aux) {
+        int32_t sum[2] = {*ce, *aux}, made[1] = {ITERA_NEW};
+        total = itera_record(p, ITERA_OP_add, NULL, sum, made);
+    }
+    return total;
+}
+
+/* Where the flat tensors of the optimiser go, besides the model's weights. */
+struct optimizer_buffers {
+    struct itera_buffer *grads, *m, *v, *hyper, *figures;
+};
+
+/* grad_norm and AdamW over the flat buffers: [0, decay) with weight decay, the rest without. */
+static void record_optimizer(struct itera_program *p, const struct itera_model *model,
+                             const struct optimizer_buffers *at, double weight_decay,
+                             struct itera_bindings *b)
+{
+    const int64_t n = model->layout.elements, eight = HYPER_COUNT, two = 2;
+    p->part = ITERA_PART_OPTIMIZER;
+    int32_t grad = itera_bound(p, "grad", ITERA_F32, 1, &n);
+    int32_t hyper = itera_bound(p, "hyper", ITERA_F32, 1, &eight);
+    int32_t norm = itera_bound(p, "norm", ITERA_F32, 1, &two);
+    int32_t tally = itera_bound(p, "tally", ITERA_F32, 1, &two);
+    itera_bind(b, grad, at->grads, 0);
+    itera_bind(b, hyper, at->hyper, 0);
+    itera_bind(b, norm, at->figures, FIGURE_NORM * 4);
+    itera_bind(b, tally, at->figures, FIGURE_TALLY * 4);
+    itera_record(p, ITERA_OP_grad_norm, NULL, &grad, &norm);
+    int32_t sum[2] = {tally, norm};
+    itera_record(p, ITERA_OP_add, NULL, sum, &tally);
+    const int64_t begin[2] = {0, model->layout.decay_elements};
+    const int64_t end[2] = {model->layout.decay_elements, n};
+    for (int part = 0; part < 2; part++) {
+        const int64_t count = end[part] - begin[part];
+        const size_t offset = (size_t)begin[part] * 4;
+        if (!count)
+            continue;
+        int32_t in[6] = {itera_bound(p, "param", ITERA_F32, 1, &count),
+                         itera_bound(p, "grad part", ITERA_F32, 1, &count),
+                         itera_bound(p, "m", ITERA_F32, 1, &count),
+                         itera_bound(p, "v", ITERA_F32, 1, &count),
+                         hyper,
+                         norm};
+        itera_bind(b, in[0], model->weights, offset);
+        itera_bind(b, in[1], at->grads, offset);
+        itera_bind(b, in[2], at->m, offset);
+        itera_bind(b, in[3], at->v, offset);
+        struct itera_attr attr = {.p = part ? 0 : (float)weight_decay};
+        itera_record(p, ITERA_OP_adamw, &attr, in, NULL);
+    }
+}
+
+static enum itera_status create_buffers(struct train_program *t, const struct itera_model *model)
+{
+    const size_t flat = (size_t)model->layout.elements * 4;
+    const size_t ids = (size_t)(t->batch * t->seq) * 4;
+    const struct {
+        struct itera_buffer **buffer;
+        size_t bytes;
+    } wanted[] = {
+        {&t->grads, flat},
+        {&t->m, flat},
+        {&t->v, flat},
+        {&t->ids, ids},
+        {&t->targets, ids},
+        {&t->rng, 16},
+        {&t->hyper, HYPER_COUNT * 4},
+        {&t->figures, (size_t)(FIGURE_LOAD + t->n_moe * t->experts) * 4},
+        {&t->sums, t->accumulate > 1 ? flat : 4},
+    };
+    t->host_ids = malloc(ids);
+    t->host_targets = malloc(ids);
+    if (!t->host_ids || !t->host_targets)
+        return itera_fail(ITERA_ERR_MEMORY, "no memory for a batch of %lld x %lld tokens",
+                          (long long)t->batch, (long long)t->seq);
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        enum itera_status status =
+            itera_buffer_create(t->device, wanted[i].bytes, wanted[i].buffer);
+        if (status)
+            return status;
+    }
+    return ITERA_OK;
+}
+
+/* The gradient of every parameter, into one flat buffer with the layout's offsets. */
+static enum itera_status differentiate(struct train_program *t, const struct itera_model *model,
+                                       int32_t loss, struct itera_bindings *b)
+{
+    const struct itera_layout *layout = &model->layout;
+    struct itera_program *p = t->train.p;
+    size_t n = (size_t)layout->n_params;
+    int32_t *grads = malloc((n + 1) * sizeof *grads);
+    if (!grads)
+        return itera_fail(ITERA_ERR_MEMORY, "no memory to differentiate a model");
+    for (int i = 0; i < layout->n_params; i++) {
+        const struct itera_param *param = &layout->params[i];
+        grads[i] = itera_bound(p, param->name, ITERA_F32, param->shape.rank, param->shape.dim);
+        itera_bind(b, grads[i], t->grads, (size_t)param->offset * 4);
+    }
+    enum itera_status status = p->status
+                                   ? p->status
+                                   : itera_differentiate(p, loss, ITERA_NONE, layout->n_params,
+                                                         t->train.param_tensor, grads);
+    free(grads);
+    return status;
+}
+
+static void bind_figures(struct train_program *t, int32_t ce, int32_t aux, struct itera_bindings *b)
+{
+    struct itera_program *p = t->train.p;
+    expose(p, ce, "loss");
+    itera_bind(b, ce, t->figures, FIGURE_LOSS * 4);
+    if (aux >= 0) {
+        expose(p, aux, "aux_loss");
+        itera_bind(b, aux, t->figures, FIGURE_AUX * 4);
+    }
+    for (int i = 0; i < t->n_moe; i++) {
+        expose(p, t->train.load[i], "load");
+        itera_bind(b, t->train.load[i], t->figures, (size_t)(FIGURE_LOAD + i * t->experts) * 4);
+    }
+}
+
+static enum itera_status create_train(struct train_program *t, struct itera_model *model,
+                                      double weight_decay)
+{
+    struct itera_bindings b = {0}, apart = {0};
+    t->train = (struct itera_graph){.phase = ITERA_PHASE_TRAIN, .batch = t->batch, .time = t->seq};
+    struct itera_graph *g = &t->train;
+    enum itera_status status = itera_graph_record(g, &model->config, &model->layout);
+    if (status)
+        return status;
+    t->n_moe = g->n_aux;
+    t->experts = t->n_moe ? model->config.experts : 0;
+    status = create_buffers(t, model);
+    if (status)
+        return status;
+    const int64_t dim[2] = {t->batch, t->seq};
+    int32_t targets = itera_bound(g->p, "targets", ITERA_I32, 2, dim), ce, aux;
+    int32_t loss = record_losses(g, targets, &ce, &aux);
+    itera_bind_graph(&b, g, model, NULL, NULL);
+    itera_bind(&b, g->ids, t->ids, 0);
+    itera_bind(&b, targets, t->targets, 0);
+    if (g->rng >= 0)
+        itera_bind(&b, g->rng, t->rng, 0);
+    status = itera_fuse_forward(g->p);
+    if (!status)
+        status = differentiate(t, model, loss, &b);
+    if (!status)
+        status = itera_fuse_epilogues(g->p);
+    if (status)
+        goto done;
+    bind_figures(t, ce, aux, &b);
+    struct optimizer_buffers at = {t->grads, t->m, t->v, t->hyper, t->figures};
+    if (t->accumulate == 1) {
+        record_optimizer(g->p, model, &at, weight_decay, &b);
+    } else {
+        const int64_t n = model->layout.elements;
+        g->p->part = ITERA_PART_OPTIMIZER;
+        int32_t in[2] = {itera_bound(g->p, "sum", ITERA_F32, 1, &n),
+                         itera_bound(g->p, "grad", ITERA_F32, 1, &n)};
+        itera_bind(&b, in[0], t->sums, 0);
+        itera_bind(&b, in[1], t->grads, 0);
+        itera_record(g->p, ITERA_OP_add, NULL, in, &in[0]);
+        status = itera_program_create(&t->update);
+        if (status)
+            goto done;
+        at.grads = t->sums;
+        record_optimizer(t->update, model, &at, weight_decay, &apart);
+        int32_t sum = itera_bound(t->update, "sum", ITERA_F32, 1, &n);
+        itera_bind(&apart, sum, t->sums, 0);
+        itera_record(t->update, ITERA_OP_fill, NULL, NULL, &sum);
+        status = apart.status;
+        if (!status)
+            status = itera_compile(t->device, t->update, apart.list, apart.n, &t->update_run);
+    }
+    if (!status)
+        status = b.status;
+    if (!status)
+        status = itera_compile(t->device, g->p, b.list, b.n, &t->train_run);
+done:
+    itera_bindings_free(&b);
+    itera_bindings_free(&apart);
+    return status;
+}
+
+enum itera_status train_program_create(struct itera_model *model, int64_t batch, int64_t seq,
+                                       int64_t accumulate, double weight_decay,
+                                       struct train_program *out)
+{
+    *out = (struct train_program){
+        .device = model->device, .batch = batch, .seq = seq, .accumulate = accumulate};
+    enum itera_status status = create_train(out, model, weight_decay);
+    if (status)
+        train_program_destroy(out);
+    return status;
+}
+
+void train_program_destroy(struct train_program *t)
+{
+    itera_executable_destroy(&t->train_run);
+    itera_executable_destroy(&t->update_run);
+    itera_executable_destroy(&t->eval_run);
+    itera_graph_destroy(&t->train);
+    itera_graph_destroy(&t->eval);
+    itera_program_destroy(&t->update);
+    struct itera_buffer **buffers[] = {&t->grads,   &t->sums, &t->m,     &t->v,      &t->ids,
+                                       &t->targets, &t->rng,  &t->hyper, &t->figures};
+    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
+        itera_buffer_destroy(buffers[i]);
+    free(t->host_ids);
+    free(t->host_targets);
+    *t = (struct train_program){0};
+}
+
+static enum itera_status upload_batch(struct train_program *t)
+{
+    size_t bytes = (size_t)(t->batch * t->seq) * 4;
+    enum itera_status status = itera_buffer_upload(t->ids, 0, t->host_ids, bytes);
+    return status ? status : itera_buffer_upload(t->targets, 0, t->host_targets, bytes);
+}
+
+static enum itera_status upload_settings(struct train_program *t,
+                                         const struct itera_train_options *o, double lr,
+                                         int64_t step)
+{
+    double count = (double)(step + 1);
+    const float hyper[HYPER_COUNT] = {(float)lr,
+                                      (float)o->beta1,
+                                      (float)o->beta2,
+                                      (float)o->eps,
+                                      (float)(1 - pow(o->beta1, count)),
+                                      (float)(1 - pow(o->beta2, count)),
+                                      (float)o->clip,
+                                      (float)(1.0 / (double)t->accumulate)};
+    return itera_buffer_upload(t->hyper, 0, hyper, sizeof hyper);
+}
+
+enum itera_status train_program_step(struct train_program *t, const struct itera_train_options *o,
+                                     double lr, int64_t step, const struct itera_dataset *data,
+                                     struct train_figures *figures)
+{
+    enum itera_status status = upload_settings(t, o, lr, step);
+    double loss = 0, aux = 0;
+    for (int64_t i = 0; i < t->accumulate && !status; i++) {
+        uint64_t draw = (uint64_t)(step * t->accumulate + i);
+        const uint32_t rng[4] = {(uint32_t)o->seed, (uint32_t)(o->seed >> 32), (uint32_t)draw,
+                                 (uint32_t)(draw >> 32)};
+        status = itera_dataset_batch(data, o->seed, draw, (size_t)t->batch, (size_t)t->seq,
+                                     t->host_ids, t->host_targets);
+        if (!status)
+            status = upload_batch(t);
+        if (!status)
+            status = itera_buffer_upload(t->rng, 0, rng, sizeof rng);
+        if (!status)
+            status = itera_run(t->train_run);
+        if (status || !figures)
+            continue;
+        float found[2] = {0};
+        status = itera_buffer_download(t->figures, FIGURE_LOSS * 4, found, sizeof found);
+        loss += (double)found[0];
+        aux += (double)found[1];
+    }
+    if (!status && t->update_run)
+        status = itera_run(t->update_run);
+    if (status || !figures)
+        return status;
+    float norm;
+    status = itera_buffer_download(t->figures, FIGURE_NORM * 4, &norm, sizeof norm);
+    figures->loss = loss / (double)t->accumulate;
+    figures->aux_loss = aux / (double)t->accumulate;
+    figures->grad_norm = (double)norm / (double)t->accumulate;
+    for (int i = 0; i < t->n_moe * t->experts && figures->load && !status; i++) {
+        float share;
+        status =
+            itera_buffer_download(t->figures, (size_t)(FIGURE_LOAD + i) * 4, &share, sizeof share);
+        figures->load[i] = (double)share;
+    }
+    return status;
+}
+
+enum itera_status train_program_take_tally(struct train_program *t, int64_t *finite)
+{
+    float tally[2];
+    const float none[2] = {0};
+    enum itera_status status =
+        itera_buffer_download(t->figures, FIGURE_TALLY * 4, tally, sizeof tally);
+    if (!status)
+        status = itera_buffer_upload(t->figures, FIGURE_TALLY * 4, none, sizeof none);
+    *finite = status ? 0 : (int64_t)tally[1];
+    return status;
+}
+
+static enum itera_status create_eval(struct train_program *t, const struct itera_model *model)
+{
+    struct itera_bindings b = {0};
+    itera_graph_destroy(&t->eval); /* what a failed attempt left */
+    t->eval = (struct itera_graph){.phase = ITERA_PHASE_EVAL, .batch = t->batch, .time = t->seq};
+    struct itera_graph *g = &t->eval;
+    /* The layout is only looked up, as the graph is not declaring. */
+    enum itera_status status =
+        itera_graph_record(g, &model->config, (struct itera_layout *)&model->layout);
+    if (status)
+        return status;
+    const int64_t dim[2] = {t->batch, t->seq};
+    int32_t targets = itera_bound(g->p, "targets", ITERA_I32, 2, dim), ce, aux;
+    record_losses(g, targets, &ce, &aux);
+    itera_bind_graph(&b, g, model, NULL, NULL);
+    itera_bind(&b, g->ids, t->ids, 0);
+    itera_bind(&b, targets, t->targets, 0);
+    status = itera_fuse_forward(g->p);
+    if (!status)
+        status = itera_fuse_epilogues(g->p);
+    expose(g->p, ce, "loss");
+    itera_bind(&b, ce, t->figures, FIGURE_LOSS * 4);
+    if (!status)
+        status = b.status;
+    if (!status)
+        status = itera_compile(t->device, g->p, b.list, b.n, &t->eval_run);
+    itera_bindings_free(&b);
+    return status;
+}
+
+enum itera_status train_program_evaluate(struct train_program *t, const struct itera_model *model,
+                                         const struct itera_dataset *data, uint64_t batches,
+                                         double *loss)
+{
+    *loss = 0;
+    enum itera_status status = t->eval_run ? ITERA_OK : create_eval(t, model);
+    double sum = 0, tokens = 0;
+    for (uint64_t i = 0; i < batches && !status; i++) {
+        size_t scored;
+        float mean = 0;
+        status = itera_dataset_eval_batch(data, i, (size_t)t->batch, (size_t)t->seq, 0, t->host_ids,
+                                          t->host_targets, &scored);
+        if (!status)
+            status = upload_batch(t);
+        if (!status)
+            status = itera_run(t->eval_run);
+        if (!status)
+            status = itera_buffer_download(t->figures, FIGURE_LOSS * 4, &mean, sizeof mean);
+        sum += (double)mean * (double)scored;
+        tokens += (double)scored;
+    }
+    if (!status)
+        *loss = sum / tokens;
+    return status;
+}

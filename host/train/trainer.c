@@ -1,0 +1,683 @@
+/* The trainer: sets a run up, walks it step by step, decides what is due. */
+#include "itera/trainer.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/file.h"
+#include "core/log.h"
+#include "train/trainer_impl.h"
+
+static const char DONE[] = "all steps are done", TIME_UP[] = "the time is up",
+                  NO_BETTER[] = "the validation loss no longer falls";
+
+enum {
+    TALLY_EVERY = 10,  /* steps between looks at skipped steps */
+    SKIP_LIMIT = 10,   /* skipped steps in a row that end a run */
+    SAVE_SECONDS = 60, /* between checkpoints when save_every is 0 */
+    DEFAULT_STEPS = 1000,
+};
+static const double TIME_MARGIN = 0.98; /* share of max_minutes that a timed plan fills */
+
+double train_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void itera_train_options_default(struct itera_train_options *o)
+{
+    *o = (struct itera_train_options){
+        .batch = 8,
+        .seq = 128,
+        .accumulate = 1,
+        .schedule = ITERA_SCHEDULE_COSINE,
+        .min_lr = 0.1,
+        .warmup = -1,
+        .beta1 = 0.9,
+        .beta2 = 0.95,
+        .eps = 1e-8,
+        .weight_decay = 0.1,
+        .clip = 1,
+        .dropout = -1,
+        .aux_weight = -1,
+        .log_every = 10,
+        .eval_tokens = 100000,
+    };
+}
+
+/* ---- setting up ------------------------------------------------------------------------------ */
+
+static enum itera_status check_options(const struct itera_train_options *o)
+{
+    const int64_t tokens = INT64_C(1) << 24;
+    const char *wrong = NULL;
+    if (o->batch < 1 || o->seq < 1 || o->batch > tokens || o->seq > tokens / o->batch)
+        wrong = "batch and seq must be at least 1, and batch x seq at most 16777216";
+    else if (o->accumulate < 1 || o->accumulate > 65536)
+        wrong = "accumulate must be from 1 to 65536";
+    else if (o->steps < 0 || o->steps > INT64_C(1) << 40)
+        wrong = "steps must not be negative";
+    else if (!(o->epochs >= 0 && o->epochs < 1e6))
+        wrong = "epochs must not be negative";
+    else if (!(o->max_minutes >= 0 && o->max_minutes < 1e9))
+        wrong = "max_minutes must not be negative";
+    else if ((unsigned)o->schedule > ITERA_SCHEDULE_LINEAR)
+        wrong = "the schedule is not known";
+    else if (!(o->lr >= 0 && o->lr <= 10))
+        wrong = "lr must be from 0 to 10";
+    else if (!(o->min_lr >= 0 && o->min_lr <= 1))
+        wrong = "min_lr, a fraction of lr, must be from 0 to 1";
+    else if (!(o->beta1 >= 0 && o->beta1 < 1 && o->beta2 >= 0 && o->beta2 < 1))
+        wrong = "beta1 and beta2 must be in [0, 1)";
+    else if (!(o->eps > 0 && o->eps < 1))
+        wrong = "eps must be between 0 and 1";
+    else if (!(o->weight_decay >= 0 && o->weight_decay <= 10))
+        wrong = "weight_decay must be from 0 to 10";
+    else if (!(o->clip >= 0))
+        wrong = "clip must not be negative";
+    else if (!(o->dropout < 1))
+        wrong = "dropout must be below 1";
+    else if (!(o->aux_weight <= 1000))
+        wrong = "aux_weight must be at most 1000";
+    else if (o->log_every < 1 || o->eval_every < 0 || o->eval_tokens < 0 || o->patience < 0 ||
+             o->save_every < 0 || o->warmup < -1 || o->positions < 0 || o->positions > INT32_MAX)
+        wrong = "a count is negative, or log_every is 0";
+    return wrong ? itera_fail(ITERA_ERR_ARGUMENT, "training: %s", wrong) : ITERA_OK;
+}
+
+/* The options outlive the caller's strings. */
+static enum itera_status keep_strings(struct itera_trainer *t)
+{
+    struct itera_train_options *o = &t->options;
+    const char **strings[] = {&o->init, &o->config, &o->preset,   &o->tokenizer,
+                              &o->data, &o->valid,  &o->directory};
+    for (size_t i = 0; i < sizeof strings / sizeof *strings; i++) {
+        if (!*strings[i])
+            continue;
+        *strings[i] = itera_arena_strdup(t->arena, *strings[i]);
+        if (!*strings[i])
+            return itera_fail(ITERA_ERR_MEMORY, "training: no memory");
+    }
+    return ITERA_OK;
+}
+
+static enum itera_status create_bare(struct itera_device *device, struct itera_trainer **out)
+{
+    struct itera_trainer *t = calloc(1, sizeof *t);
+    if (t)
+        t->arena = itera_arena_create(0);
+    if (!t || !t->arena) {
+        free(t);
+        return itera_fail(ITERA_ERR_MEMORY, "training: no memory");
+    }
+    t->device = device;
+    t->best_loss = (double)NAN;
+    t->began = train_now();
+    *out = t;
+    return ITERA_OK;
+}
+
+void itera_trainer_destroy(struct itera_trainer **trainer)
+{
+    struct itera_trainer *t = *trainer;
+    if (!t)
+        return;
+    train_log_close(t);
+    train_program_destroy(&t->program);
+    itera_dataset_destroy(&t->data);
+    itera_dataset_destroy(&t->valid);
+    itera_model_destroy(&t->model);
+    itera_arena_destroy(&t->arena);
+    free(t->load);
+    free(t);
+    *trainer = NULL;
+}
+
+/* Refuses to write over another run. */
+static enum itera_status claim_directory(struct itera_trainer *t)
+{
+    char path[4096];
+    const char *directory = t->options.directory;
+    if (!directory)
+        return ITERA_OK;
+    enum itera_status status = itera_make_directory(directory);
+    if (!status)
+        status = itera_path_join(path, sizeof path, directory, "model.safetensors");
+    if (status || t->options.overwrite)
+        return status;
+    if (itera_trainer_can_resume(directory))
+        return itera_fail(ITERA_ERR_ARGUMENT,
+                          "%s: has a training run already; resume it (--resume), choose another "
+                          "directory, or replace it (--force)",
+                          directory);
+    if (itera_file_exists(path))
+        return itera_fail(
+            ITERA_ERR_ARGUMENT,
+            "%s: would be replaced; choose another directory, or replace it (--force)", path);
+    return ITERA_OK;
+}
+
+/* The tokenizer's specification when none is given: as large as the configuration's vocabulary. */
+static enum itera_status default_tokenizer(struct itera_trainer *t)
+{
+    struct itera_train_options *o = &t->options;
+    struct itera_config config;
+    enum itera_status status =
+        o->config ? itera_config_load(o->config, &config) : itera_config_preset(o->preset, &config);
+    if (status)
+        return status;
+    /* BPE needs its 256 bytes, the end-of-text token, and merges worth the name. */
+    o->tokenizer =
+        config.vocab < 512 ? "byte" : itera_arena_printf(t->arena, "bpe:%d", config.vocab);
+    return o->tokenizer ? ITERA_OK : itera_fail(ITERA_ERR_MEMORY, "training: no memory");
+}
+
+static enum itera_status create_model(struct itera_trainer *t, const struct itera_corpus *corpus)
+{
+    struct itera_train_options *o = &t->options;
+    struct itera_tokenizer *tokenizer = NULL;
+    enum itera_status status = ITERA_OK;
+    if (o->init) {
+        status = itera_model_load(t->device, o->init, &t->model);
+        if (!status && itera_model_tokenizer(t->model) && o->tokenizer)
+            return itera_fail(ITERA_ERR_ARGUMENT,
+                              "%s: brings its own tokenizer; its weights mean nothing with another",
+                              o->init);
+        if (!status && !itera_model_tokenizer(t->model) && !o->tokenizer)
+            return itera_fail(ITERA_ERR_ARGUMENT,
+                              "%s: has no tokenizer; name the file of the one it was trained with",
+                              o->init);
+    } else {
+        if (!o->preset)
+            o->preset = "micro";
+        if (!o->tokenizer)
+            status = default_tokenizer(t);
+    }
+    if (!status && o->tokenizer)
+        status = itera_tokenizer_create(o->tokenizer, corpus, &tokenizer);
+    if (!status && !o->init) {
+        const struct itera_model_options options = {.vocab = itera_tokenizer_vocab_size(tokenizer),
+                                                    .positions = (int32_t)o->positions,
+                                                    .dropout = (float)o->dropout,
+                                                    .seed = o->seed};
+        status =
+            itera_model_create(t->device, o->config ? o->config : o->preset, &options, &t->model);
+    }
+    if (!status && tokenizer)
+        status = itera_model_set_tokenizer(t->model, tokenizer);
+    if (status) {
+        itera_tokenizer_destroy(&tokenizer);
+        return status;
+    }
+    struct itera_config *c = &t->model->config;
+    if (o->dropout >= 0)
+        c->dropout = o->dropout;
+    if (o->aux_weight >= 0 && c->experts)
+        c->aux_weight = o->aux_weight;
+    return ITERA_OK;
+}
+
+static enum itera_status open_dataset(const struct itera_trainer *t, const char *source,
+                                      const struct itera_corpus *corpus, struct itera_dataset **out)
+{
+    struct itera_corpus *opened = NULL;
+    enum itera_status status = corpus ? ITERA_OK : itera_corpus_open(source, &opened);
+    if (!status)
+        status =
+            itera_dataset_create(corpus ? corpus : opened, itera_model_tokenizer(t->model), out);
+    itera_corpus_destroy(&opened);
+    if (status)
+        return status;
+    size_t count;
+    itera_dataset_tokens(*out, &count);
+    if (itera_dataset_unknown(*out) > count / 20)
+        itera_log(ITERA_LOG_WARNING,
+                  "%s: %.0f%% of its tokens are unknown to the tokenizer; a larger word tokenizer, "
+                  "or bpe, would see them",
+                  source, 100.0 * (double)itera_dataset_unknown(*out) / (double)count);
+    return ITERA_OK;
+}
+
+/* Data sets, programs and what else follows from options and model. */
+static enum itera_status set_up(struct itera_trainer *t, const struct itera_corpus *corpus)
+{
+    struct itera_train_options *o = &t->options;
+    const int32_t positions = t->model->config.max_positions;
+    if (positions && o->seq > positions)
+        return itera_fail(ITERA_ERR_ARGUMENT,
+                          "training: sequences of %lld tokens are longer than the model's %d "
+                          "positions; use --seq %d or less, or a model with more positions",
+                          (long long)o->seq, positions, positions);
+    enum itera_status status = open_dataset(t, o->data, corpus, &t->data);
+    if (!status && o->valid)
+        status = open_dataset(t, o->valid, NULL, &t->valid);
+    if (status)
+        return status;
+    if (!itera_dataset_windows(t->data, (size_t)o->seq)) {
+        size_t count;
+        itera_dataset_tokens(t->data, &count);
+        return itera_fail(ITERA_ERR_LIMIT,
+                          "%s: its %zu tokens are fewer than one sequence of %lld + 1; use more "
+                          "text or shorter sequences",
+                          o->data, count, (long long)o->seq);
+    }
+    status = train_program_create(t->model, o->batch, o->seq, o->accumulate, o->weight_decay,
+                                  &t->program);
+    if (status)
+        return status;
+    t->load = calloc((size_t)(t->program.n_moe * t->program.experts) + 1, sizeof *t->load);
+    if (!t->load)
+        return itera_fail(ITERA_ERR_MEMORY, "training: no memory");
+    t->last.best_loss = t->best_loss;
+    t->last.loss = t->last.valid_loss = (double)NAN;
+    return ITERA_OK;
+}
+
+/* Seconds of one step, from real ones whose effects are undone. */
+static enum itera_status measure_step(struct itera_trainer *t, double budget, double *seconds)
+{
+    const size_t bytes = (size_t)t->model->layout.elements * 4;
+    float *weights = malloc(bytes), *zeros = calloc(1, bytes);
+    enum itera_status status = ITERA_OK;
+    if (!weights || !zeros)
+        status = itera_fail(ITERA_ERR_MEMORY, "training: no memory to measure a step");
+    if (!status)
+        status = itera_buffer_download(t->model->weights, 0, weights, bytes);
+    double first = train_now(), begin = first;
+    int64_t counted = 0;
+    for (int64_t i = 0; !status && (i < 2 || (train_now() - first < budget && i < 30)); i++) {
+        status = train_program_step(&t->program, &t->options, 0, i, t->data, NULL);
+        if (i == 0) /* memory is touched for the first time there */
+            begin = train_now();
+        else
+            counted++;
+    }
+    *seconds = (train_now() - begin) / (double)(counted ? counted : 1);
+    int64_t finite;
+    if (!status)
+        status = train_program_take_tally(&t->program, &finite);
+    if (!status)
+        status = itera_buffer_upload(t->model->weights, 0, weights, bytes);
+    if (!status)
+        status = itera_buffer_upload(t->program.m, 0, zeros, bytes);
+    if (!status)
+        status = itera_buffer_upload(t->program.v, 0, zeros, bytes);
+    free(weights);
+    free(zeros);
+    return status;
+}
+
+static enum itera_status make_plan(struct itera_trainer *t)
+{
+    struct itera_train_options *o = &t->options;
+    int64_t steps = o->steps;
+    if (!steps && o->epochs > 0) {
+        double windows = (double)itera_dataset_windows(t->data, (size_t)o->seq);
+        steps = (int64_t)ceil(o->epochs * windows / (double)(o->batch * o->accumulate));
+    }
+    t->timed = !steps && o->max_minutes > 0;
+    if (t->timed) {
+        double limit = o->max_minutes * 60, seconds;
+        enum itera_status status = measure_step(t, fmin(1.5, limit / 20), &seconds);
+        if (status)
+            return status;
+        double left = limit * TIME_MARGIN - (train_now() - t->began);
+        steps = left > seconds ? (int64_t)(left / seconds) : 1;
+    }
+    if (!steps)
+        steps = DEFAULT_STEPS;
+    if (!o->lr) {
+        double parameters = (double)t->model->layout.parameters;
+        o->lr = 3e-3 * fmin(1, sqrt(3e6 / parameters));
+    }
+    train_plan_start(&t->plan, steps, o->warmup);
+    if (t->valid && !o->eval_every)
+        o->eval_every = steps > 10 ? steps / 10 : 1;
+    return ITERA_OK;
+}
+
+static void start_clocks(struct itera_trainer *t)
+{
+    t->saved = train_now();
+    t->saved_step = t->logged = t->tallied = t->step;
+    t->last.step = t->step;
+    t->last.best_step = t->best_step;
+}
+
+enum itera_status itera_trainer_create(struct itera_device *device,
+                                       const struct itera_train_options *options,
+                                       struct itera_trainer **out)
+{
+    *out = NULL;
+    struct itera_trainer *t = NULL;
+    struct itera_corpus *corpus = NULL;
+    enum itera_status status = check_options(options);
+    if (!status)
+        status = create_bare(device, &t);
+    if (status)
+        return status;
+    t->options = *options;
+    if (!t->options.data)
+        t->options.data = "builtin:stories";
+    if (!t->options.valid && strcmp(t->options.data, "builtin:stories") == 0)
+        t->options.valid = "builtin:stories?valid";
+    status = keep_strings(t);
+    if (!status)
+        status = claim_directory(t);
+    if (!status)
+        status = itera_corpus_open(t->options.data, &corpus);
+    if (!status)
+        status = create_model(t, corpus);
+    if (!status)
+        status = set_up(t, corpus);
+    itera_corpus_destroy(&corpus);
+    if (!status)
+        status = make_plan(t);
+    if (!status && t->options.directory) {
+        t->data_hash = train_dataset_hash(t->data);
+        t->valid_hash = t->valid ? train_dataset_hash(t->valid) : 0;
+        status = train_log_open(t, 0);
+    }
+    if (!status) {
+        start_clocks(t);
+        /* So that there is something to resume from the first moment on. */
+        status = itera_trainer_save(t);
+    }
+    if (status)
+        itera_trainer_destroy(&t);
+    *out = t;
+    return status;
+}
+
+static enum itera_status check_same_data(const struct itera_dataset *data, const char *source,
+                                         uint64_t hash)
+{
+    if (!data || train_dataset_hash(data) == hash)
+        return ITERA_OK;
+    return itera_fail(ITERA_ERR_FORMAT,
+                      "%s: is not the text that the run began with, so it cannot go on with it; "
+                      "start another run from its model (--init)",
+                      source);
+}
+
+enum itera_status itera_trainer_resume(struct itera_device *device, const char *directory,
+                                       const struct itera_train_changes *changes,
+                                       struct itera_trainer **out)
+{
+    *out = NULL;
+    char folder[4096], path[4096];
+    bool found;
+    enum itera_status status = train_checkpoint_find(directory, folder, sizeof folder, &found);
+    if (!status && !found)
+        status = itera_fail(ITERA_ERR_ARGUMENT, "%s: has no checkpoint to resume from", directory);
+    struct itera_trainer *t = NULL;
+    if (!status)
+        status = create_bare(device, &t);
+    if (status)
+        return status;
+    struct itera_train_options *o = &t->options;
+    itera_train_options_default(o);
+    status = train_checkpoint_read_state(t, folder);
+    o->directory = directory;
+    if (!status && changes) {
+        o->data = changes->data ? changes->data : o->data;
+        o->valid = changes->valid && o->valid ? changes->valid : o->valid;
+        o->max_minutes = changes->max_minutes > 0 ? changes->max_minutes : o->max_minutes;
+        o->save_every = changes->save_every > 0 ? changes->save_every : o->save_every;
+    }
+    if (!status)
+        status = keep_strings(t);
+    if (!status)
+        status = check_options(o);
+    if (!status && (!o->data || t->plan.warmup > t->plan.steps || (o->valid && !o->eval_every)))
+        status =
+            itera_fail(ITERA_ERR_FORMAT, "%s/state.json: its values do not fit together", folder);
+    /* A run that the clock stopped may have got more time. */
+    if (!status && t->finish && strcmp(t->finish, TIME_UP) == 0 && !t->timed)
+        t->finish = NULL;
+    /* The lock comes before anything that takes long. */
+    if (!status)
+        status = train_log_open(t, t->log_bytes);
+    if (!status)
+        status = itera_path_join(path, sizeof path, folder, "model.safetensors");
+    if (!status)
+        status = itera_model_load(device, path, &t->model);
+    if (!status && !itera_model_tokenizer(t->model))
+        status = itera_fail(ITERA_ERR_FORMAT, "%s: its tokenizer is missing", path);
+    if (!status)
+        status = set_up(t, NULL);
+    if (!status)
+        status = check_same_data(t->data, o->data, t->data_hash);
+    if (!status)
+        status = check_same_data(t->valid, o->valid, t->valid_hash);
+    if (!status)
+        status = train_checkpoint_read_moments(t, folder);
+    if (!status)
+        start_clocks(t);
+    else
+        itera_trainer_destroy(&t);
+    *out = t;
+    return status;
+}
+
+/* ---- what is due after a step ---------------------------------------------------------------- */
+
+static int64_t step_tokens(const struct itera_trainer *t)
+{
+    return t->options.batch * t->options.seq * t->options.accumulate;
+}
+
+/* Looks at the steps that were skipped since the last look. */
+static enum itera_status take_tally(struct itera_trainer *t)
+{
+    const int64_t steps = t->step - t->tallied;
+    if (!steps)
+        return ITERA_OK;
+    int64_t finite;
+    enum itera_status status = train_program_take_tally(&t->program, &finite);
+    if (status)
+        return status;
+    t->tallied = t->step;
+    if (finite == steps) {
+        t->skipped_in_a_row = 0;
+        return ITERA_OK;
+    }
+    t->skipped += steps - finite;
+    t->skipped_in_a_row = finite ? 0 : t->skipped_in_a_row + steps;
+    itera_log(ITERA_LOG_WARNING,
+              "step %lld: %lld of the last %lld steps had gradients that are not finite, and were "
+              "skipped",
+              (long long)t->step, (long long)(steps - finite), (long long)steps);
+    if (t->skipped_in_a_row < SKIP_LIMIT)
+        return ITERA_OK;
+    return itera_fail(ITERA_ERR_LIMIT,
+                      "training diverged: no finite gradient in the %lld steps up to step %lld; "
+                      "start again with a lower learning rate (it is %g), a longer warm-up, or "
+                      "stricter clipping",
+                      (long long)t->skipped_in_a_row, (long long)t->step, t->options.lr);
+}
+
+static void summarize_load(struct itera_trainer *t)
+{
+    const int n = t->program.n_moe * t->program.experts;
+    t->last.max_load = 0;
+    for (int i = 0; i < n; i++)
+        t->last.max_load = fmax(t->last.max_load, t->load[i] * t->program.experts);
+}
+
+static enum itera_status log_step(struct itera_trainer *t, const struct train_figures *figures,
+                                  double lr)
+{
+    struct itera_train_report *r = &t->last;
+    r->loss = figures->loss;
+    r->aux_loss = figures->aux_loss;
+    r->grad_norm = figures->grad_norm;
+    r->lr = lr;
+    r->tokens_per_second =
+        (double)((t->step - t->logged) * step_tokens(t)) / fmax(t->trained, 1e-9);
+    t->trained = 0;
+    t->logged = t->step;
+    r->events |= ITERA_TRAIN_LOGGED;
+    summarize_load(t);
+    return train_log_step(t);
+}
+
+static enum itera_status save_model(const struct itera_trainer *t)
+{
+    char path[4096];
+    enum itera_status status =
+        itera_path_join(path, sizeof path, t->options.directory, "model.safetensors");
+    return status ? status : itera_model_save(t->model, path);
+}
+
+static enum itera_status evaluate(struct itera_trainer *t)
+{
+    const struct itera_train_options *o = &t->options;
+    uint64_t batches = itera_dataset_eval_batches(t->valid, (size_t)o->batch, (size_t)o->seq, 0);
+    if (o->eval_tokens) {
+        uint64_t most = (uint64_t)((o->eval_tokens - 1) / (o->batch * o->seq) + 1);
+        batches = batches < most ? batches : most;
+    }
+    struct itera_train_report *r = &t->last;
+    enum itera_status status =
+        train_program_evaluate(&t->program, t->model, t->valid, batches, &r->valid_loss);
+    if (status)
+        return status;
+    r->events |= ITERA_TRAIN_EVALUATED;
+    if (!(r->valid_loss >= t->best_loss) && isfinite(r->valid_loss)) {
+        t->best_loss = r->valid_loss;
+        t->best_step = t->step;
+        t->bad_evaluations = 0;
+        r->events |= ITERA_TRAIN_IMPROVED;
+        if (o->directory)
+            status = save_model(t);
+    } else {
+        t->bad_evaluations++;
+    }
+    r->best_loss = t->best_loss;
+    r->best_step = t->best_step;
+    return status ? status : train_log_evaluation(t);
+}
+
+enum itera_status itera_trainer_save(struct itera_trainer *t)
+{
+    if (!t->options.directory)
+        return ITERA_OK;
+    enum itera_status status = take_tally(t);
+    if (!status)
+        status = train_checkpoint_save(t);
+    /* The model file is the best one; before there is a best, the last. */
+    if (!status && t->step && !t->best_step)
+        status = save_model(t);
+    if (!status) {
+        t->saved = train_now();
+        t->saved_step = t->step;
+    }
+    return status;
+}
+
+/* Fits the end of a timed plan to the speed since the last checkpoint. It is done there alone, so
+ * that a resumed run has the plan that the killed one had. */
+static void follow_clock(struct itera_trainer *t)
+{
+    const double now = train_now();
+    if (!t->timed || t->step == t->saved_step || now - t->saved < 5)
+        return;
+    double seconds = (now - t->saved) / (double)(t->step - t->saved_step);
+    double left = t->options.max_minutes * 60 * TIME_MARGIN - (now - t->began);
+    train_plan_move(&t->plan, t->step, t->step + (int64_t)fmax(1, left / seconds));
+}
+
+enum itera_status itera_trainer_step(struct itera_trainer *t, struct itera_train_report *report)
+{
+    const struct itera_train_options *o = &t->options;
+    enum itera_status status = ITERA_OK;
+    t->last.events = 0;
+    if (t->step >= t->plan.steps && !t->finish)
+        t->finish = DONE;
+    if (t->finish) {
+        itera_trainer_report(t, report);
+        return ITERA_OK;
+    }
+    const double begin = train_now(), lr = train_learning_rate(o, &t->plan, t->step);
+    const bool last = t->step + 1 >= t->plan.steps;
+    const bool logs = last || t->step == 0 || (t->step + 1) % o->log_every == 0;
+    struct train_figures figures = {.load = t->load};
+    status = train_program_step(&t->program, o, lr, t->step, t->data, logs ? &figures : NULL);
+    if (status)
+        goto done;
+    t->step++;
+    t->last.step = t->step;
+    t->last.tokens = t->step * step_tokens(t);
+    t->trained += train_now() - begin;
+    if (logs)
+        status = log_step(t, &figures, lr);
+    if (!status && (last || t->step % TALLY_EVERY == 0))
+        status = take_tally(t);
+    if (!status && t->valid && (last || t->step % o->eval_every == 0))
+        status = evaluate(t);
+    if (status)
+        goto done;
+    if (last)
+        t->finish = DONE;
+    else if (o->patience && t->bad_evaluations >= o->patience)
+        t->finish = NO_BETTER;
+    else if (o->max_minutes > 0 && train_now() - t->began >= o->max_minutes * 60)
+        t->finish = TIME_UP;
+    if (t->finish == TIME_UP && t->valid && !(t->last.events & ITERA_TRAIN_EVALUATED))
+        status = evaluate(t);
+    const bool due =
+        o->save_every ? t->step % o->save_every == 0 : train_now() - t->saved >= SAVE_SECONDS;
+    if (!status && (due || t->finish)) {
+        if (!t->finish)
+            follow_clock(t);
+        status = itera_trainer_save(t);
+        if (!status && o->directory)
+            t->last.events |= ITERA_TRAIN_SAVED;
+    }
+done:
+    itera_trainer_report(t, report);
+    return status;
+}
+
+/* ---- looking at it --------------------------------------------------------------------------- */
+
+void itera_trainer_report(const struct itera_trainer *t, struct itera_train_report *report)
+{
+    *report = t->last;
+    if (t->finish)
+        report->events |= ITERA_TRAIN_FINISHED;
+    report->step = t->step;
+    report->steps = t->plan.steps;
+    report->tokens = t->step * step_tokens(t);
+    report->skipped = t->skipped;
+    report->seconds = train_now() - t->began;
+    report->finish = t->finish;
+}
+
+const struct itera_train_options *itera_trainer_options(const struct itera_trainer *t)
+{
+    return &t->options;
+}
+
+const struct itera_model *itera_trainer_model(const struct itera_trainer *t)
+{
+    return t->model;
+}
+
+void itera_trainer_data(const struct itera_trainer *t, int64_t *tokens, int64_t *windows,
+                        int64_t *valid_tokens)
+{
+    size_t count;
+    itera_dataset_tokens(t->data, &count);
+    *tokens = (int64_t)count;
+    *windows = (int64_t)itera_dataset_windows(t->data, (size_t)t->options.seq);
+    count = 0;
+    if (t->valid)
+        itera_dataset_tokens(t->valid, &count);
+    *valid_tokens = (int64_t)count;
+}

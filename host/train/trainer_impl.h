@@ -1,0 +1,141 @@
+/* The inside of the trainer, shared by the files of this folder. */
+#ifndef ITERA_TRAIN_TRAINER_IMPL_H
+#define ITERA_TRAIN_TRAINER_IMPL_H
+
+#include <jansson.h>
+#include <stdio.h>
+
+#include "core/arena.h"
+#include "itera/corpus.h"
+#include "itera/trainer.h"
+#include "model/model.h"
+
+/* ---- schedule.c: the learning rate, a pure function of (options, plan, step) ----------------- */
+
+/* The schedule's progress runs from 0 at the end of the warm-up to 1 at `steps`, in a straight line
+ * from (from_step, from_progress): a run that is limited by time moves the end when it has measured
+ * its speed, and the line goes on from where it was. */
+struct train_plan {
+    int64_t steps, warmup;
+    int64_t from_step;
+    double from_progress;
+};
+
+void train_plan_start(struct train_plan *plan, int64_t steps, int64_t warmup);
+/* Moves the end, as seen from `step` (steps done). */
+void train_plan_move(struct train_plan *plan, int64_t step, int64_t steps);
+/* Of the step with this index (0 is the first). */
+double train_learning_rate(const struct itera_train_options *options, const struct train_plan *plan,
+                           int64_t step);
+
+/* ---- train_program.c: the programs of a step --------------------------------------------------
+ */
+
+/* The places of what the host reads, in the figures buffer (f32). */
+enum {
+    FIGURE_LOSS = 0,
+    FIGURE_AUX = 1,
+    FIGURE_NORM = 2,  /* and whether all is finite */
+    FIGURE_TALLY = 4, /* sums of both over the steps since the host cleared them */
+    FIGURE_LOAD = 16, /* per MoE layer: shares per expert */
+};
+
+struct train_program {
+    struct itera_device *device;
+    int64_t batch, seq, accumulate;
+    struct itera_graph train, eval;
+    struct itera_program *update; /* accumulate > 1: the optimiser apart */
+    int32_t eval_loss;
+    struct itera_executable *train_run, *update_run, *eval_run; /* eval_run: made when needed */
+    /* gradients and, when accumulating, their sum; the moments; what changes by step */
+    struct itera_buffer *grads, *sums, *m, *v;
+    struct itera_buffer *ids, *targets, *rng, *hyper, *figures;
+    int n_moe, experts;
+    int32_t *host_ids, *host_targets;
+};
+
+struct train_figures {
+    double loss, aux_loss, grad_norm;
+    double *load; /* n_moe x experts; not touched when NULL */
+};
+
+enum itera_status train_program_create(struct itera_model *model, int64_t batch, int64_t seq,
+                                       int64_t accumulate, double weight_decay,
+                                       struct train_program *out);
+void train_program_destroy(struct train_program *program);
+/* One optimiser step: `step` picks batches and dropout; lr and the other settings go to the device
+ * as they are. figures may be NULL; it costs a download. */
+enum itera_status train_program_step(struct train_program *program,
+                                     const struct itera_train_options *options, double lr,
+                                     int64_t step, const struct itera_dataset *data,
+                                     struct train_figures *figures);
+/* How many of the steps since the last call had finite gradients. */
+enum itera_status train_program_take_tally(struct train_program *program, int64_t *finite);
+/* Mean nats per token over the first `batches` evaluation batches. */
+enum itera_status train_program_evaluate(struct train_program *program,
+                                         const struct itera_model *model,
+                                         const struct itera_dataset *data, uint64_t batches,
+                                         double *loss);
+
+/* ---- the trainer --------------------------------------------------------------------------- */
+
+struct itera_trainer {
+    struct itera_device *device;
+    struct itera_arena *arena; /* strings of the options */
+    struct itera_train_options options;
+    struct itera_model *model;
+    struct itera_dataset *data, *valid;
+    uint64_t data_hash, valid_hash;
+    struct train_program program;
+
+    bool timed; /* the plan follows max_minutes */
+    struct train_plan plan;
+    int64_t step;
+    double best_loss;
+    int64_t best_step;
+    int64_t bad_evaluations; /* in a row */
+    int64_t skipped, skipped_in_a_row;
+    int64_t tallied;    /* step up to which the tally was taken */
+    const char *finish; /* a constant; NULL: not finished */
+
+    FILE *log; /* train.jsonl; NULL: none */
+    int64_t log_bytes;
+    double *load;
+
+    /* Clocks, in seconds of CLOCK_MONOTONIC; nothing that is computed depends on them except the
+     * plan of a timed run. */
+    double began; /* minus what earlier sessions of the run took */
+    double saved; /* the last checkpoint */
+    int64_t saved_step;
+    double trained; /* seconds of steps since the last logged one */
+    int64_t logged; /* the step up to which that counts */
+    struct itera_train_report last;
+};
+
+double train_now(void);
+
+/* ---- checkpoint.c -------------------------------------------------------------------------- */
+
+/* "DIR/checkpoint", or "DIR/checkpoint.old" when only that is there; *found says whether any. */
+enum itera_status train_checkpoint_find(const char *directory, char *path, size_t size,
+                                        bool *found);
+/* Writes DIR/checkpoint; the log is on disk before. */
+enum itera_status train_checkpoint_save(struct itera_trainer *trainer);
+/* Reads state.json into a trainer whose arena exists: options, plan, counters. */
+enum itera_status train_checkpoint_read_state(struct itera_trainer *trainer, const char *path);
+/* Reads the moments; the trainer's program exists. */
+enum itera_status train_checkpoint_read_moments(struct itera_trainer *trainer, const char *path);
+/* Order-dependent, over all ids. */
+uint64_t train_dataset_hash(const struct itera_dataset *dataset);
+
+/* ---- run_log.c ----------------------------------------------------------------------------- */
+
+/* Opens DIR/train.jsonl, cut to `bytes`, locked against a second trainer. */
+enum itera_status train_log_open(struct itera_trainer *trainer, int64_t bytes);
+void train_log_close(struct itera_trainer *trainer);
+enum itera_status train_log_step(struct itera_trainer *trainer);
+enum itera_status train_log_evaluation(struct itera_trainer *trainer);
+/* Everything written so far is on disk; sets log_bytes. */
+enum itera_status train_log_sync(struct itera_trainer *trainer);
+
+#endif

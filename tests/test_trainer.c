@@ -1,0 +1,408 @@
+/* The trainer: losses fall, runs repeat and resume bit for bit, accumulation adds up, run
+ * directories are safe. */
+#include <dirent.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "core/file.h"
+#include "itera/trainer.h"
+#include "train/trainer_impl.h"
+
+enum { STEPS = 24 };
+
+static char root[64];
+static struct itera_device *device;
+
+/* A tiny model of the itera family, with one MoE layer. */
+static const char config[] =
+    "{\"architecture\": \"itera\", \"vocab_size\": 257, \"hidden_size\": 16, \"num_layers\": 2,"
+    " \"ssm_state_size\": 4, \"num_experts\": 4, \"expert_size\": 8, \"max_seq_length\": 32}";
+
+static char *in_root(const char *name)
+{
+    static char paths[8][256];
+    static int next;
+    char *path = paths[next++ % 8];
+    snprintf(path, sizeof paths[0], "%s/%s", root, name);
+    return path;
+}
+
+static void put(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    assert_int_equal(fclose(f), 0);
+}
+
+static char *get(const char *path)
+{
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    char *text = calloc(1, 1 << 16);
+    assert_non_null(text);
+    assert_true(fread(text, 1, (1 << 16) - 1, f) > 0);
+    fclose(f);
+    return text;
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    strcpy(root, "/tmp/itera-trainer-XXXXXX");
+    if (!mkdtemp(root))
+        return -1;
+    put(in_root("config.json"), config);
+    const struct itera_device_options options = {.threads = 1};
+    return itera_device_open("cpu", &options, &device);
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    itera_device_close(&device);
+    return itera_remove_tree(root);
+}
+
+/* Arguments for a small run; directory NULL: in memory. */
+static struct itera_train_options small(const char *directory)
+{
+    struct itera_train_options o;
+    itera_train_options_default(&o);
+    o.config = in_root("config.json");
+    o.tokenizer = "byte";
+    o.data = "builtin:stories?bytes=20000";
+    o.directory = directory;
+    o.batch = 4;
+    o.seq = 16;
+    o.steps = STEPS;
+    o.lr = 1e-2;
+    o.log_every = 1;
+    o.seed = 7;
+    return o;
+}
+
+struct run {
+    double loss[STEPS + 1]; /* by step, from 1 */
+    int64_t step;
+    double max_load;
+};
+
+static void walk(struct itera_trainer *t, int64_t until, struct run *run)
+{
+    struct itera_train_report r;
+    itera_trainer_report(t, &r);
+    while (r.step < until && !(r.events & ITERA_TRAIN_FINISHED)) {
+        assert_int_equal(itera_trainer_step(t, &r), ITERA_OK);
+        assert_true(r.step >= 1 && r.step <= STEPS);
+        run->loss[r.step] = r.loss;
+        run->max_load = r.max_load;
+    }
+    run->step = r.step;
+}
+
+static struct run run_whole(const struct itera_train_options *o)
+{
+    struct run run = {0};
+    struct itera_trainer *t;
+    assert_int_equal(itera_trainer_create(device, o, &t), ITERA_OK);
+    walk(t, o->steps, &run);
+    itera_trainer_destroy(&t);
+    assert_null(t);
+    return run;
+}
+
+static void assert_same_run(const struct run *a, const struct run *b)
+{
+    assert_int_equal(a->step, b->step);
+    for (int64_t i = 1; i <= a->step; i++)
+        assert_memory_equal(&a->loss[i], &b->loss[i], sizeof a->loss[i]);
+}
+
+static void test_learns_and_repeats(void **state)
+{
+    (void)state;
+    struct itera_train_options o = small(NULL);
+    struct run first = run_whole(&o), second = run_whole(&o);
+    assert_int_equal(first.step, STEPS);
+    assert_true(fabs(first.loss[1] - log(257)) < 0.5);
+    assert_true(first.loss[STEPS] < first.loss[1] - 1);
+    assert_true(first.max_load >= 1 && first.max_load <= 4);
+    assert_same_run(&first, &second);
+    o.seed = 8;
+    struct run other = run_whole(&o);
+    assert_true(other.loss[1] != first.loss[1]);
+}
+
+static void test_every_family(void **state)
+{
+    (void)state;
+    static const char *const presets[] = {"transformer-micro", "mamba-tiny", "itera-m-micro"};
+    for (int i = 0; i < 3; i++) {
+        struct itera_train_options o = small(NULL);
+        o.config = NULL;
+        o.preset = presets[i];
+        o.steps = 12;
+        o.batch = 2;
+        o.lr = 3e-3;
+        o.warmup = 0;
+        struct run run = run_whole(&o);
+        assert_true(run.loss[12] < run.loss[1] - 0.5);
+    }
+}
+
+static void test_accumulation(void **state)
+{
+    (void)state;
+    struct itera_train_options o = small(NULL);
+    o.dropout = 0;
+    o.aux_weight = 0; /* the balance loss is no mean over sequences */
+    o.steps = 10;
+    o.batch = 8;
+    struct run whole = run_whole(&o);
+    o.batch = 4;
+    o.accumulate = 2;
+    struct run parts = run_whole(&o);
+    for (int i = 1; i <= 10; i++)
+        assert_true(fabs(whole.loss[i] - parts.loss[i]) < 1e-5 * whole.loss[i]);
+}
+
+static void test_resume(void **state)
+{
+    (void)state;
+    struct itera_train_options o = small(in_root("whole"));
+    o.valid = "builtin:stories?valid&bytes=3000";
+    o.eval_every = 6;
+    o.save_every = 5;
+    struct run whole = run_whole(&o), parts = {0};
+    o.directory = in_root("parts");
+
+    /* Stopped after steps 0, 7 and 13, which are in no checkpoint but the first and those that
+     * every fifth step leaves: the lines after it come again. */
+    struct itera_trainer *t;
+    assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_OK);
+    const char *directory = o.directory;
+    static const int64_t stops[] = {0, 7, 13, STEPS};
+    for (int i = 0; i < 4; i++) {
+        assert_true(itera_trainer_can_resume(directory));
+        walk(t, stops[i], &parts);
+        if (i == 2)
+            assert_int_equal(itera_trainer_save(t), ITERA_OK);
+        itera_trainer_destroy(&t);
+        assert_int_equal(itera_trainer_resume(device, directory, NULL, &t), ITERA_OK);
+    }
+    struct itera_train_report r;
+    assert_int_equal(itera_trainer_step(t, &r), ITERA_OK);
+    assert_int_equal(r.events, ITERA_TRAIN_FINISHED);
+    assert_int_equal(r.step, STEPS);
+    itera_trainer_destroy(&t);
+    assert_same_run(&whole, &parts);
+
+    char *a = get(in_root("whole/train.jsonl")), *b = get(in_root("parts/train.jsonl"));
+    char *x = a, *y = b;
+    int lines = 0;
+    while (*x && *y) {
+        size_t n = strcspn(x, "\n"), m = strcspn(y, "\n");
+        const char *speed = "\"tokens_per_second\": ";
+        /* All but the speed is equal. */
+        char *u = strstr(x, speed), *v = strstr(y, speed);
+        size_t same = u && u < x + n ? (size_t)(u - x) : n;
+        if (same < n) {
+            assert_true(v && v < y + m);
+            assert_string_equal(strndupa(strchr(u, ','), 20), strndupa(strchr(v, ','), 20));
+        }
+        assert_memory_equal(x, y, same);
+        x += n + 1;
+        y += m + 1;
+        lines++;
+    }
+    assert_int_equal(*x, *y);
+    assert_int_equal(lines, STEPS + STEPS / 6);
+    free(a);
+    free(b);
+    struct stat st;
+    assert_int_equal(stat(in_root("parts/model.safetensors"), &st), 0);
+}
+
+static void test_directories(void **state)
+{
+    (void)state;
+    struct itera_trainer *t, *other;
+    struct itera_train_options o = small(in_root("run"));
+    char *directory = in_root("run");
+    assert_false(itera_trainer_can_resume(directory));
+    assert_int_equal(itera_trainer_resume(device, directory, NULL, &t), ITERA_ERR_ARGUMENT);
+    assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_OK);
+    assert_int_equal(itera_trainer_resume(device, directory, NULL, &other), ITERA_ERR_IO);
+    assert_non_null(strstr(itera_last_error(), "another process"));
+    struct itera_train_report r;
+    assert_int_equal(itera_trainer_step(t, &r), ITERA_OK);
+    itera_trainer_destroy(&t);
+
+    assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_ERR_ARGUMENT);
+    assert_null(t);
+    assert_non_null(strstr(itera_last_error(), "--resume"));
+    o.overwrite = true;
+    assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_OK);
+    itera_trainer_destroy(&t);
+
+    /* Killed between the two renames. */
+    assert_int_equal(rename(in_root("run/checkpoint"), in_root("run/checkpoint.old")), 0);
+    assert_true(itera_trainer_can_resume(directory));
+    assert_int_equal(itera_trainer_resume(device, directory, NULL, &t), ITERA_OK);
+    itera_trainer_destroy(&t);
+
+    struct itera_train_changes changes = {.data = "builtin:stories?bytes=20001&seed=5"};
+    assert_int_equal(itera_trainer_resume(device, directory, &changes, &t), ITERA_ERR_FORMAT);
+    assert_non_null(strstr(itera_last_error(), "not the text"));
+
+    put(in_root("run/checkpoint.old/m.safetensors"), "not a tensor");
+    assert_int_equal(itera_trainer_resume(device, directory, NULL, &t), ITERA_ERR_FORMAT);
+    put(in_root("run/checkpoint.old/state.json"), "{\"format\": \"itera-train-1\", \"step\": -4}");
+    assert_int_equal(itera_trainer_resume(device, directory, NULL, &t), ITERA_ERR_FORMAT);
+    assert_null(t);
+}
+
+static void test_bad_options(void **state)
+{
+    (void)state;
+    struct itera_trainer *t;
+    struct itera_train_options o = small(NULL);
+    o.seq = 33;
+    assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_ERR_ARGUMENT);
+    assert_non_null(strstr(itera_last_error(), "32 positions"));
+    o = small(NULL);
+    o.data = "builtin:stories?bytes=5";
+    o.seq = 32;
+    put(in_root("short.txt"), "hello");
+    o.data = in_root("short.txt");
+    assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_ERR_LIMIT);
+    o = small(NULL);
+    o.batch = 0;
+    assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_ERR_ARGUMENT);
+    o = small(NULL);
+    o.lr = (double)NAN;
+    assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_ERR_ARGUMENT);
+    o = small(NULL);
+    o.data = in_root("no such file");
+    assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_ERR_IO);
+    assert_null(t);
+}
+
+/* A run whose gradients are not finite skips its steps, and gives up after a while. */
+static void test_divergence(void **state)
+{
+    (void)state;
+    struct itera_trainer *t;
+    struct itera_train_options o = small(NULL);
+    o.steps = 100;
+    o.schedule = ITERA_SCHEDULE_CONSTANT;
+    assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_OK);
+    struct itera_train_report r;
+    assert_int_equal(itera_trainer_step(t, &r), ITERA_OK);
+    float weights[16], nan16[16];
+    for (int i = 0; i < 16; i++)
+        nan16[i] = NAN;
+    /* The norms' weights: every token meets them. */
+    const size_t at = (size_t)t->model->layout.decay_elements * 4;
+    assert_int_equal(itera_buffer_download(t->model->weights, at, weights, sizeof weights), 0);
+    assert_int_equal(itera_buffer_upload(t->model->weights, at, nan16, sizeof nan16), 0);
+    while (r.step < 5)
+        assert_int_equal(itera_trainer_step(t, &r), ITERA_OK);
+    assert_int_equal(itera_buffer_upload(t->model->weights, at, weights, sizeof weights), 0);
+    while (r.step < 10)
+        assert_int_equal(itera_trainer_step(t, &r), ITERA_OK);
+    assert_int_equal(r.skipped, 4);
+    assert_true(isfinite(r.loss));
+    assert_int_equal(itera_buffer_upload(t->model->weights, at, nan16, sizeof nan16), 0);
+    enum itera_status status = ITERA_OK;
+    while (!status && r.step < 30)
+        status = itera_trainer_step(t, &r);
+    assert_int_equal(status, ITERA_ERR_LIMIT);
+    assert_int_equal(r.step, 20);
+    assert_non_null(strstr(itera_last_error(), "learning rate"));
+    itera_trainer_destroy(&t);
+}
+
+static void test_early_stop(void **state)
+{
+    (void)state;
+    struct itera_train_options o = small(NULL);
+    o.valid = "builtin:stories?valid&bytes=3000";
+    o.eval_every = 2;
+    o.patience = 2;
+    o.lr = 1e-7; /* what the first steps leave does not get better */
+    o.steps = STEPS;
+    o.eval_tokens = 64;
+    struct itera_trainer *t;
+    struct itera_train_report r = {0};
+    assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_OK);
+    /* The best that can be: nothing is below it. */
+    t->best_loss = 0;
+    while (!(r.events & ITERA_TRAIN_FINISHED))
+        assert_int_equal(itera_trainer_step(t, &r), ITERA_OK);
+    assert_int_equal(r.step, 4);
+    assert_true(isfinite(r.valid_loss));
+    assert_non_null(strstr(r.finish, "validation"));
+    itera_trainer_destroy(&t);
+}
+
+static void assert_close(double a, double b)
+{
+    assert_true(fabs(a - b) < 1e-12);
+}
+
+static void test_schedules(void **state)
+{
+    (void)state;
+    struct itera_train_options o;
+    itera_train_options_default(&o);
+    o.lr = 1;
+    struct train_plan plan;
+    train_plan_start(&plan, 1000, -1);
+    assert_int_equal(plan.warmup, 50);
+    assert_close(train_learning_rate(&o, &plan, 0), 0.02);
+    assert_close(train_learning_rate(&o, &plan, 49), 1);
+    assert_close(train_learning_rate(&o, &plan, 50), 1);
+    assert_close(train_learning_rate(&o, &plan, 525), 0.55);
+    assert_close(train_learning_rate(&o, &plan, 1000), 0.1);
+    o.schedule = ITERA_SCHEDULE_LINEAR;
+    assert_close(train_learning_rate(&o, &plan, 525), 0.55);
+    o.schedule = ITERA_SCHEDULE_CONSTANT;
+    assert_close(train_learning_rate(&o, &plan, 999), 1);
+    train_plan_start(&plan, 100000, -1);
+    assert_int_equal(plan.warmup, 200);
+
+    /* Moving the end is continuous, and still ends at the end. */
+    o.schedule = ITERA_SCHEDULE_COSINE;
+    train_plan_start(&plan, 1000, 0);
+    double before = train_learning_rate(&o, &plan, 400);
+    train_plan_move(&plan, 400, 600);
+    assert_close(train_learning_rate(&o, &plan, 400), before);
+    assert_true(train_learning_rate(&o, &plan, 500) < train_learning_rate(&o, &plan, 450));
+    assert_close(train_learning_rate(&o, &plan, 600), 0.1);
+    train_plan_start(&plan, 1, -1);
+    assert_close(train_learning_rate(&o, &plan, 0), 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_schedules),    cmocka_unit_test(test_learns_and_repeats),
+        cmocka_unit_test(test_every_family), cmocka_unit_test(test_accumulation),
+        cmocka_unit_test(test_resume),       cmocka_unit_test(test_directories),
+        cmocka_unit_test(test_bad_options),  cmocka_unit_test(test_divergence),
+        cmocka_unit_test(test_early_stop),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
