@@ -11,6 +11,7 @@ typedef int itera_command_fn(int argc, char **argv);
 
 itera_command_fn itera_command_devices;
 itera_command_fn itera_command_check;
+itera_command_fn itera_command_bench;
 
 /* Prints `itera: <message>` on stderr, around a progress bar. For errors that are not the
  * library's: those have been printed when the call returns. */

@@ -23,6 +23,7 @@ static const struct {
 } commands[] = {
     {"devices", itera_command_devices, "list the devices of this machine"},
     {"check", itera_command_check, "show that devices compute what the reference does"},
+    {"bench", itera_command_bench, "measure ops, inference and training"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 

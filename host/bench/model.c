@@ -1,0 +1,286 @@
+/* Benchmarks of whole models: forward, prefill, decode, training step, and where the time goes. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench/bench.h"
+#include "core/log.h"
+#include "core/rng.h"
+#include "itera/session.h"
+#include "model/model.h"
+#include "program/fuse.h"
+#include "train/trainer_impl.h"
+
+/* One phase of a model, compiled on buffers of its own. */
+struct phase {
+    struct itera_graph graph;
+    struct itera_buffer *ids, *start, *states, *derived;
+    struct itera_executable *executable;
+};
+
+static void phase_destroy(struct phase *f)
+{
+    itera_executable_destroy(&f->executable);
+    itera_buffer_destroy(&f->ids);
+    itera_buffer_destroy(&f->start);
+    itera_buffer_destroy(&f->states);
+    itera_buffer_destroy(&f->derived);
+    itera_graph_destroy(&f->graph);
+}
+
+static enum itera_status random_ids(struct itera_buffer *buffer, int64_t n, int32_t vocab)
+{
+    int32_t *ids = malloc((size_t)n * sizeof *ids);
+    if (!ids)
+        return itera_fail(ITERA_ERR_MEMORY, "no memory for benchmark data");
+    struct itera_rng rng = {.seed = 17};
+    for (int64_t i = 0; i < n; i++)
+        ids[i] = (int32_t)itera_rng_below(&rng, (uint32_t)vocab);
+    enum itera_status status = itera_buffer_upload(buffer, 0, ids, (size_t)n * sizeof *ids);
+    free(ids);
+    return status;
+}
+
+static enum itera_status phase_create(struct itera_model *model, enum itera_phase phase,
+                                      int64_t batch, int64_t tokens, struct phase *f)
+{
+    *f = (struct phase){.graph = {.phase = phase,
+                                  .batch = batch,
+                                  .time = tokens,
+                                  .positions = model->config.max_positions}};
+    struct itera_graph *g = &f->graph;
+    struct itera_bindings b = {0};
+    enum itera_status status = itera_graph_record(g, &model->config, &model->layout);
+    if (!status)
+        status = itera_fuse_forward(g->p);
+    if (!status)
+        status = itera_fuse_epilogues(g->p);
+    if (!status)
+        status = itera_buffer_create(model->device, (size_t)(batch * tokens) * 4, &f->ids);
+    if (!status)
+        status = random_ids(f->ids, batch * tokens, model->config.vocab);
+    if (!status)
+        status = itera_buffer_create(model->device, (size_t)batch * 4, &f->start);
+    if (!status)
+        status = itera_buffer_create(model->device, (size_t)g->state_bytes + 64, &f->states);
+    if (!status)
+        status = itera_buffer_create(model->device, (size_t)g->derived_bytes + 64, &f->derived);
+    if (!status)
+        status = itera_model_prepare(model, g, f->derived);
+    if (status)
+        goto done;
+    itera_bind_graph(&b, g, model, f->states, f->derived);
+    itera_bind(&b, g->ids, f->ids, 0);
+    if (g->start >= 0)
+        itera_bind(&b, g->start, f->start, 0);
+    status = b.status;
+    if (!status)
+        status = itera_compile(model->device, g->p, b.list, b.n, &f->executable);
+done:
+    itera_bindings_free(&b);
+    if (status)
+        phase_destroy(f);
+    return status;
+}
+
+static double seconds_of(const struct itera_bench_options *options)
+{
+    return options->seconds > 0 ? options->seconds : 1;
+}
+
+static void label(struct itera_bench_row *row, const struct itera_model *model, const char *name,
+                  const char *phase, int64_t batch, int64_t tokens)
+{
+    itera_bench_device(row, model->device);
+    snprintf(row->phase, sizeof row->phase, "%s", phase);
+    snprintf(row->op, sizeof row->op, "%s", name);
+    snprintf(row->case_name, sizeof row->case_name, "%lldx%lld", (long long)batch,
+             (long long)tokens);
+    row->batch = batch;
+    row->tokens = batch * tokens;
+}
+
+static enum itera_status finish(struct itera_bench_row *row, struct itera_bench_work *work,
+                                const struct itera_bench_options *options, double working_set,
+                                itera_bench_fn *fn, void *user)
+{
+    itera_bench_fill(row, work, &options->peaks, working_set);
+    return fn(user, row) ? itera_fail(ITERA_ERR_CANCELLED, "the benchmark was stopped") : ITERA_OK;
+}
+
+static enum itera_status bench_phase(struct itera_model *model, const char *name,
+                                     enum itera_phase phase, int64_t batch, int64_t tokens,
+                                     const struct itera_bench_options *options, itera_bench_fn *fn,
+                                     void *user)
+{
+    struct phase f;
+    enum itera_status status = phase_create(model, phase, batch, tokens, &f);
+    if (status)
+        return status;
+    struct itera_bench_work work = {itera_bench_run_program, f.executable};
+    status = itera_bench_time(&work, 1, seconds_of(options));
+    if (!status) {
+        struct itera_bench_row row = {0};
+        struct itera_cost cost = itera_program_cost(f.graph.p, NULL);
+        label(&row, model, name, phase == ITERA_PHASE_EVAL ? "forward" : "prefill", batch, tokens);
+        row.flops = cost.flops;
+        /* The least traffic: every weight once. Activations may stay in caches. */
+        row.bytes = (double)model->info.bytes;
+        row.memory_bytes = f.executable->memory_bytes + f.states->bytes;
+        status = finish(&row, &work, options, row.bytes, fn, user);
+    }
+    itera_bench_work_free(&work);
+    phase_destroy(&f);
+    return status;
+}
+
+/* One token of a session per run. */
+struct decode {
+    struct itera_session *session;
+    int32_t *tokens;
+};
+
+static enum itera_status run_decode(void *user)
+{
+    struct decode *d = user;
+    return itera_session_next(d->session, d->tokens);
+}
+
+static enum itera_status bench_decode(struct itera_model *model, const char *name, int64_t batch,
+                                      const struct itera_bench_options *options, itera_bench_fn *fn,
+                                      void *user)
+{
+    struct itera_session_options session_options = {.batch = (int32_t)batch};
+    struct decode d = {.tokens = calloc((size_t)batch, sizeof *d.tokens)};
+    struct itera_bench_work work = {run_decode, &d};
+    struct phase f = {0};
+    enum itera_status status = ITERA_OK;
+    int32_t *prompt = calloc((size_t)batch, sizeof *prompt);
+    if (!d.tokens || !prompt)
+        status = itera_fail(ITERA_ERR_MEMORY, "no memory for benchmark data");
+    if (!status)
+        status = itera_session_create(model, &session_options, &d.session);
+    if (!status)
+        status = itera_session_warm(d.session, 1);
+    if (!status)
+        status = itera_session_prefill(d.session, prompt, 1);
+    if (!status)
+        status = itera_bench_time(&work, 1, seconds_of(options));
+    /* The cost of a decode step, from its program. */
+    if (!status)
+        status = phase_create(model, ITERA_PHASE_INFER, batch, 1, &f);
+    if (!status) {
+        struct itera_bench_row row = {0};
+        label(&row, model, name, "decode", batch, 1);
+        row.flops = itera_program_cost(f.graph.p, NULL).flops;
+        int64_t rows = model->config.tied_head ? 0 : model->config.vocab; /* of the embedding */
+        double active = (double)model->info.active_parameters * 4;
+        row.bytes =
+            active - (double)rows * model->config.hidden * 4 + 2 * (double)f.graph.state_bytes;
+        row.memory_bytes = itera_session_bytes(d.session);
+        status = finish(&row, &work, options, row.bytes, fn, user);
+    }
+    phase_destroy(&f);
+    itera_bench_work_free(&work);
+    itera_session_destroy(&d.session);
+    free(d.tokens);
+    free(prompt);
+    return status;
+}
+
+enum itera_status itera_bench_model(struct itera_model *model, const char *name,
+                                    const struct itera_bench_options *options, itera_bench_fn *fn,
+                                    void *user)
+{
+    enum itera_status status = ITERA_OK;
+    int64_t limit = model->config.max_positions;
+    for (int b = 0; b < options->n_batches && !status; b++) {
+        for (int i = 0; i < options->n_prompts && !status; i++) {
+            int64_t tokens = options->prompts[i];
+            if (limit && tokens > limit) {
+                itera_log(ITERA_LOG_WARNING, "%s has %lld positions: no row for %lld tokens", name,
+                          (long long)limit, (long long)tokens);
+                continue;
+            }
+            status = bench_phase(model, name, ITERA_PHASE_EVAL, options->batches[b], tokens,
+                                 options, fn, user);
+            if (!status)
+                status = bench_phase(model, name, ITERA_PHASE_INFER, options->batches[b], tokens,
+                                     options, fn, user);
+        }
+        if (!status)
+            status = bench_decode(model, name, options->batches[b], options, fn, user);
+    }
+    return status;
+}
+
+enum itera_status itera_bench_train(struct itera_model *model, const char *name,
+                                    const struct itera_bench_options *options, itera_bench_fn *fn,
+                                    void *user)
+{
+    int64_t batch = options->train_batch, seq = options->train_seq;
+    int64_t limit = model->config.max_positions;
+    if (limit && seq > limit)
+        return itera_fail(ITERA_ERR_ARGUMENT, "%s has %lld positions, too few for %lld tokens",
+                          name, (long long)limit, (long long)seq);
+    struct train_program t;
+    enum itera_status status = train_program_create(model, batch, seq, 1, 0.1, &t);
+    if (status)
+        return status;
+    /* lr 1e-4, betas, eps, no bias correction, clip at 1: values that keep the weights sane. */
+    static const float hyper[8] = {1e-4f, 0.9f, 0.95f, 1e-8f, 1, 1, 1, 1};
+    status = itera_buffer_upload(t.hyper, 0, hyper, sizeof hyper);
+    if (!status)
+        status = random_ids(t.ids, batch * seq, model->config.vocab);
+    if (!status)
+        status = random_ids(t.targets, batch * seq, model->config.vocab);
+    struct itera_bench_work work = {itera_bench_run_program, t.train_run};
+    if (!status)
+        status = itera_bench_time(&work, 1, seconds_of(options));
+    if (!status) {
+        struct itera_bench_row row = {0};
+        label(&row, model, name, "train", batch, seq);
+        row.flops = itera_program_cost(t.train.p, NULL).flops;
+        row.bytes = 7 * (double)model->info.bytes; /* AdamW reads four and writes three of them */
+        row.memory_bytes = t.train_run->memory_bytes + 4 * (uint64_t)model->info.bytes;
+        status = finish(&row, &work, options, row.bytes, fn, user);
+    }
+    itera_bench_work_free(&work);
+    train_program_destroy(&t);
+    return status;
+}
+
+enum itera_status itera_bench_breakdown(struct itera_model *model, int64_t batch, int64_t tokens,
+                                        struct itera_bench_part parts[16], int *count)
+{
+    enum { REPEATS = 20 };
+    *count = 0;
+    struct phase f;
+    enum itera_status status = phase_create(model, ITERA_PHASE_EVAL, batch, tokens, &f);
+    if (status)
+        return status;
+    struct itera_program *p = f.graph.p;
+    double *seconds = calloc((size_t)p->n_ops + 1, sizeof *seconds);
+    double total[ITERA_PART_COUNT] = {0};
+    if (!seconds)
+        status = itera_fail(ITERA_ERR_MEMORY, "no memory for a profile");
+    for (int r = 0; r < REPEATS + 2 && !status; r++) {
+        status = itera_profile(f.executable, seconds);
+        for (int32_t i = 0; i < p->n_ops && !status && r >= 2; i++)
+            total[p->ops[i].part] += seconds[i] / REPEATS;
+    }
+    struct itera_cost costs[ITERA_PART_COUNT];
+    itera_program_cost(p, costs);
+    for (int i = 0; i < ITERA_PART_COUNT && !status; i++) {
+        if (total[i] <= 0)
+            continue;
+        struct itera_bench_part *part = &parts[(*count)++];
+        snprintf(part->name, sizeof part->name, "%s", itera_part_name((enum itera_part)i));
+        part->seconds = total[i];
+        part->flops = costs[i].flops;
+        part->bytes = costs[i].bytes;
+    }
+    free(seconds);
+    phase_destroy(&f);
+    return status;
+}
