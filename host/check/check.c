@@ -142,7 +142,7 @@ void itera_check_emit(struct itera_checker *checker, const char *op, const char 
                       double tolerance, const struct itera_difference *difference, double seconds,
                       struct itera_cost cost)
 {
-    if (!itera_check_matches(checker, op))
+    if (!checker->all_names && !itera_check_matches(checker, op))
         return;
     /* "avx2 x2" with "chunked" is "avx2.chunked x2". */
     char text[96];
@@ -350,6 +350,7 @@ static enum itera_status check_all(struct itera_checker *checker)
         if (!forward[kind] && !gradient[kind])
             continue;
         checker->progress = (double)done++ / matching;
+        checker->all_names = forward[kind];
         for (int i = 0; forward[kind] && !checker->status; i++)
             if (!itera_check_forward(checker, (enum itera_op_kind)kind, i))
                 break;

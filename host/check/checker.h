@@ -20,6 +20,8 @@ struct itera_checker {
     int n_targets;
     struct itera_device *reference; /* the scalar CPU */
     const char *globs;
+    bool all_names; /* results are reported whatever their op's name: the globs named the forward op
+                     */
     double progress;
     enum itera_status status; /* memory, or cancelled: ends the check */
 };

@@ -281,7 +281,10 @@ static enum itera_status cpu_compile(struct itera_device *base, const struct ite
     if (!e->steps || !e->op_seconds)
         goto fail;
 
-    /* Scratch is sized from the operands, which need no addresses yet. */
+    /* Scratch is sized from the operands, before they have addresses: a stand-in tells those that
+     * are there from the absent ones. */
+    for (int32_t t = 0; t < p->n_tensors; t++)
+        bases[t] = (uint8_t *)bases;
     size_t scratch = 0;
     for (int32_t i = 0; i < p->n_ops; i++) {
         const struct itera_op *op = &p->ops[i];
