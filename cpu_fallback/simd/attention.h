@@ -42,14 +42,16 @@ static inline __attribute__((always_inline)) void tile(int rows, int vectors, co
         vf right[TILE_VECTORS];
 #pragma GCC unroll 4
         for (int n = 0; n < vectors; n++)
-            right[n] = vf_load(b + l * ldb + n * VF_N);
+            right[n] = vf_load(b + n * VF_N);
 #pragma GCC unroll 4
         for (int i = 0; i < rows; i++) {
-            vf left = vf_set(a[i * row + l * step]);
+            vf left = vf_set(a[i * row]);
 #pragma GCC unroll 4
             for (int n = 0; n < vectors; n++)
                 sum[i][n] = vf_fma(left, right[n], sum[i][n]);
         }
+        a += step;
+        b += ldb;
     }
 #pragma GCC unroll 4
     for (int i = 0; i < rows; i++)
@@ -75,9 +77,12 @@ tile_columns(int rows, int64_t cols, const float *a, int64_t row, int64_t step, 
         tile(rows, 1, a, row, step, b + n, ldb, k, c + n, ldc, add);
 }
 
-/* As tile, for rows <= TILE_ROWS and any cols that is a multiple of VF_N. */
-static inline void product(int64_t rows, int64_t cols, const float *a, int64_t row, int64_t step,
-                           const float *b, int64_t ldb, int64_t k, float *c, int64_t ldc, bool add)
+/* As tile, for rows <= TILE_ROWS and any cols that is a multiple of VF_N. Not inlined: its loops
+ * need the registers. */
+static __attribute__((noinline)) void product(int64_t rows, int64_t cols, const float *a,
+                                              int64_t row, int64_t step, const float *b,
+                                              int64_t ldb, int64_t k, float *c, int64_t ldc,
+                                              bool add)
 {
     if (rows == TILE_ROWS) {
         tile_columns(TILE_ROWS, cols, a, row, step, b, ldb, k, c, ldc, add);

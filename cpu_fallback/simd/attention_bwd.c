@@ -7,6 +7,9 @@
 #include "cpu_fallback/simd/attention.h"
 
 #define QUERIES 32
+/* Floats between arrays, so that their rows are not a multiple of 4096 bytes apart: a load would
+ * wait for an unrelated store. */
+#define GAP 80
 
 /* What a thread works with; dp = padded(d). */
 struct work {
@@ -27,7 +30,8 @@ struct head {
 static int64_t work_floats(const struct itera_call *call)
 {
     int64_t d = call->in[1].cols / call->attr->heads, dp = padded(d);
-    return 2 * d * KEY_BLOCK + 3 * KEY_BLOCK * dp + 3 * QUERIES * dp + 2 * QUERIES * KEY_BLOCK;
+    return 2 * d * KEY_BLOCK + 3 * KEY_BLOCK * dp + 3 * QUERIES * dp + 2 * QUERIES * KEY_BLOCK +
+           10 * GAP;
 }
 
 static size_t attention_bwd_scratch(const struct itera_call *call, int threads)
@@ -131,15 +135,15 @@ static void attention_bwd(const struct itera_call *call, struct itera_team *team
     float scale = call->attr->scale != 0 ? call->attr->scale : (float)(1 / sqrt((double)d));
     struct work w;
     w.kt = (float *)call->scratch + team->rank * work_floats(call);
-    w.vt = w.kt + d * KEY_BLOCK;
-    w.k = w.vt + d * KEY_BLOCK;
-    w.dk = w.k + KEY_BLOCK * dp;
-    w.dv = w.dk + KEY_BLOCK * dp;
-    w.q = w.dv + KEY_BLOCK * dp;
-    w.dy = w.q + QUERIES * dp;
-    w.dq = w.dy + QUERIES * dp;
-    w.p = w.dq + QUERIES * dp;
-    w.ds = w.p + QUERIES * KEY_BLOCK;
+    w.vt = w.kt + d * KEY_BLOCK + GAP;
+    w.k = w.vt + d * KEY_BLOCK + GAP;
+    w.dk = w.k + KEY_BLOCK * dp + GAP;
+    w.dv = w.dk + KEY_BLOCK * dp + GAP;
+    w.q = w.dv + KEY_BLOCK * dp + GAP;
+    w.dy = w.q + QUERIES * dp + GAP;
+    w.dq = w.dy + QUERIES * dp + GAP;
+    w.p = w.dq + QUERIES * dp + GAP;
+    w.ds = w.p + QUERIES * KEY_BLOCK + GAP;
     struct head a = {.ld_dy = dy->ld, .ld_q = q->ld, .ld_y = y->ld, .ld_dq = dq->ld};
     itera_team_range(team, q->dim[0] * kv_heads, 1, &begin, &end);
     for (int64_t item = begin; item < end; item++) {
@@ -149,7 +153,8 @@ static void attention_bwd(const struct itera_call *call, struct itera_team *team
             pack_transposed(itera_f32(k) + r * k->ld + g * d, k->ld, n, d, w.kt);
             pack_transposed(itera_f32(v) + r * v->ld + g * d, v->ld, n, d, w.vt);
             pack_rows(itera_f32(k) + r * k->ld + g * d, k->ld, n, d, w.k);
-            memset(w.dk, 0, (size_t)(2 * KEY_BLOCK * dp) * sizeof(float)); /* and dv */
+            memset(w.dk, 0, (size_t)(n * dp) * sizeof(float));
+            memset(w.dv, 0, (size_t)(n * dp) * sizeof(float));
             for (int64_t h = g * share; h < (g + 1) * share; h++) {
                 a.dy = itera_f32(dy) + row * dy->ld + h * d;
                 a.q = itera_f32(q) + row * q->ld + h * d;
