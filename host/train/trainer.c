@@ -365,6 +365,8 @@ enum itera_status itera_trainer_create(struct itera_device *device,
         t->options.data = "builtin:stories";
     if (!t->options.valid && strcmp(t->options.data, "builtin:stories") == 0)
         t->options.valid = "builtin:stories?valid";
+    else if (t->options.valid && !*t->options.valid)
+        t->options.valid = NULL;
     status = keep_strings(t);
     if (!status)
         status = claim_directory(t);
@@ -425,7 +427,7 @@ enum itera_status itera_trainer_resume(struct itera_device *device, const char *
     o->directory = directory;
     if (!status && changes) {
         o->data = changes->data ? changes->data : o->data;
-        o->valid = changes->valid && o->valid ? changes->valid : o->valid;
+        o->valid = changes->valid && *changes->valid && o->valid ? changes->valid : o->valid;
         o->max_minutes = changes->max_minutes > 0 ? changes->max_minutes : o->max_minutes;
         o->save_every = changes->save_every > 0 ? changes->save_every : o->save_every;
     }

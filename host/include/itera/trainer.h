@@ -40,8 +40,9 @@ struct itera_train_options {
      * configuration's vocabulary, or byte when that is below 512. The model's vocabulary becomes
      * the tokenizer's. */
     const char *tokenizer;
-    const char *data;  /* corpus to train on (corpus.h); NULL: builtin:stories */
-    const char *valid; /* to validate on; NULL: none, but builtin:stories?valid for the builtin */
+    const char *data; /* corpus to train on (corpus.h); NULL: builtin:stories */
+    /* To validate on; NULL: none, but builtin:stories?valid for the builtin; "": none. */
+    const char *valid;
     const char *directory; /* the run directory; NULL: nothing is written */
     bool overwrite;        /* a run that is in the directory already may be lost */
 
