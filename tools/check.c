@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "check_model.h"
 #include "command.h"
 #include "itera/check.h"
 #include "options.h"
@@ -226,7 +227,7 @@ static int run_ops(const struct itera_check_options *options, const struct optio
 
 int itera_command_check(int argc, char **argv)
 {
-    const char *devices = "cpu", *ops = NULL, *isa = NULL;
+    const char *devices = "cpu", *ops = NULL, *isa = NULL, *expected = NULL;
     bool gradients = false, bench = false;
     int64_t seed = 1, cases = 0;
     struct option_optional json = {0};
@@ -246,21 +247,28 @@ int itera_command_check(int argc, char **argv)
          "processor has)",
          .choices = "ref|avx2|avx512|neon"},
         {"cases", 0, OPTION_INTEGER, &cases, "N", "at most N cases per op", 1, 1e9},
+        {"expected", 0, OPTION_STRING, &expected, "FILE",
+         "with MODEL: compare with this file (input_ids, logits, loss,\naux_loss, grad.*) instead "
+         "of the reference"},
         {"json", 0, OPTION_OPTIONAL, &json, "FILE", "write JSON to FILE, or to stdout"},
         {0}};
     const struct command_spec spec = {
         .name = "check",
+        .positional = "[MODEL]",
         .summary =
             "Draws random cases of every op, runs them on the device (the CPU: at every "
             "instruction\n"
             "set level, with one thread and with two), and compares with the scalar reference: "
             "the\n"
             "largest errors, memory around and between the operands, NaN and infinity only where\n"
-            "the reference has them, the same bits again, results in place.",
+            "the reference has them, the same bits again, results in place.\n"
+            "With a MODEL it compares logits, decoding from state over length, greedy tokens and "
+            "(--grad)\ngradients of the whole model instead.",
         .notes =
             "The table counts the cases that passed. Exit status: 0 all passed, 1 some failed, "
             "77 none\ncould be run.",
-        .options = options};
+        .options = options,
+        .max = 1};
     struct command_args args;
     int code = options_parse(&spec, argc, argv, &args);
     if (code >= 0)
@@ -272,7 +280,14 @@ int itera_command_check(int argc, char **argv)
                                               .gradients = gradients,
                                               .bench = bench,
                                               .cases = (int)cases};
-    code = run_ops(&check, &json);
+    if (args.n && (ops || bench || cases))
+        code = options_usage(&spec, "--op, --bench and --cases are for ops, not for a MODEL");
+    else if (!args.n && expected)
+        code = options_usage(&spec, "--expected needs a MODEL");
+    else if (args.n)
+        code = check_model_run(args.positional[0], expected, &check, &json);
+    else
+        code = run_ops(&check, &json);
     options_free(&args);
     return code;
 }

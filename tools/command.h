@@ -11,6 +11,11 @@ typedef int itera_command_fn(int argc, char **argv);
 
 itera_command_fn itera_command_devices;
 itera_command_fn itera_command_check;
+itera_command_fn itera_command_train;
+itera_command_fn itera_command_eval;
+itera_command_fn itera_command_generate;
+itera_command_fn itera_command_logits;
+itera_command_fn itera_command_info;
 itera_command_fn itera_command_bench;
 
 /* Prints `itera: <message>` on stderr, around a progress bar. For errors that are not the

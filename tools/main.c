@@ -23,6 +23,11 @@ static const struct {
 } commands[] = {
     {"devices", itera_command_devices, "list the devices of this machine"},
     {"check", itera_command_check, "show that devices compute what the reference does"},
+    {"train", itera_command_train, "train a model, or go on with a run"},
+    {"eval", itera_command_eval, "score a text: perplexity, bits per byte"},
+    {"generate", itera_command_generate, "continue a prompt"},
+    {"logits", itera_command_logits, "write the logits of a sequence of token ids"},
+    {"info", itera_command_info, "parameters, bytes and FLOPs of a model or preset"},
     {"bench", itera_command_bench, "measure ops, inference and training"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };

@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include "core/log.h"
+#include "format/safetensors.h"
 #include "itera/eval.h"
 #include "model/model.h"
 #include "program/fuse.h"
@@ -199,4 +200,65 @@ enum itera_status itera_evaluate(struct itera_model *model, const struct itera_d
     result->bits_per_byte = nats / M_LN2 / fmax(bytes, 1);
     result->tokens_per_second = result->seconds > 0 ? (double)result->tokens / result->seconds : 0;
     return ITERA_OK;
+}
+
+enum itera_status itera_logits(struct itera_model *model, const int32_t *tokens, int64_t batch,
+                               int64_t time, float *logits)
+{
+    const struct itera_config *c = &model->config;
+    if (batch < 1 || batch > MAX_BATCH || time < 1 || time > INT32_MAX)
+        return itera_fail(ITERA_ERR_ARGUMENT, "logits of %lld x %lld tokens: nothing, or too many",
+                          (long long)batch, (long long)time);
+    if (c->max_positions && time > c->max_positions)
+        return itera_fail(ITERA_ERR_ARGUMENT, "%lld tokens; the model has %d learned positions",
+                          (long long)time, c->max_positions);
+    size_t count = (size_t)batch * (size_t)time;
+    for (size_t i = 0; i < count; i++)
+        if (tokens[i] < 0 || tokens[i] >= c->vocab)
+            return itera_fail(ITERA_ERR_ARGUMENT,
+                              "token %d at position %zu is out of range; the model has %d tokens",
+                              tokens[i], i % (size_t)time, c->vocab);
+    struct itera_graph g = {
+        .phase = ITERA_PHASE_EVAL, .batch = batch, .time = time, .logits_bound = true};
+    struct itera_buffer *ids = NULL, *out = NULL;
+    struct itera_executable *executable = NULL;
+    struct itera_bindings b = {0};
+    size_t bytes = count * (size_t)c->vocab * 4;
+    enum itera_status status = itera_graph_record(&g, c, &model->layout);
+    if (!status)
+        status = itera_fuse_forward(g.p);
+    if (!status)
+        status = itera_fuse_epilogues(g.p);
+    if (!status)
+        status = itera_buffer_create(model->device, count * 4, &ids);
+    if (!status)
+        status = itera_buffer_create(model->device, bytes, &out);
+    if (!status) {
+        itera_bind_graph(&b, &g, model, NULL, NULL);
+        itera_bind(&b, g.ids, ids, 0);
+        itera_bind(&b, g.logits, out, 0);
+        status = b.status;
+    }
+    if (!status)
+        status = itera_compile(model->device, g.p, b.list, b.n, &executable);
+    if (!status)
+        status = itera_buffer_upload(ids, 0, tokens, count * 4);
+    if (!status)
+        status = itera_run(executable);
+    if (!status)
+        status = itera_buffer_download(out, 0, logits, bytes);
+    itera_executable_destroy(&executable);
+    itera_graph_destroy(&g);
+    itera_bindings_free(&b);
+    itera_buffer_destroy(&ids);
+    itera_buffer_destroy(&out);
+    return status;
+}
+
+enum itera_status itera_logits_save(const float *logits, int64_t time, int64_t vocab,
+                                    const char *path)
+{
+    const struct itera_safetensors_entry entry = {
+        .name = "logits", .dtype = ITERA_ST_F32, .rank = 2, .dim = {time, vocab}, .data = logits};
+    return itera_safetensors_write(path, &entry, 1, NULL, 0);
 }

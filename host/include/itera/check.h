@@ -58,16 +58,16 @@ typedef int itera_check_fn(void *user, const struct itera_check_result *result);
 enum itera_status itera_check_ops(const struct itera_check_options *options, itera_check_fn *fn,
                                   void *user, struct itera_check_summary *summary);
 
-/* The same for a whole model (file or directory). With `expected`, a safetensors file with input_ids
- * (batch, time) and logits (batch, time, vocabulary), and perhaps loss (mean next-token
+/* The same for a whole model (file or directory). With `expected`, a safetensors file with
+ * input_ids (batch, time) and logits (batch, time, vocabulary), and perhaps loss (mean next-token
  * cross-entropy plus auxiliary losses), aux_loss and grad.<parameter>: logits and losses must be
  * within 1e-5 relative, gradients within 1e-4 of their norm. Without it (NULL), random tokens go
  * through the scalar reference, and the logits of the device must be within 1e-4 of it; gradients
  * too when options->gradients is set. Either way, decoding token by token and prefilling in chunks
- * must give the logits of the whole sequence, and the likeliest tokens must agree. "Relative" is the
- * largest difference over the largest value; result->op says what was compared ("logits", "decode",
- * "grad.norm.weight"). options->devices, isa, seed and gradients count.
- * Errors: as above, and those of itera_model_load. */
+ * must give the logits of the whole sequence, and the likeliest tokens must agree. "Relative" is
+ * the largest difference over the largest value; result->op says what was compared ("logits",
+ * "decode", "grad.norm.weight"). options->devices, isa, seed and gradients count. Errors: as above,
+ * and those of itera_model_load. */
 enum itera_status itera_check_model(const char *model, const char *expected,
                                     const struct itera_check_options *options, itera_check_fn *fn,
                                     void *user, struct itera_check_summary *summary);
