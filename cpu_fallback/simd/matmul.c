@@ -12,23 +12,6 @@ static inline int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* x Phi(x), with erfc(z) = t P(t) e^(-z^2), t = 1 / (1 + p z), z >= 0 (Abramowitz and
- * Stegun 7.1.26; error below 1.5e-7 of 1, which is an ulp of the result where it matters). */
-static inline vf gelu(vf x)
-{
-    vf z = vf_mul(vf_abs(x), vf_set(0.70710678118f));
-    vf one = vf_set(1.0f);
-    vf t = vf_div(one, vf_fma(vf_set(0.3275911f), z, one));
-    vf p = vf_set(1.061405429f);
-    p = vf_fma(p, t, vf_set(-1.453152027f));
-    p = vf_fma(p, t, vf_set(1.421413741f));
-    p = vf_fma(p, t, vf_set(-0.284496736f));
-    p = vf_fma(p, t, vf_set(0.254829592f));
-    vf tail = vf_mul(vf_mul(vf_mul(p, t), vf_set(0.5f)), vf_exp(vf_neg(vf_mul(z, z))));
-    vf share = vf_select(vf_lt(x, vf_zero()), tail, vf_sub(one, tail)); /* Phi(x) */
-    return vf_mul(x, share);
-}
-
 static inline __attribute__((always_inline)) void finish(float *c, int64_t c_ld, const float *from,
                                                          int64_t from_ld, int64_t rows, int64_t n,
                                                          const uint8_t act, const float *residual,
@@ -39,7 +22,7 @@ static inline __attribute__((always_inline)) void finish(float *c, int64_t c_ld,
             int64_t w = least(n - j, VF_N);
             vf x = w == VF_N ? vf_load(from + j) : vf_load_n(from + j, w);
             x = act == ITERA_ACT_SILU       ? vf_silu(x)
-                : act == ITERA_ACT_GELU     ? gelu(x)
+                : act == ITERA_ACT_GELU     ? vf_gelu(x)
                 : act == ITERA_ACT_SOFTPLUS ? vf_softplus(x)
                                             : x;
             if (residual)
