@@ -90,11 +90,6 @@ static inline vf vf_neg(vf a)
 {
     return _mm256_xor_ps(_mm256_set1_ps(-0.0f), a);
 }
-static inline vf vf_copysign(vf magnitude, vf sign)
-{
-    vf bit = _mm256_set1_ps(-0.0f);
-    return _mm256_or_ps(_mm256_andnot_ps(bit, magnitude), _mm256_and_ps(bit, sign));
-}
 static inline vf vf_round(vf a) /* to the nearest integer */
 {
     return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);

@@ -87,11 +87,6 @@ static inline vf vf_neg(vf a)
 {
     return _mm512_xor_ps(_mm512_set1_ps(-0.0f), a);
 }
-static inline vf vf_copysign(vf magnitude, vf sign)
-{
-    vf bit = _mm512_set1_ps(-0.0f);
-    return _mm512_or_ps(_mm512_andnot_ps(bit, magnitude), _mm512_and_ps(bit, sign));
-}
 static inline vf vf_round(vf a)
 {
     return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);

@@ -93,10 +93,6 @@ static inline vf vf_neg(vf a)
 {
     return vnegq_f32(a);
 }
-static inline vf vf_copysign(vf magnitude, vf sign)
-{
-    return vbslq_f32(vdupq_n_u32(0x80000000u), sign, magnitude);
-}
 static inline vf vf_round(vf a)
 {
     return vrndnq_f32(a);

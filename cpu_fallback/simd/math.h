@@ -1,4 +1,4 @@
-/* exp, log, softplus, sigmoid, erf, gelu over vec.h, to a few ulp. NaN in gives NaN out.
+/* exp, log1p, softplus, sigmoid, silu, gelu over vec.h, to a few ulp. NaN in gives NaN out.
  * The polynomials are minimax fits (iteratively reweighted least squares, 30 digits) made for this
  * file; each says its error before rounding. */
 #ifndef ITERA_SIMD_MATH_H
@@ -50,29 +50,6 @@ static inline vf vf_expm1_neg(vf x)
     vf q = vf_fma(vf_exp_tail(r), vf_mul(r, r), r);
     vf s = vi_as_vf(vi_shl(vi_add(bits, vi_set(127)), 23));
     return vf_fma(q, s, vf_sub(s, vf_set(1.0f)));
-}
-
-/* ln x for normal positive x (callers guarantee it): m in [sqrt(1/2), sqrt(2)), then
- * ln m = 2 atanh(s), s = (m - 1) / (m + 1), |s| <= 0.172. */
-static inline vf vf_log_normal(vf x)
-{
-    vi bits = vf_bits(x);
-    vi e = vi_sub(vi_shr(bits, 23), vi_set(127));
-    vf m = vi_as_vf(vi_or(vi_and(bits, vi_set(0x007fffff)), vi_set(0x3f800000)));
-    vm big = vf_lt(vf_set(1.41421356f), m);
-    m = vf_select(big, vf_mul(m, vf_set(0.5f)), m);
-    vf ef = vi_to_vf(e);
-    ef = vf_select(big, vf_add(ef, vf_set(1.0f)), ef);
-    vf f = vf_sub(m, vf_set(1.0f));
-    vf s = vf_div(f, vf_add(m, vf_set(1.0f)));
-    vf z = vf_mul(s, s);
-    vf p = vf_set(2.0f / 9.0f);
-    p = vf_fma(p, z, vf_set(2.0f / 7.0f));
-    p = vf_fma(p, z, vf_set(2.0f / 5.0f));
-    p = vf_fma(p, z, vf_set(2.0f / 3.0f));
-    vf r = vf_fma(vf_mul(s, z), p, vf_mul(s, vf_set(2.0f)));
-    r = vf_fma(ef, vf_set(-2.12194440e-4f), r);
-    return vf_fma(ef, vf_set(0.693359375f), r);
 }
 
 /* ln(1 + u) for u in [0, 1] = 2 atanh(s), s = u / (2 + u) <= 1/3; 4.5e-9. No exponent to take
@@ -130,14 +107,6 @@ static inline vf vf_erfcx(vf a)
     p = vf_fma(p, t, vf_set(0.226374656f));
     p = vf_fma(p, t, vf_set(0.22563827f));
     return vf_mul(p, t);
-}
-
-/* Absolute error below 5e-7. */
-static inline vf vf_erf(vf x)
-{
-    vf a = vf_abs(x);
-    vf tail = vf_mul(vf_exp(vf_neg(vf_mul(a, a))), vf_erfcx(a));
-    return vf_copysign(vf_sub(vf_set(1.0f), tail), x);
 }
 
 /* The standard normal distribution function at x, to a few ulp in the lower tail as well;
