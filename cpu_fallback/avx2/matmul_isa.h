@@ -7,7 +7,7 @@
 
 #define MM_ROWS 6    /* rows of a tile */
 #define MM_VECS 2    /* vectors in a row of a tile */
-#define MM_KC   1024 /* depth of a packed panel: see block_depth */
+#define MM_KC   1024 /* depth of a packed panel, at most: see make_plan */
 #define MM_MC   240  /* rows of a that are reused from L2 */
 
 /* Columns [0, 4) of VF_N rows as four vectors. Rows i and i + 4 are brought into the halves of one

@@ -7,7 +7,7 @@
 
 #define MM_ROWS 14   /* rows of a tile */
 #define MM_VECS 2    /* vectors in a row of a tile */
-#define MM_KC   1024 /* depth of a packed panel: see block_depth */
+#define MM_KC   1024 /* depth of a packed panel, at most: see make_plan */
 #define MM_MC   280  /* rows of a that are reused from L2 */
 
 /* Transposes 4x4 blocks within the 128-bit lanes of four vectors. */

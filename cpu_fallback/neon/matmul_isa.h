@@ -1,13 +1,13 @@
-/* Block sizes and register shuffles of the matmul for NEON: 32 registers hold a tile of 6 rows by
- * four vectors, four vectors of b and the broadcasts of a. */
+/* Block sizes and register shuffles of the matmul for NEON: 32 registers hold a tile of 8 rows by
+ * two vectors, two vectors of b and an element of each row of a (compilers load them all ahead). */
 #ifndef ITERA_MATMUL_ISA_H
 #define ITERA_MATMUL_ISA_H
 
 #include "vec.h"
 
-#define MM_ROWS 6    /* rows of a tile */
-#define MM_VECS 4    /* vectors in a row of a tile */
-#define MM_KC   1024 /* depth of a packed panel: see block_depth */
+#define MM_ROWS 8    /* rows of a tile */
+#define MM_VECS 2    /* vectors in a row of a tile */
+#define MM_KC   1024 /* depth of a packed panel, at most: see make_plan */
 #define MM_MC   240  /* rows of a that are reused from L2 */
 
 /* Columns [0, 4) of VF_N rows as four vectors. */

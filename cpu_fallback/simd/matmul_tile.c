@@ -20,7 +20,7 @@ ALWAYS_INLINE void tile(const struct mm_tile *t, const int rows, const int vecs)
         if (r % 3 == 0)
             p[r / 3] = t->a + r * row;
     }
-#if MM_ROWS > 6
+#if MM_ROWS > 8
     /* The lines of c are called one row at a time, between the steps along k: that many at once
      * would hold up the loads of a. */
     const int64_t stride = t->k / rows + 1;
@@ -34,7 +34,7 @@ ALWAYS_INLINE void tile(const struct mm_tile *t, const int rows, const int vecs)
     }
 #endif
     for (int64_t left = t->k; left > 0; left -= stride) {
-#if MM_ROWS > 6
+#if MM_ROWS > 8
         __builtin_prefetch(line, 1);
         __builtin_prefetch(line + vecs * VF_N - 1, 1);
         line += t->c_ld;
@@ -95,7 +95,6 @@ ALWAYS_INLINE void tile(const struct mm_tile *t, const int rows, const int vecs)
     }
 }
 
-#if MM_VECS == 2
 #define TILE(rows)                                                                                 \
     static void tile_##rows##_1(const struct mm_tile *t)                                           \
     {                                                                                              \
@@ -109,29 +108,6 @@ ALWAYS_INLINE void tile(const struct mm_tile *t, const int rows, const int vecs)
     {                                                                                              \
         tile_##rows##_1, tile_##rows##_2                                                           \
     }
-#else
-#define TILE(rows)                                                                                 \
-    static void tile_##rows##_1(const struct mm_tile *t)                                           \
-    {                                                                                              \
-        tile(t, rows, 1);                                                                          \
-    }                                                                                              \
-    static void tile_##rows##_2(const struct mm_tile *t)                                           \
-    {                                                                                              \
-        tile(t, rows, 2);                                                                          \
-    }                                                                                              \
-    static void tile_##rows##_3(const struct mm_tile *t)                                           \
-    {                                                                                              \
-        tile(t, rows, 3);                                                                          \
-    }                                                                                              \
-    static void tile_##rows##_4(const struct mm_tile *t)                                           \
-    {                                                                                              \
-        tile(t, rows, 4);                                                                          \
-    }
-#define ENTRY(rows)                                                                                \
-    {                                                                                              \
-        tile_##rows##_1, tile_##rows##_2, tile_##rows##_3, tile_##rows##_4                         \
-    }
-#endif
 
 TILE(1)
 TILE(2)
@@ -142,6 +118,8 @@ TILE(6)
 #if MM_ROWS > 6
 TILE(7)
 TILE(8)
+#endif
+#if MM_ROWS > 8
 TILE(9)
 TILE(10)
 TILE(11)
@@ -150,9 +128,15 @@ TILE(13)
 TILE(14)
 #endif
 
+_Static_assert(MM_VECS == 2 && (MM_ROWS == 6 || MM_ROWS == 8 || MM_ROWS == 14),
+               "the table below lists the tiles");
+
 mm_tile_fn *const mm_tiles[MM_ROWS][MM_VECS] = {
-    ENTRY(1), ENTRY(2), ENTRY(3), ENTRY(4),  ENTRY(5),  ENTRY(6),
+    ENTRY(1), ENTRY(2),  ENTRY(3),  ENTRY(4),  ENTRY(5),  ENTRY(6),
 #if MM_ROWS > 6
-    ENTRY(7), ENTRY(8), ENTRY(9), ENTRY(10), ENTRY(11), ENTRY(12), ENTRY(13), ENTRY(14),
+    ENTRY(7), ENTRY(8),
+#endif
+#if MM_ROWS > 8
+    ENTRY(9), ENTRY(10), ENTRY(11), ENTRY(12), ENTRY(13), ENTRY(14),
 #endif
 };
