@@ -170,7 +170,7 @@ static int parse(int argc, char **argv, struct arguments *a)
         {"log-every", 0, OPTION_INTEGER, &t->log_every, "N",
          "steps between lines of train.jsonl (default 10)", 1, 1e9, NULL, &a->given.log_every},
         {"eval-every", 0, OPTION_INTEGER, &t->eval_every, "N",
-         "steps between validations (default: a tenth of the run)", 0, 1e12, NULL,
+         "steps between validations (default: up to 10 in a run)", 0, 1e12, NULL,
          &a->given.eval_every},
         {"eval-tokens", 0, OPTION_INTEGER, &t->eval_tokens, "N",
          "validate on at most N tokens, 0 for all (default 100000)", 0, 1e15, NULL,
@@ -299,7 +299,7 @@ static int train(struct itera_trainer *trainer, struct itera_train_report *r)
         if (r->events & ITERA_TRAIN_EVALUATED)
             show_evaluation(r);
         if (r->events & ITERA_TRAIN_LOGGED)
-            shown = isnan(shown) ? r->loss : 0.8 * shown + 0.2 * r->loss;
+            shown = isnan(shown) ? r->loss : 0.5 * (shown + r->loss);
         progress_update((double)r->tokens, isnan(shown) ? "" : "loss %.3f", shown);
     }
     progress_finish(code == EXIT_OK && !stop_signal);

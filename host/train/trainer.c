@@ -311,6 +311,26 @@ static enum itera_status measure_step(struct itera_trainer *t, double budget, do
     return status;
 }
 
+/* Of one evaluation. */
+static uint64_t eval_batches(const struct itera_trainer *t)
+{
+    const struct itera_train_options *o = &t->options;
+    uint64_t batches = itera_dataset_eval_batches(t->valid, (size_t)o->batch, (size_t)o->seq, 0);
+    if (!o->eval_tokens)
+        return batches;
+    uint64_t most = (uint64_t)((o->eval_tokens - 1) / (o->batch * o->seq) + 1);
+    return batches < most ? batches : most;
+}
+
+/* A tenth of the run, but rare enough that evaluating (a third of the work of training on the same
+ * text) stays a tenth of it. */
+static int64_t default_eval_every(const struct itera_trainer *t, int64_t steps)
+{
+    int64_t every = steps / 10, rare = 3 * (int64_t)eval_batches(t) / t->options.accumulate;
+    every = every > rare ? every : rare;
+    return every > 1 ? every : 1;
+}
+
 static enum itera_status make_plan(struct itera_trainer *t)
 {
     struct itera_train_options *o = &t->options;
@@ -336,7 +356,7 @@ static enum itera_status make_plan(struct itera_trainer *t)
     }
     train_plan_start(&t->plan, steps, o->warmup);
     if (t->valid && !o->eval_every)
-        o->eval_every = steps > 10 ? steps / 10 : 1;
+        o->eval_every = default_eval_every(t, steps);
     return ITERA_OK;
 }
 
@@ -539,14 +559,9 @@ static enum itera_status save_model(const struct itera_trainer *t)
 static enum itera_status evaluate(struct itera_trainer *t)
 {
     const struct itera_train_options *o = &t->options;
-    uint64_t batches = itera_dataset_eval_batches(t->valid, (size_t)o->batch, (size_t)o->seq, 0);
-    if (o->eval_tokens) {
-        uint64_t most = (uint64_t)((o->eval_tokens - 1) / (o->batch * o->seq) + 1);
-        batches = batches < most ? batches : most;
-    }
     struct itera_train_report *r = &t->last;
     enum itera_status status =
-        train_program_evaluate(&t->program, t->model, t->valid, batches, &r->valid_loss);
+        train_program_evaluate(&t->program, t->model, t->valid, eval_batches(t), &r->valid_loss);
     if (status)
         return status;
     r->events |= ITERA_TRAIN_EVALUATED;

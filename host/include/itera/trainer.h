@@ -69,7 +69,7 @@ struct itera_train_options {
     uint64_t seed;
 
     int64_t log_every;   /* steps */
-    int64_t eval_every;  /* steps; 0: 10 times a run, and at its end */
+    int64_t eval_every;  /* steps; 0: up to 10 times a run; the last step always is */
     int64_t eval_tokens; /* at most so many of the validation text; 0: all */
     int64_t patience;    /* evaluations without a better loss before stopping; 0: never stops */
     int64_t save_every;  /* steps between checkpoints; 0: one a minute */
