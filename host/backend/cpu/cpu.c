@@ -41,12 +41,22 @@ struct cpu_executable {
     int32_t n_steps;
     uint8_t *memory; /* activations, then scratch */
     bool flush;
+    bool alone;         /* every step is: the team need not wake up */
     double *op_seconds; /* while profiling */
 };
 
 /* An op whose estimated single-thread time is below this is not worth a team's two barriers. */
 static const double ALONE_SECONDS = 4e-6;
 static const double ESTIMATE_FLOPS = 40e9, ESTIMATE_BYTES = 15e9;
+/* The same for a whole program: its weights stay in the cache from run to run (a decode step of a
+ * tiny model), so that it is several times as fast as the estimate, and waking the team costs as
+ * much as it gains, or far more where the machine has other work to do. */
+static const double PROGRAM_ALONE_SECONDS = 100e-6;
+
+static double estimate(struct itera_cost cost)
+{
+    return cost.flops / ESTIMATE_FLOPS + cost.bytes / ESTIMATE_BYTES;
+}
 
 static const struct {
     const char *name;
@@ -286,15 +296,18 @@ static enum itera_status cpu_compile(struct itera_device *base, const struct ite
     for (int32_t t = 0; t < p->n_tensors; t++)
         bases[t] = (uint8_t *)bases;
     size_t scratch = 0;
+    bool small =
+        base->threads == 1 ||
+        (!base->always_team && estimate(itera_program_cost(p, NULL)) < PROGRAM_ALONE_SECONDS);
+    e->alone = true;
     for (int32_t i = 0; i < p->n_ops; i++) {
         const struct itera_op *op = &p->ops[i];
         struct step *step = &e->steps[i];
         const struct itera_kernel *kernel = itera_isa_kernel(device->isa, op->kind);
-        struct itera_cost cost = itera_op_cost(p, op);
         step->run = kernel->run;
-        step->alone = base->threads == 1 ||
-                      (!base->always_team &&
-                       cost.flops / ESTIMATE_FLOPS + cost.bytes / ESTIMATE_BYTES < ALONE_SECONDS);
+        step->alone =
+            small || (!base->always_team && estimate(itera_op_cost(p, op)) < ALONE_SECONDS);
+        e->alone &= step->alone;
         step->call.attr = &op->attr;
         for (int k = 0; k < ITERA_MAX_IN; k++)
             step->call.in[k] = resolve(p, op->in[k], bases);
@@ -414,7 +427,12 @@ static void profile_steps(void *user, struct itera_team *team)
 
 static enum itera_status cpu_run(struct itera_executable *base)
 {
-    itera_pool_run(((struct cpu_device *)base->device)->pool, run_steps, base);
+    struct itera_pool *pool = ((struct cpu_device *)base->device)->pool;
+    struct itera_team one = {.rank = 0, .size = 1, .pool = pool};
+    if (((const struct cpu_executable *)base)->alone)
+        run_steps(base, &one);
+    else
+        itera_pool_run(pool, run_steps, base);
     return ITERA_OK;
 }
 
