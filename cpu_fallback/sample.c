@@ -78,9 +78,8 @@ static inline void pop(struct itera_sample_entry *heap, int64_t n, before_fn *be
     sift(heap, n - 1, 0, before);
 }
 
-/* entries in the order of ids */
-static int32_t draw(const struct itera_sample_entry *entries, int64_t n, float max,
-                    const struct itera_sample_rule *rule)
+int32_t itera_sample_draw(const struct itera_sample_entry *entries, int64_t n, float max,
+                          const struct itera_sample_rule *rule)
 {
     double total = 0, sum = 0;
     for (int64_t i = 0; i < n; i++)
@@ -98,43 +97,36 @@ static int32_t draw(const struct itera_sample_entry *entries, int64_t n, float m
 }
 
 int32_t itera_sample_entries(struct itera_sample_entry *entries, int64_t n,
-                             const struct itera_sample_rule *rule, double total, double error)
+                             const struct itera_sample_rule *rule)
 {
     make_heap(entries, n, larger);
     float max = entries[0].logit;
-    int64_t keep = rule->top_k < n ? rule->top_k : n;
-    if (total == 0) {
-        error = 0;
-        if (rule->top_p < 1 && keep == n) {
-            for (int64_t i = 0; i < n; i++)
-                total += itera_sample_weight(entries[i].logit, max, rule->temperature);
-        } else if (rule->top_p < 1) {
-            /* The weights of the top_k, which are popped for it and then put back. */
-            for (int64_t i = 0; i < keep; i++) {
-                total += itera_sample_weight(entries[0].logit, max, rule->temperature);
-                pop(entries, n - i, larger);
-            }
-            make_heap(entries, n, larger);
+    int64_t keep = rule->top_k < n ? rule->top_k : n, kept = 0;
+    double total = 0, sum = 0;
+    if (rule->top_p < 1 && keep == n) {
+        for (int64_t i = 0; i < n; i++)
+            total += itera_sample_weight(entries[i].logit, max, rule->temperature);
+    } else if (rule->top_p < 1) {
+        /* The weights of the top_k, which are popped for it and then put back. */
+        for (int64_t i = 0; i < keep; i++) {
+            total += itera_sample_weight(entries[0].logit, max, rule->temperature);
+            pop(entries, n - i, larger);
         }
+        make_heap(entries, n, larger);
     }
-    double sum = 0, wanted = rule->top_p * total, margin = error * total;
-    int64_t kept = 0;
     while (kept < keep) {
-        sum += itera_sample_weight(entries[0].logit, max, rule->temperature);
+        if (rule->top_p < 1)
+            sum += itera_sample_weight(entries[0].logit, max, rule->temperature);
         pop(entries, n - kept, larger);
         kept++;
-        if (rule->top_p < 1 && margin > 0 && fabs(sum - wanted) <= margin)
-            return -1;
-        if (rule->top_p < 1 && sum >= wanted)
+        if (rule->top_p < 1 && sum >= rule->top_p * total)
             break;
     }
-    if (margin > 0 && sum < wanted)
-        return -1;
     struct itera_sample_entry *largest = entries + n - kept;
     make_heap(largest, kept, later);
     for (int64_t i = kept; i > 1; i--)
         pop(largest, i, later);
-    return draw(largest, kept, max, rule);
+    return itera_sample_draw(largest, kept, max, rule);
 }
 
 int32_t itera_sample_exact(const float *logits, int64_t n, const struct itera_sample_rule *rule,
@@ -154,8 +146,8 @@ int32_t itera_sample_exact(const float *logits, int64_t n, const struct itera_sa
     if (rule->temperature == 0)
         return entries[best].id;
     if (rule->top_k >= present && rule->top_p >= 1)
-        return draw(entries, present, entries[best].logit, rule);
-    return itera_sample_entries(entries, present, rule, 0, 0);
+        return itera_sample_draw(entries, present, entries[best].logit, rule);
+    return itera_sample_entries(entries, present, rule);
 }
 
 static size_t sample_ref_scratch(const struct itera_call *call, int threads)

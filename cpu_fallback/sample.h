@@ -29,11 +29,13 @@ double itera_sample_weight(float logit, float max, double temperature);
 int32_t itera_sample_exact(const float *logits, int64_t n, const struct itera_sample_rule *rule,
                            struct itera_sample_entry *entries);
 
-/* A token from n >= 1 entries, in any order; reorders them. They must hold all of the top_k largest
- * logits of the row. total: the sum of all weights after top_k if the caller knows it with a
- * relative error below `error`, for entries that hold the largest ones only; else 0: the entries
- * are all there is. Returns -1 when that error could change which tokens top_p keeps. */
+/* A token from the n >= 1 entries that are all there are, or all of the top_k largest, in any
+ * order; reorders them. */
 int32_t itera_sample_entries(struct itera_sample_entry *entries, int64_t n,
-                             const struct itera_sample_rule *rule, double total, double error);
+                             const struct itera_sample_rule *rule);
+
+/* A token from entries that are all kept, in the order of ids. */
+int32_t itera_sample_draw(const struct itera_sample_entry *entries, int64_t n, float max,
+                          const struct itera_sample_rule *rule);
 
 #endif

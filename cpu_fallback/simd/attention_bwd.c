@@ -39,16 +39,14 @@ static size_t attention_bwd_scratch(const struct itera_call *call, int threads)
     return (size_t)threads * (size_t)work_floats(call) * sizeof(float);
 }
 
-/* a . b over dp packed and d unpacked elements */
-static float dot(const float *a, const float *b, int64_t d)
+/* a . b in the order of `product`: where one key has all the probability, y is its v, and dy . v
+ * cancels dy . y exactly. */
+static inline float dot(const float *a, const float *b, int64_t d)
 {
-    vf sum = vf_zero();
-    int64_t c = 0;
-    for (; c + VF_N <= d; c += VF_N)
-        sum = vf_fma(vf_load(a + c), vf_load(b + c), sum);
-    if (c < d)
-        sum = vf_fma(vf_load_n(a + c, d - c), vf_load_n(b + c, d - c), sum);
-    return vf_sum(sum);
+    float sum = 0;
+    for (int64_t c = 0; c < d; c++)
+        sum = __builtin_fmaf(a[c], b[c], sum);
+    return sum;
 }
 
 /* to (n, d) = [to +] from, n packed rows */

@@ -8,20 +8,25 @@
 #define STRIP 4 /* vectors of a row at a time */
 
 /* ---- softmax over experts ----------------------------------------------------------------------
- * A row of up to 256 logits, padded to whole vectors in p. */
+ * A row of up to 256 logits; p is padded to whole vectors with zeros. */
 
 #define PADDED_EXPERTS ITERA_MOE_MAX_EXPERTS /* a multiple of VF_N */
 
 static inline void softmax(const float *x, int64_t n, float *p)
 {
-    if (n <= VF_N) { /* the usual case: a row is one vector */
-        vf v = vf_load_n(x, n);
-        float *lanes = p;
-        vf_store(lanes, v);
-        for (int64_t i = n; i < VF_N; i++)
-            lanes[i] = -INFINITY;
-        v = vf_load(lanes);
-        vf e = vf_exp(vf_sub(v, vf_set(vf_hmax(vf_max(v, vf_set(-INFINITY))))));
+    if (n <= 2) { /* a choice of one or two; NaN and infinities go the same way as below */
+        float second = n == 2 ? x[1] : x[0], high = x[0] > second ? x[0] : second;
+        float e0 = expf(x[0] - high), e1 = n == 2 ? expf(second - high) : 0;
+        vf_store(p, vf_zero());
+        p[0] = e0 / (e0 + e1);
+        p[1] = e1 / (e0 + e1);
+        return;
+    }
+    if (n <= VF_N) { /* a row is one vector, its unused lanes -INFINITY */
+        static const float lane[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+        vf lowest = vf_set(-INFINITY);
+        vf v = vf_select(vf_lt(vf_load(lane), vf_set((float)n)), vf_load_n(x, n), lowest);
+        vf e = vf_exp(vf_sub(v, vf_set(vf_hmax(vf_max(v, lowest)))));
         vf_store(p, vf_div(e, vf_set(vf_sum(e))));
         return;
     }

@@ -4,6 +4,7 @@
 #include "cpu_fallback/sample.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "cpu_fallback/simd/kernel.h"
 
@@ -165,25 +166,86 @@ static int32_t draw_all(const float *x, int64_t n, float max, const struct itera
     return -1;
 }
 
-/* A draw under top_p alone. Tokens whose weights are all below (1 - top_p) total / n together weigh
- * less than what top_p leaves out: the ones to keep are among the others. */
+/* Weights fall into classes by their leading bits, eight to an octave; the largest weight, 1, is in
+ * the last. */
+#define CLASS_SHIFT 20
+#define CLASSES     ((0x3f800000 >> CLASS_SHIFT) + 1)
+
+static inline int weight_class(float w)
+{
+    uint32_t bits;
+    memcpy(&bits, &w, sizeof bits);
+    uint32_t class = bits >> CLASS_SHIFT;
+    return (int)(class < CLASSES ? class : CLASSES - 1);
+}
+
+/* Swaps the largest of the entries from `at` on to `at`. */
+static void bring_largest(struct itera_sample_entry *entries, int64_t n, int64_t at)
+{
+    int64_t best = at;
+    for (int64_t i = at + 1; i < n; i++)
+        if (entries[i].logit > entries[best].logit ||
+            (entries[i].logit == entries[best].logit && entries[i].id < entries[best].id))
+            best = i;
+    struct itera_sample_entry largest = entries[best];
+    entries[best] = entries[at];
+    entries[at] = largest;
+}
+
+/* A draw under top_p alone; -1 when it is too close to call.
+ *
+ * Tokens whose weights are all below (1 - top_p) total / n together weigh less than what top_p
+ * leaves out, so the ones to keep are among the others. Of these, whole classes are kept from the
+ * largest down to the one that the cut goes through, and only that one is put in order. */
 static int32_t draw_top_p(const float *x, int64_t n, float max,
                           const struct itera_sample_rule *rule, float *w, float *sums,
                           struct itera_sample_entry *entries)
 {
     double total = sum_weights(x, n, max, rule->temperature, w, sums);
+    double wanted = rule->top_p * total, margin = SUM_ERROR * total;
     float least = (float)((1 - rule->top_p) * total / (double)n * (1 - 1e-3));
-    int64_t held = 0;
+    int lowest = weight_class(least);
+    double mass[CLASSES];
+    memset(mass + lowest, 0, (size_t)(CLASSES - lowest) * sizeof mass[0]);
     for (int64_t i = 0; i < n; i += BLOCK) {
         if (sums[i / BLOCK] < least)
             continue;
         int64_t end = i + block_size(n, i);
-        for (int64_t j = i; j < end; j++) { /* branch-free: which ones is unpredictable */
-            entries[held] = (struct itera_sample_entry){x[j], (int32_t)j};
-            held += w[j] >= least;
-        }
+        for (int64_t j = i; j < end; j++)
+            if (w[j] >= least)
+                mass[weight_class(w[j])] += w[j];
     }
-    return held ? itera_sample_entries(entries, held, rule, total, SUM_ERROR) : -1;
+    int cut = CLASSES - 1;
+    double sum = 0;
+    while (cut > lowest && sum + mass[cut] < wanted)
+        sum += mass[cut--];
+    if (wanted - sum < margin)
+        return -1;
+    /* The class of the cut, as far as it is needed. */
+    int64_t members = 0, taken = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (sums[i / BLOCK] < least)
+            i += BLOCK - 1;
+        else if (w[i] >= least && weight_class(w[i]) == cut)
+            entries[members++] = (struct itera_sample_entry){x[i], (int32_t)i};
+    }
+    while (sum < wanted) {
+        if (taken == members || taken == 256)
+            return -1;
+        bring_largest(entries, members, taken);
+        sum += itera_sample_weight(entries[taken++].logit, max, rule->temperature);
+        if (fabs(sum - wanted) < margin)
+            return -1;
+    }
+    struct itera_sample_entry last = entries[taken - 1];
+    int64_t kept = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (sums[i / BLOCK] < least)
+            i += BLOCK - 1;
+        else if (w[i] >= least && (x[i] > last.logit || (x[i] == last.logit && i <= last.id)))
+            entries[kept++] = (struct itera_sample_entry){x[i], (int32_t)i};
+    }
+    return itera_sample_draw(entries, kept, max, rule);
 }
 
 /* ---- sample ------------------------------------------------------------------------------------
@@ -211,8 +273,10 @@ static int32_t sample_row(const float *x, int64_t n, const struct itera_sample_r
     float max;
     int32_t token = -1;
     if (rule->temperature > 0 && rule->top_k < n) {
+        if (rule->top_k > n / 16) /* too much would pass through the small heap */
+            return itera_sample_exact(x, n, rule, entries);
         int64_t held = select_top(x, n, rule->top_k, entries);
-        return held ? itera_sample_entries(entries, held, rule, 0, 0) : 0;
+        return held ? itera_sample_entries(entries, held, rule) : 0;
     }
     int32_t best = argmax(x, n, &max);
     if (rule->temperature == 0)
