@@ -341,9 +341,10 @@ static void describe_write(const struct itera_trial *trial, int slot, size_t at,
         int64_t index = (int64_t)((at - s->offset) / element);
         int64_t row = index / t->shape.ld, col = index % t->shape.ld;
         bool padding = col >= itera_shape_cols(&t->shape);
-        snprintf(out, size, "wrote to %s of %.40s at [%lld, %lld]",
-                 padding ? "the padding between rows" : "an operand it must not change,", name,
-                 (long long)row, (long long)col);
+        snprintf(out, size, "%s %.40s at [%lld, %lld]",
+                 padding ? "wrote to the padding between the rows of"
+                         : "changed an operand that it only reads,",
+                 name, (long long)row, (long long)col);
     }
 }
 
