@@ -55,9 +55,8 @@ void mm_finish(float *c, int64_t c_ld, const float *from, int64_t from_ld, int64
     }
 }
 
-/* Packing: n columns of b from depth k0 on, as k rows of MM_COLS floats or, at the right edge, of
- * as many whole vectors as n needs; columns beyond n are 0. Another weight type is another pair of
- * these. */
+/* Packing: n columns of b as k rows of MM_COLS floats or, at the right edge, of as many whole
+ * vectors as n needs; columns beyond n are 0. Another weight type is another pair of these. */
 
 /* From b (n, k). */
 static void pack_transposed(const float *b, int64_t b_ld, int64_t k, int64_t n, float *out,
@@ -185,8 +184,18 @@ static void pack_a(const float *a, int64_t a_ld, int64_t k, int64_t begin, int64
     }
 }
 
-/* The part [m0, m1) x [n0, n1) of the product; n0 is a multiple of MM_COLS. panel: panel_bytes,
- * aligned. */
+/* Columns [n, n + cols) of b, from depth k0 on, into out. */
+static void pack_panel(const struct mm_product *g, int64_t k0, int64_t k, int64_t n, int64_t cols,
+                       float *out, int64_t out_ld)
+{
+    if (g->b_trans)
+        pack_transposed(g->b + n * g->b_ld + k0, g->b_ld, k, cols, out, out_ld);
+    else
+        pack_rows(g->b + k0 * g->b_ld + n, g->b_ld, k, cols, out, out_ld);
+}
+
+/* The part [m0, m1) x [n0, n1) of the product; n0 is a multiple of MM_COLS. panel: plan->floats,
+ * aligned; not used when that is 0. */
 static void product_tiles(const struct mm_product *g, const struct plan *plan, int64_t m0,
                           int64_t m1, int64_t n0, int64_t n1, float *panel)
 {
@@ -224,12 +233,8 @@ static void product_tiles(const struct mm_product *g, const struct plan *plan, i
                     float *out = panel + (keep ? (n - n0) * t.k : 0);
                     t.b = out;
                     t.b_ld = vecs * VF_N;
-                    if (keep && mb > m0)
-                        ; /* packed for the first rows */
-                    else if (g->b_trans)
-                        pack_transposed(g->b + n * g->b_ld + k0, g->b_ld, t.k, t.n, out, t.b_ld);
-                    else
-                        pack_rows(g->b + k0 * g->b_ld + n, g->b_ld, t.k, t.n, out, t.b_ld);
+                    if (!keep || mb == m0) /* kept panels are packed for the first rows */
+                        pack_panel(g, k0, t.k, n, t.n, out, t.b_ld);
                 }
                 t.bias = first && g->bias ? g->bias + n : NULL;
                 int64_t m = mb;
