@@ -149,66 +149,119 @@ static void causal_conv1d(const struct itera_call *call, struct itera_team *team
 
 const struct itera_kernel ITERA_SIMD(causal_conv1d) = {.run = causal_conv1d};
 
-/* All sequences of one block of channels: the parameters' gradients stay in registers. dx of a
- * step is complete K - 1 steps later; the last K - 1 steps then see no further gradients. */
-ITERA_INLINE void conv_bwd_block(const struct itera_call *call, bool silu, int taps, int64_t c)
+/* What a vector of channels keeps while others are walked. */
+struct conv_channels {
+    vf w[MAX_TAPS], bias;
+    vf dw[MAX_TAPS], dbias;      /* of all sequences */
+    vf x[MAX_TAPS], g[MAX_TAPS]; /* the last K inputs and gradients of this sequence */
+};
+
+/* Vectors of channels that are walked side by side, and for how many steps each before the next:
+ * rows lie far apart in memory, and few of them at a time are read along. */
+enum { SIDE_BY_SIDE = 16, STRIP = 8 };
+
+/* Steps [t0, t1) of sequence i. dx of a step is complete K - 1 steps later; the K - 1 steps past
+ * the end see no further gradients. */
+ITERA_INLINE void conv_bwd_strip(const struct itera_call *call, bool silu, int taps, int64_t i,
+                                 int64_t t0, int64_t t1, int64_t c, struct conv_channels *kept)
 {
     const struct itera_arg *in = call->in, *out = call->out;
-    int64_t batch = in[1].dim[0], time = in[1].dim[1], lanes = in[1].dim[2] - c;
-    const float *weight = itera_f32(&in[2]) + c * in[2].ld;
-    vf w[MAX_TAPS], x[MAX_TAPS], g[MAX_TAPS], dw[MAX_TAPS], one = vf_set(1.0f);
-    vf bias = in[3].data ? vf_load_part(itera_f32(&in[3]) + c, lanes) : vf_zero();
-    vf dbias = vf_zero();
-    float sums[VF_N];
+    const int64_t time = in[1].dim[1], lanes = in[1].dim[2] - c;
+    const vf one = vf_set(1.0f), bias = kept->bias;
+    vf w[MAX_TAPS], x[MAX_TAPS], g[MAX_TAPS], dw[MAX_TAPS], dbias = kept->dbias;
 
-    conv_weights(weight, in[2].ld, taps, lanes, w);
-    for (int k = 0; k < taps; k++)
+#pragma GCC unroll 16
+    for (int k = 0; k < taps; k++) {
+        w[k] = kept->w[k];
+        x[k] = kept->x[k];
+        g[k] = kept->g[k];
+        dw[k] = kept->dw[k];
+    }
+    for (int k = taps; k < MAX_TAPS; k++) /* gcc cannot tell that they stay unused */
         dw[k] = vf_zero();
-    for (int64_t i = 0; i < batch; i++) {
-        for (int k = 0; k < taps; k++)
-            x[k] = g[k] = vf_zero();
-        for (int64_t t = 0; t < time + taps - 1; t++) {
-            int64_t row = i * time + t;
+    for (int64_t t = t0; t < t1; t++) {
+        int64_t row = i * time + t;
 #pragma GCC unroll 16
-            for (int k = 0; k + 1 < taps; k++) {
-                x[k] = x[k + 1];
-                g[k] = g[k + 1];
-            }
-            g[taps - 1] = vf_zero();
-            if (t < time) {
-                vf gradient = vf_load_part(itera_f32(&in[0]) + row * in[0].ld + c, lanes);
-                x[taps - 1] = vf_load_part(itera_f32(&in[1]) + row * in[1].ld + c, lanes);
-                if (silu) {
-                    vf sum = bias, sigmoid;
-#pragma GCC unroll 16
-                    for (int k = 0; k < taps; k++)
-                        sum = vf_fma(w[k], x[k], sum);
-                    sigmoid = vf_sigmoid(sum);
-                    gradient =
-                        vf_mul(gradient, vf_mul(sigmoid, vf_fma(sum, vf_sub(one, sigmoid), one)));
-                }
-                g[taps - 1] = gradient;
-                dbias = vf_add(dbias, gradient);
+        for (int k = 0; k + 1 < taps; k++) {
+            x[k] = x[k + 1];
+            g[k] = g[k + 1];
+        }
+        g[taps - 1] = vf_zero();
+        if (t < time) {
+            vf gradient = vf_load_part(itera_f32(&in[0]) + row * in[0].ld + c, lanes);
+            x[taps - 1] = vf_load_part(itera_f32(&in[1]) + row * in[1].ld + c, lanes);
+            if (silu) {
+                vf sum = bias, sigmoid;
 #pragma GCC unroll 16
                 for (int k = 0; k < taps; k++)
-                    dw[k] = vf_fma(gradient, x[k], dw[k]);
+                    sum = vf_fma(w[k], x[k], sum);
+                sigmoid = vf_sigmoid(sum);
+                gradient =
+                    vf_mul(gradient, vf_mul(sigmoid, vf_fma(sum, vf_sub(one, sigmoid), one)));
             }
-            if (t >= taps - 1) {
-                vf dx = vf_zero();
+            g[taps - 1] = gradient;
+            dbias = vf_add(dbias, gradient);
 #pragma GCC unroll 16
-                for (int k = 0; k < taps; k++)
-                    dx = vf_fma(w[taps - 1 - k], g[k], dx);
-                vf_store_part(itera_f32(&out[0]) + (row - taps + 1) * out[0].ld + c, dx, lanes);
-            }
+            for (int k = 0; k < taps; k++)
+                dw[k] = vf_fma(gradient, x[k], dw[k]);
+        }
+        if (t >= taps - 1) {
+            vf dx = vf_zero();
+#pragma GCC unroll 16
+            for (int k = 0; k < taps; k++)
+                dx = vf_fma(w[taps - 1 - k], g[k], dx);
+            vf_store_part(itera_f32(&out[0]) + (row - taps + 1) * out[0].ld + c, dx, lanes);
         }
     }
+#pragma GCC unroll 16
     for (int k = 0; k < taps; k++) {
-        vf_store(sums, dw[k]);
-        for (int64_t lane = 0; lane < min_i64(lanes, VF_N); lane++)
-            itera_f32(&out[1])[(c + lane) * out[1].ld + k] = sums[lane];
+        kept->x[k] = x[k];
+        kept->g[k] = g[k];
+        kept->dw[k] = dw[k];
     }
-    if (out[2].data)
-        vf_store_part(itera_f32(&out[2]) + c, dbias, lanes);
+    kept->dbias = dbias;
+}
+
+/* All sequences of the vectors of channels [v0, v1), at most SIDE_BY_SIDE of them: the gradients of
+ * the parameters are summed in one order, whatever the threads. */
+ITERA_INLINE void conv_bwd_block(const struct itera_call *call, bool silu, int taps, int64_t v0,
+                                 int64_t v1)
+{
+    const struct itera_arg *in = call->in, *out = call->out;
+    const int64_t batch = in[1].dim[0], time = in[1].dim[1], channels = in[1].dim[2];
+    struct conv_channels kept[SIDE_BY_SIDE];
+    float sums[VF_N];
+
+    for (int64_t v = v0; v < v1; v++) {
+        struct conv_channels *own = &kept[v - v0];
+        const int64_t c = v * VF_N, lanes = channels - c;
+        conv_weights(itera_f32(&in[2]) + c * in[2].ld, in[2].ld, taps, lanes, own->w);
+        own->bias = in[3].data ? vf_load_part(itera_f32(&in[3]) + c, lanes) : vf_zero();
+        own->dbias = vf_zero();
+        for (int k = 0; k < taps; k++)
+            own->dw[k] = vf_zero();
+    }
+    for (int64_t i = 0; i < batch; i++) {
+        const int64_t end = time + taps - 1;
+        for (int64_t v = v0; v < v1; v++)
+            for (int k = 0; k < taps; k++)
+                kept[v - v0].x[k] = kept[v - v0].g[k] = vf_zero();
+        for (int64_t t = 0; t < end; t += STRIP)
+            for (int64_t v = v0; v < v1; v++)
+                conv_bwd_strip(call, silu, taps, i, t, min_i64(t + STRIP, end), v * VF_N,
+                               &kept[v - v0]);
+    }
+    for (int64_t v = v0; v < v1; v++) {
+        const struct conv_channels *own = &kept[v - v0];
+        const int64_t c = v * VF_N, lanes = channels - c;
+        for (int k = 0; k < taps; k++) {
+            vf_store(sums, own->dw[k]);
+            for (int64_t lane = 0; lane < min_i64(lanes, VF_N); lane++)
+                itera_f32(&out[1])[(c + lane) * out[1].ld + k] = sums[lane];
+        }
+        if (out[2].data)
+            vf_store_part(itera_f32(&out[2]) + c, own->dbias, lanes);
+    }
 }
 
 static void causal_conv1d_bwd(const struct itera_call *call, struct itera_team *team)
@@ -217,13 +270,14 @@ static void causal_conv1d_bwd(const struct itera_call *call, struct itera_team *
     bool silu = call->attr->act == ITERA_ACT_SILU;
 
     itera_team_range(team, vectors, 1, &item, &end);
-    for (; item < end; item++) {
+    for (int64_t next; item < end; item = next) {
+        next = min_i64(item + SIDE_BY_SIDE, end);
         if (taps == 4 && silu)
-            conv_bwd_block(call, true, 4, item * VF_N);
+            conv_bwd_block(call, true, 4, item, next);
         else if (taps == 4)
-            conv_bwd_block(call, false, 4, item * VF_N);
+            conv_bwd_block(call, false, 4, item, next);
         else
-            conv_bwd_block(call, silu, (int)taps, item * VF_N);
+            conv_bwd_block(call, silu, (int)taps, item, next);
     }
 }
 
