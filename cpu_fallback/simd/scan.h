@@ -26,23 +26,32 @@ ITERA_INLINE void vf_store_part(float *p, vf v, int64_t lanes)
 #define LOG2_E 1.44269504088896f
 
 /* 2^x for x <= 127, relative error below 3e-7 and vanishing with x, so that the slow decays, which
- * a scan multiplies many times over, are the exact ones. x <= -127 gives 0; NaN gives NaN. In the
- * scans x is never positive: half the work of vf_exp suffices.
- * 1 + r q(r) interpolates 2^r at the Chebyshev nodes of [-1/2, 1/2]. */
+ * a scan multiplies many times over, are the exact ones. x <= -127 gives 0 (AVX-512: when the
+ * result underflows); NaN gives NaN. In the scans x is never positive: half the work of vf_exp
+ * suffices. 1 + r q(r) interpolates 2^r at the Chebyshev nodes of [-1/2, 1/2]. */
 ITERA_INLINE vf vf_exp2_decay(vf x)
 {
     vf q = vf_set(0.00133813025f);
+#if defined(__AVX512F__)
+    vf r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    vf n = vf_sub(x, r);
+#else
     vf c = vf_max(vf_set(-127.0f), x);
     /* The sum's last bits are round(c) + 127, the exponent field of the result. */
     vf magic = vf_set(12582912.0f + 127.0f);
     vf shifted = vf_add(c, magic);
     vf r = vf_sub(c, vf_sub(shifted, magic));
+#endif
     q = vf_fma(q, r, vf_set(0.00966636852f));
     q = vf_fma(q, r, vf_set(0.0555038101f));
     q = vf_fma(q, r, vf_set(0.24022349f));
     q = vf_fma(q, r, vf_set(0.693147181f));
     q = vf_fma(q, r, vf_set(1.0f));
+#if defined(__AVX512F__)
+    return _mm512_scalef_ps(q, n);
+#else
     return vf_mul(q, vi_as_vf(vi_shl(vf_bits(shifted), 23)));
+#endif
 }
 
 /* out[i] += the sum over lanes of v[i], i = 0 to 3. */

@@ -1,11 +1,22 @@
 /* selective_scan; the contract is in host/ops/scan.c, the gradient in scan_selective_bwd.c.
  *
- * A block of VF_N channels takes four steps at a time through all states: the state of one n is
- * loaded and stored once for four steps, and the exponentials, which are nearly all of the work,
+ * A block of VF_N channels takes a few steps at a time through all states: the state of one n is
+ * loaded and stored once for them, and the exponentials, which are nearly all of the work,
  * are independent of each other. A few steps with a carried state (decoding) are done with the
  * states along the vector instead, in memory order, where nothing has to be transposed. */
 #include "cpu_fallback/simd/scan_selective.h"
 
+/* Steps that go through the states together: as many as the registers carry. */
+#if defined(__AVX2__) && !defined(__AVX512F__)
+#define GROUP 2
+#else
+#define GROUP 4
+#endif
+#define TILE 32 /* steps, of all channels, that stay in the caches together */
+#define LINE 16 /* floats of a cache line */
+/* Floats between the states of a vector of channels and their A: never a multiple of 4096 bytes,
+ * where the processor takes a load for one of a pending store. */
+#define SLOT(states) ((states)*VF_N + 2 * LINE)
 #define DECODE_STEPS 4 /* up to here transposing the state costs more than it gains */
 
 struct selective {
@@ -49,9 +60,9 @@ static struct selective selective_make(const struct itera_call *call)
     };
 }
 
-/* `count` (1 or 4) steps of channels c to c + VF_N from matrix row `row`. rate is A log2(e) and h
- * the state, [n][lane]. Without `output` only h is advanced. With `tree` the four steps' pairs
- * (decay, input) are first combined in twos: h then goes through two dependent steps, not four. */
+/* `count` (1 to 4) steps of channels c to c + VF_N from matrix row `row`. rate is A log2(e) and h
+ * the state, [n][lane]. Without `output` only h is advanced. With `tree` the steps' pairs
+ * (decay, input) are first combined in twos: h then goes through half as many dependent steps. */
 ITERA_INLINE void selective_steps(const struct selective *s, int count, bool output, bool tree,
                                   int64_t row, int64_t c, const float *rate, float *h)
 {
@@ -74,12 +85,14 @@ ITERA_INLINE void selective_steps(const struct selective *s, int count, bool out
             e[i] = vf_exp2_decay(vf_mul(dt[i], a));
             b[i] = vf_mul(in[i], vf_set(b_row[i * s->ld_b + n]));
         }
-        if (tree && count == 4) {
-            vf b1 = vf_fma(e[1], b[0], b[1]), b3 = vf_fma(e[3], b[2], b[3]);
-            after[0] = vf_fma(e[0], state, b[0]);
-            after[1] = vf_fma(vf_mul(e[1], e[0]), state, b1);
-            after[2] = vf_fma(e[2], after[1], b[2]);
-            after[3] = vf_fma(vf_mul(e[3], e[2]), after[1], b3);
+        if (tree && count > 1) {
+#pragma GCC unroll 4
+            for (int i = 0; i + 1 < count; i += 2) {
+                vf before = i ? after[i - 1] : state;
+                after[i] = vf_fma(e[i], before, b[i]);
+                after[i + 1] =
+                    vf_fma(vf_mul(e[i + 1], e[i]), before, vf_fma(e[i + 1], b[i], b[i + 1]));
+            }
         } else {
 #pragma GCC unroll 4
             for (int i = 0; i < count; i++)
@@ -113,16 +126,18 @@ ITERA_INLINE void selective_span(const struct selective *s, bool output, bool tr
             lanes_to_states(s->boundaries + row * s->ld_boundaries, s->ld_boundaries, h, s->states,
                             min_i64(VF_N, s->channels - c));
         }
-        for (; t + 4 <= end; t += 4) {
-            /* Steps lie a row apart: the hardware does not see them coming. */
-            for (int64_t j = 8; j < 12 && t + j < t1; j++) {
+        for (; t + GROUP <= end; t += GROUP) {
+            /* The next channels of these rows: the hardware does not follow so many rows. */
+            for (int64_t j = 0; j < GROUP && c + LINE < s->channels; j++) {
                 int64_t row = i * s->time + t + j;
-                __builtin_prefetch(s->x + row * s->ld_x + c);
-                __builtin_prefetch(s->dt + row * s->ld_dt + c);
+                __builtin_prefetch(s->x + row * s->ld_x + c + LINE);
+                __builtin_prefetch(s->dt + row * s->ld_dt + c + LINE);
                 if (output && s->z)
-                    __builtin_prefetch(s->z + row * s->ld_z + c);
+                    __builtin_prefetch(s->z + row * s->ld_z + c + LINE);
+                if (output)
+                    __builtin_prefetch(s->y + row * s->ld_y + c + LINE, 1);
             }
-            selective_steps(s, 4, output, tree, i * s->time + t, c, rate, h);
+            selective_steps(s, GROUP, output, tree, i * s->time + t, c, rate, h);
         }
         for (; t < end; t++)
             selective_steps(s, 1, output, false, i * s->time + t, c, rate, h);
@@ -153,22 +168,32 @@ static void selective_store_state(const struct selective *s, int64_t i, int64_t 
                         min_i64(VF_N, s->channels - c));
 }
 
-/* Items are channel blocks, then sequences, so that A is transposed once for all sequences. */
-static void selective_sequential(const struct selective *s, struct itera_team *team)
+/* Rows lie far apart in memory: a tile of them is used by all channels while it is near. The
+ * states and A of the channels wait in scratch between tiles, of each thread all vectors. */
+static void selective_sequential(const struct selective *s, float *scratch, struct itera_team *team)
 {
-    float rate[ITERA_SCAN_MAX_STATES * VF_N], h[ITERA_SCAN_MAX_STATES * VF_N];
-    int64_t item, end, loaded = -1;
+    int64_t size = SLOT(s->states), item, end;
+    float *slots = scratch + team->rank * s->vectors * 2 * size;
 
     itera_team_range(team, s->batch * s->vectors, 1, &item, &end);
-    for (; item < end; item++) {
-        int64_t i = item % s->batch, c = item / s->batch * VF_N;
-        if (c != loaded) {
-            selective_load_rate(s, c, rate);
-            loaded = c;
+    while (item < end) {
+        int64_t i = item / s->vectors, first = item % s->vectors;
+        int64_t last = min_i64(first + end - item, s->vectors);
+        item += last - first;
+        for (int64_t t = 0; t < s->time; t += TILE) {
+            int64_t t1 = min_i64(t + TILE, s->time);
+            for (int64_t v = first; v < last; v++) {
+                /* In one tile there is nothing to wait for: the same place stays in the cache. */
+                float *h = slots + (s->time <= TILE ? 0 : v) * 2 * size, *rate = h + size;
+                if (t == 0) {
+                    selective_load_rate(s, v * VF_N, rate);
+                    selective_load_state(s, i, v * VF_N, h);
+                }
+                selective_span(s, true, false, i, t, t1, v * VF_N, rate, h);
+                if (t1 == s->time)
+                    selective_store_state(s, i, v * VF_N, h);
+            }
         }
-        selective_load_state(s, i, c, h);
-        selective_span(s, true, false, i, 0, s->time, c, rate, h);
-        selective_store_state(s, i, c, h);
     }
 }
 
@@ -179,24 +204,20 @@ static void selective_sequential(const struct selective *s, struct itera_team *t
 ITERA_INLINE void selective_blocked(const struct selective *s, bool tree, int64_t length,
                                     float *scratch, struct itera_team *team)
 {
-    float rate[ITERA_SCAN_MAX_STATES * VF_N];
+    _Alignas(64) float rate[ITERA_SCAN_MAX_STATES * VF_N];
     int64_t blocks = ceil_div(s->time, length), size = s->states * VF_N;
-    int64_t slots = s->batch * blocks * s->vectors, item, end, loaded = -1;
+    int64_t slots = s->batch * blocks * s->vectors, item, end;
     float *sums = scratch + slots * size;
 
-    /* An item's slot in scratch is the item itself: vectors, then sequences and blocks within. */
     itera_team_range(team, slots, 1, &item, &end);
     for (; item < end; item++) {
-        int64_t k = item % blocks, i = item / blocks % s->batch;
-        int64_t c = item / blocks / s->batch * VF_N, t0 = k * length, t1 = t0 + length;
+        int64_t c = item % s->vectors * VF_N, k = item / s->vectors % blocks;
+        int64_t i = item / s->vectors / blocks, t0 = k * length, t1 = t0 + length;
         float *h = scratch + item * size;
         vf sum = vf_zero();
         if (t1 >= s->time)
             continue;
-        if (c != loaded) {
-            selective_load_rate(s, c, rate);
-            loaded = c;
-        }
+        selective_load_rate(s, c, rate);
         for (int64_t n = 0; n < s->states; n++)
             vf_store(h + n * VF_N, vf_zero());
         selective_span(s, false, tree, i, t0, t1, c, rate, h);
@@ -208,13 +229,14 @@ ITERA_INLINE void selective_blocked(const struct selective *s, bool tree, int64_
     itera_team_barrier(team);
     itera_team_range(team, s->batch * s->vectors, 1, &item, &end);
     for (; item < end; item++) {
-        int64_t i = item % s->batch, c = item / s->batch * VF_N;
-        float h[ITERA_SCAN_MAX_STATES * VF_N];
-        selective_load_rate(s, c, rate);
-        selective_load_state(s, i, c, h);
+        int64_t i = item / s->vectors, v = item % s->vectors;
+        _Alignas(64) float h[ITERA_SCAN_MAX_STATES * VF_N];
+        selective_load_rate(s, v * VF_N, rate);
+        selective_load_state(s, i, v * VF_N, h);
         for (int64_t k = 0; k < blocks; k++) {
-            float *slot = scratch + (item * blocks + k) * size;
-            vf sum = k + 1 < blocks ? vf_load(sums + (item * blocks + k) * VF_N) : vf_zero();
+            int64_t at = (i * blocks + k) * s->vectors + v;
+            float *slot = scratch + at * size;
+            vf sum = k + 1 < blocks ? vf_load(sums + at * VF_N) : vf_zero();
             for (int64_t n = 0; n < size; n += VF_N) {
                 vf start = vf_load(h + n);
                 if (k + 1 < blocks) {
@@ -226,17 +248,13 @@ ITERA_INLINE void selective_blocked(const struct selective *s, bool tree, int64_
         }
     }
     itera_team_barrier(team);
-    loaded = -1;
     itera_team_range(team, slots, 1, &item, &end);
     for (; item < end; item++) {
-        int64_t k = item % blocks, i = item / blocks % s->batch;
-        int64_t c = item / blocks / s->batch * VF_N, t0 = k * length;
+        int64_t c = item % s->vectors * VF_N, k = item / s->vectors % blocks;
+        int64_t i = item / s->vectors / blocks, t0 = k * length;
         int64_t t1 = min_i64(t0 + length, s->time);
         float *h = scratch + item * size;
-        if (c != loaded) {
-            selective_load_rate(s, c, rate);
-            loaded = c;
-        }
+        selective_load_rate(s, c, rate);
         selective_span(s, true, tree, i, t0, t1, c, rate, h);
         if (t1 == s->time)
             selective_store_state(s, i, c, h);
@@ -327,7 +345,8 @@ static size_t selective_scan_scratch(const struct itera_call *call, int threads)
         variant == ITERA_SCAN_PARALLEL ? threads : itera_scan_chunks(call->attr, dim[1]);
 
     if (variant == ITERA_SCAN_SEQUENTIAL)
-        return 0;
+        return 2 * sizeof(float) * (size_t)(threads * ceil_div(dim[2], VF_N)) *
+               (size_t)SLOT(call->in[2].cols);
     return sizeof(float) *
            (size_t)(dim[0] * blocks * ceil_div(dim[2], VF_N) * (call->in[2].cols + 1) * VF_N);
 }
@@ -346,7 +365,7 @@ static void selective_scan(const struct itera_call *call, struct itera_team *tea
     else if (s.state && !s.boundaries && s.time <= DECODE_STEPS && 2 * s.states >= VF_N)
         selective_decode_all(&s, team);
     else
-        selective_sequential(&s, team);
+        selective_sequential(&s, call->scratch, team);
 }
 
 const struct itera_kernel ITERA_SIMD(selective_scan) = {.run = selective_scan,
