@@ -108,7 +108,7 @@ for signal in INT TERM; do
     while [ "$([ -f "$dir/stopped/train.jsonl" ] && wc -l <"$dir/stopped/train.jsonl" || echo 0)" \
         -le $((lines + 3)) ]; do
         tries=$((tries + 1))
-        [ $tries -lt 600 ] || fail "no step was logged within a minute"
+        [ $tries -lt 3000 ] || fail "no step was logged within a minute"
         sleep 0.02
     done
     kill -$signal "$pid" || fail "the run ended before SIG$signal came"

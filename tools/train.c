@@ -300,7 +300,10 @@ static int train(struct itera_trainer *trainer, struct itera_train_report *r)
             show_evaluation(r);
         if (r->events & ITERA_TRAIN_LOGGED)
             shown = isnan(shown) ? r->loss : 0.5 * (shown + r->loss);
-        progress_update((double)r->tokens, isnan(shown) ? "" : "loss %.3f", shown);
+        if (isnan(shown))
+            progress_update((double)r->tokens, NULL);
+        else
+            progress_update((double)r->tokens, "loss %.3f", shown);
     }
     progress_finish(code == EXIT_OK && !stop_signal);
     return code;
