@@ -79,7 +79,7 @@ static bool has_feature(const char *name)
     if (!strcmp(name, "fma"))
         return __builtin_cpu_supports("fma");
     if (!strcmp(name, "f16c"))
-        return __builtin_cpu_supports("f16c");
+        return itera_isa_has_f16c();
     if (!strcmp(name, "avx512f"))
         return __builtin_cpu_supports("avx512f");
     if (!strcmp(name, "avx512bw"))

@@ -1,6 +1,9 @@
 #include "backend/cpu/isa.h"
 
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "core/log.h"
 
@@ -55,6 +58,17 @@ const char *itera_isa_name(enum itera_isa isa)
     return names[isa];
 }
 
+/* Not every compiler's __builtin_cpu_supports knows the feature (clang 14 does not). */
+bool itera_isa_has_f16c(void)
+{
+#if defined(__x86_64__)
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c >> 29 & 1);
+#else
+    return false;
+#endif
+}
+
 bool itera_isa_available(enum itera_isa isa)
 {
     switch (isa) {
@@ -67,7 +81,7 @@ bool itera_isa_available(enum itera_isa isa)
 #ifdef ITERA_HAVE_avx2
     case ITERA_ISA_AVX2:
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-               __builtin_cpu_supports("f16c");
+               itera_isa_has_f16c();
 #endif
 #ifdef ITERA_HAVE_avx512
     case ITERA_ISA_AVX512:

@@ -10,6 +10,8 @@ const char *itera_isa_name(enum itera_isa isa);
 /* Whether this build carries the level and this processor runs it. */
 bool itera_isa_available(enum itera_isa isa);
 enum itera_isa itera_isa_best(void);
+/* Whether the processor converts half precision; false where it is no x86. */
+bool itera_isa_has_f16c(void);
 /* By name; fails when there is no such level, or not here. */
 enum itera_status itera_isa_find(const char *name, enum itera_isa *out);
 /* The kernel of every op at a level: its own, or that of the level below; never empty. */
