@@ -1,6 +1,7 @@
 /* itera eval: how well a model predicts a text. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "command.h"
 #include "itera/eval.h"
@@ -21,32 +22,14 @@ static int on_progress(void *user, uint64_t done, uint64_t total, double nll)
 static void print_result(const struct itera_eval_result *r, const struct itera_model *model,
                          const char *data)
 {
-    static const char *const titles[] = {"", ""};
-    struct table *table = table_create(2, titles, "lr");
-    const struct {
-        const char *name, *format;
-        double value;
-    } rows[] = {{"nats per token", "%.5f", r->nll},
-                {"perplexity per token", "%.4f", r->perplexity},
-                {"perplexity per word", "%.4f", r->word_perplexity},
-                {"bits per byte", "%.5f", r->bits_per_byte}};
     printf("%s on %s: %llu tokens, %llu words, %llu bytes\n", itera_model_info(model)->architecture,
            data, (unsigned long long)r->tokens, (unsigned long long)r->words,
            (unsigned long long)r->bytes);
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        char value[32];
-        /* The formats are those above. */
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-        snprintf(value, sizeof value, rows[i].format, rows[i].value);
-#pragma GCC diagnostic pop
-        table_cell(table, "%s", rows[i].name);
-        table_cell(table, "%s", value);
-    }
-    table_cell(table, "tokens per second");
-    table_cell(table, "%.0f", r->tokens_per_second);
-    table_print(table);
-    table_destroy(&table);
+    printf("nats per token        %12.5f\n", r->nll);
+    printf("perplexity per token  %12.4f\n", r->perplexity);
+    printf("perplexity per word   %12.4f\n", r->word_perplexity);
+    printf("bits per byte         %12.5f\n", r->bits_per_byte);
+    printf("tokens per second     %12.0f\n", r->tokens_per_second);
     printf("windows of %d tokens, %d scored in each\n", r->window, r->stride);
 }
 
@@ -90,7 +73,7 @@ static int evaluate(struct itera_model *model, const struct itera_device *device
                 progress_line("itera: note: %llu tokens of the text are unknown to the tokenizer; "
                               "figures per word or byte do not compare with other tokenizers",
                               (unsigned long long)unknown);
-            bool on_stdout = json->given && (!json->value || (json->value[0] == '-'));
+            bool on_stdout = json->given && (!json->value || !strcmp(json->value, "-"));
             if (!on_stdout)
                 print_result(&result, model, data);
             code = json->given ? write_json(&result, device, json->value) : EXIT_OK;

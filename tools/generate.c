@@ -348,11 +348,9 @@ static int generate(struct itera_model *model, const struct itera_device *device
         !itera_session_create(model, &options, &g.session) &&
         !itera_session_set_sampling(g.session, 0, &sampling)) {
         catch_interrupt();
-        bool good = true;
-        if (!r->no_echo) {
+        if (!r->no_echo)
             show(&g, prompt, length, false);
-        }
-        good = run(&g);
+        bool good = run(&g);
         if (g.text && g.terminal)
             fputc('\n', g.text);
         if (good)
