@@ -1,0 +1,50 @@
+#!/bin/sh
+# Installs the build into a folder of its own, and builds and runs the example against it twice: by
+# pkg-config and by find_package. Then every public header alone.
+#
+#   install.sh SOURCE_FOLDER BUILD_FOLDER C_COMPILER
+set -eu
+source=$1
+build=$2
+cc=$3
+work=$build/tests/install
+prefix=$work/prefix
+
+rm -rf "$work"
+mkdir -p "$work"
+cmake --install "$build" --prefix "$prefix" >/dev/null
+itera=$prefix/bin/itera
+"$itera" train --preset micro --tokenizer byte --steps 2 --batch 1 --seq 16 --data builtin:stories \
+    --valid none --out "$work/run" 2>"$work/train.log" || {
+    cat "$work/train.log"
+    exit 1
+}
+
+pc=$(find "$prefix" -name itera.pc)
+PKG_CONFIG_PATH=$(dirname "$pc")
+export PKG_CONFIG_PATH
+# shellcheck disable=SC2046
+"$cc" -std=c11 -Wall -Wextra -Werror "$source/examples/generate.c" -o "$work/by-pkg-config" \
+    $(pkg-config --cflags --libs --static itera)
+"$work/by-pkg-config" "$work/run/model.safetensors" "Once upon a time" >"$work/first.txt"
+test -s "$work/first.txt"
+
+mkdir "$work/cmake"
+cat >"$work/cmake/CMakeLists.txt" <<END
+cmake_minimum_required(VERSION 3.21)
+project(example LANGUAGES C)
+find_package(itera REQUIRED)
+add_executable(example $source/examples/generate.c)
+target_link_libraries(example PRIVATE itera::itera)
+END
+cmake -S "$work/cmake" -B "$work/cmake/build" -DCMAKE_PREFIX_PATH="$prefix" \
+    -DCMAKE_C_COMPILER="$cc" >/dev/null
+cmake --build "$work/cmake/build" >/dev/null
+"$work/cmake/build/example" "$work/run/model.safetensors" "Once upon a time" >"$work/second.txt"
+cmp "$work/first.txt" "$work/second.txt"
+
+for header in "$prefix"/include/itera/*.h; do
+    echo "#include <itera/$(basename "$header")>" >"$work/header.c"
+    "$cc" -std=c11 -Wall -Wextra -Werror -fsyntax-only -I"$prefix/include" "$work/header.c"
+done
+echo "the example runs against the installed package, and every public header compiles alone"
