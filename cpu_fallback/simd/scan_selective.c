@@ -12,7 +12,7 @@
 #else
 #define GROUP 4
 #endif
-#define TILE 32 /* steps, of all channels, that stay in the caches together */
+#define TILE 8  /* steps, of all channels: rows lie far apart, and few are read along */
 #define LINE 16 /* floats of a cache line */
 /* Floats between the states of a vector of channels and their A: never a multiple of 4096 bytes,
  * where the processor takes a load for one of a pending store. */
