@@ -58,4 +58,4 @@ for object in "$build"/*.o; do
     [ -n "$found" ] || rm -f "$object"
 done
 "$cc" -static "$build"/*.o -lm -lpthread -o "$build/parity"
-exec "$qemu" "$build/parity" "${ITERA_NEON_CASES:-5}"
+exec "$qemu" "$build/parity" "${ITERA_NEON_CASES:-4}"

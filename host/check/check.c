@@ -254,7 +254,7 @@ static enum itera_status add_target(struct itera_checker *checker, const char *i
     return ITERA_OK;
 }
 
-/* The CPU: every level that it has, or the one asked for, and the reference itself (which must
+/* The CPU: the one level asked for, or every level that it has, the reference among them (it must
  * work in place and in teams too); with one thread and with two. */
 static enum itera_status add_cpu(struct itera_checker *checker)
 {
@@ -262,8 +262,7 @@ static enum itera_status add_cpu(struct itera_checker *checker)
     enum itera_isa only = ITERA_ISA_REF;
     enum itera_status status = asked ? itera_isa_find(asked, &only) : ITERA_OK;
     for (int isa = ITERA_ISA_REF; isa < ITERA_ISA_COUNT && !status; isa++) {
-        if (!itera_isa_available((enum itera_isa)isa) ||
-            (asked && isa != ITERA_ISA_REF && isa != (int)only))
+        if (!itera_isa_available((enum itera_isa)isa) || (asked && isa != (int)only))
             continue;
         for (int threads = 1; threads <= 2 && !status; threads++) {
             struct itera_device_options options = {.threads = threads,

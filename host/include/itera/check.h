@@ -13,8 +13,8 @@ extern "C" {
 /* Zero-initialise and set what matters. The strings need live only for the call. */
 struct itera_check_options {
     const char *devices; /* "cpu", "auto", "all", or a comma list of device ids; NULL: "cpu" */
-    const char *isa; /* CPU: only this level (and the reference); NULL: ITERA_CPU_ISA, else every
-                        level that the processor has */
+    const char *isa;     /* CPU: only this level; NULL: ITERA_CPU_ISA, else every level that the
+                            processor has */
     const char *ops; /* comma list of globs over op names; NULL: all. Naming a gradient op asks for
                         its gradient check. */
     uint64_t seed;   /* every random choice follows from it */
