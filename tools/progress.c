@@ -157,6 +157,13 @@ void progress_begin_at(double done)
     pthread_mutex_unlock(&lock);
 }
 
+void progress_set_total(double total)
+{
+    pthread_mutex_lock(&lock);
+    bar.total = total;
+    pthread_mutex_unlock(&lock);
+}
+
 void progress_update(double done, const char *note, ...)
 {
     pthread_mutex_lock(&lock);

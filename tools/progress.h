@@ -10,6 +10,8 @@
 void progress_start(const char *what, const char *unit, double total);
 /* Work that counts as done before the rate's clock started (a resumed run). */
 void progress_begin_at(double done);
+/* The end has moved. */
+void progress_set_total(double total);
 /* done: so far, in units. note: shown beside the rate ("loss 2.345"), formatted; may be NULL. */
 __attribute__((format(printf, 2, 3))) void progress_update(double done, const char *note, ...);
 /* Ends it: the bar is drawn a last time, or erased when `keep` is 0. Without a start it does

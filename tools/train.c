@@ -281,21 +281,19 @@ static void show_evaluation(const struct itera_train_report *r)
 static int train(struct itera_trainer *trainer, struct itera_train_report *r)
 {
     const struct itera_train_options *o = itera_trainer_options(trainer);
-    int64_t planned = -1;
     double shown = (double)NAN;
     int code = EXIT_OK;
     itera_trainer_report(trainer, r);
+    const double step_tokens = (double)(o->batch * o->accumulate * o->seq);
+    progress_start("train", "tok", (double)r->steps * step_tokens);
+    progress_begin_at((double)r->tokens);
     while (!(r->events & ITERA_TRAIN_FINISHED) && !stop_signal) {
-        if (r->steps != planned) {
-            /* A run that is fitted to a time changes its length. */
-            planned = r->steps;
-            progress_start("train", "tok", (double)(planned * o->batch * o->accumulate * o->seq));
-            progress_begin_at((double)r->tokens);
-        }
         if (itera_trainer_step(trainer, r)) {
             code = EXIT_FAILED;
             break;
         }
+        /* A run that is fitted to a time changes its length. */
+        progress_set_total((double)r->steps * step_tokens);
         if (r->events & ITERA_TRAIN_EVALUATED)
             show_evaluation(r);
         if (r->events & ITERA_TRAIN_LOGGED)

@@ -602,11 +602,17 @@ enum itera_status itera_trainer_save(struct itera_trainer *t)
 static void follow_clock(struct itera_trainer *t)
 {
     const double now = train_now();
-    if (!t->timed || t->step == t->saved_step || now - t->saved < 5)
+    if (!t->timed || t->step == t->saved_step || now - t->saved < 0.5)
         return;
     double seconds = (now - t->saved) / (double)(t->step - t->saved_step);
     double left = t->options.max_minutes * 60 * TIME_MARGIN - (now - t->began);
     train_plan_move(&t->plan, t->step, t->step + (int64_t)fmax(1, left / seconds));
+}
+
+/* A timed run looks at the clock when it saves: a short one does so more often. */
+static double save_seconds(const struct itera_trainer *t)
+{
+    return t->timed ? fmin(SAVE_SECONDS, t->options.max_minutes * 60 / 10) : SAVE_SECONDS;
 }
 
 enum itera_status itera_trainer_step(struct itera_trainer *t, struct itera_train_report *report)
@@ -648,7 +654,7 @@ enum itera_status itera_trainer_step(struct itera_trainer *t, struct itera_train
     if (t->finish == TIME_UP && t->valid && !(t->last.events & ITERA_TRAIN_EVALUATED))
         status = evaluate(t);
     const bool due =
-        o->save_every ? t->step % o->save_every == 0 : train_now() - t->saved >= SAVE_SECONDS;
+        o->save_every ? t->step % o->save_every == 0 : train_now() - t->saved >= save_seconds(t);
     if (!status && (due || t->finish)) {
         if (!t->finish)
             follow_clock(t);
