@@ -16,5 +16,8 @@ write_basic_package_version_file(${CMAKE_BINARY_DIR}/itera-config-version.cmake
 install(FILES ${CMAKE_BINARY_DIR}/itera-config.cmake ${CMAKE_BINARY_DIR}/itera-config-version.cmake
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/itera)
 
+# Relative to itera.pc, so that the installed tree can be moved (or installed with --prefix).
+file(RELATIVE_PATH ITERA_PC_UP /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
+string(REGEX REPLACE "/$" "" ITERA_PC_UP "${ITERA_PC_UP}")
 configure_file(cmake/itera.pc.in ${CMAKE_BINARY_DIR}/itera.pc @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/itera.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
