@@ -79,6 +79,8 @@ static json_t *row_json(const struct itera_bench_row *r)
     json_object_set_new(row, "gflops", output_number(r->flops / r->p50 / 1e9));
     json_object_set_new(row, "gbytes_per_s", output_number(r->bytes / r->p50 / 1e9));
     json_object_set_new(row, "peak_share", output_number(r->peak_share));
+    json_object_set_new(row, "gemm_gflops",
+                        r->gemm_gflops > 0 ? json_real(r->gemm_gflops) : json_null());
     json_object_set_new(row, "energy", json_null());
     json_object_set_new(row, "fallback_ops", json_array());
     json_object_set_new(row, "memory_bytes", json_integer((json_int_t)r->memory_bytes));

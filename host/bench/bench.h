@@ -40,6 +40,9 @@ void itera_bench_fill(struct itera_bench_row *row, const struct itera_bench_work
                       const struct itera_bench_peaks *peaks, double working_set);
 void itera_bench_device(struct itera_bench_row *row, const struct itera_device *device);
 
+/* The rate of a 512 x 512 x 512 f32 matmul now, in GFLOP/s; 0 when it fails. */
+double itera_bench_gauge(struct itera_device *device);
+
 /* C (m, n) = A (m, k) . B^T, B (n, k), by OpenBLAS, if it can be loaded. */
 struct itera_openblas;
 struct itera_openblas *itera_openblas_open(int threads); /* NULL: not here */

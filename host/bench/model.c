@@ -83,11 +83,6 @@ done:
     return status;
 }
 
-static double seconds_of(const struct itera_bench_options *options)
-{
-    return options->seconds > 0 ? options->seconds : 1;
-}
-
 static void label(struct itera_bench_row *row, const struct itera_model *model, const char *name,
                   const char *phase, int64_t batch, int64_t tokens)
 {
@@ -100,10 +95,22 @@ static void label(struct itera_bench_row *row, const struct itera_model *model, 
     row->tokens = batch * tokens;
 }
 
-static enum itera_status finish(struct itera_bench_row *row, struct itera_bench_work *work,
-                                const struct itera_bench_options *options, double working_set,
-                                itera_bench_fn *fn, void *user)
+/* Times the work between two looks at how fast the machine is. */
+static enum itera_status time_gauged(struct itera_device *device, struct itera_bench_work *work,
+                                     const struct itera_bench_options *options, double *gflops)
 {
+    double before = itera_bench_gauge(device);
+    enum itera_status status =
+        itera_bench_time(work, 1, options->seconds > 0 ? options->seconds : 1);
+    *gflops = (before + itera_bench_gauge(device)) / 2;
+    return status;
+}
+
+static enum itera_status finish(struct itera_bench_row *row, struct itera_bench_work *work,
+                                const struct itera_bench_options *options, double gflops,
+                                double working_set, itera_bench_fn *fn, void *user)
+{
+    row->gemm_gflops = gflops;
     itera_bench_fill(row, work, &options->peaks, working_set);
     return fn(user, row) ? itera_fail(ITERA_ERR_CANCELLED, "the benchmark was stopped") : ITERA_OK;
 }
@@ -117,8 +124,9 @@ static enum itera_status bench_phase(struct itera_model *model, const char *name
     enum itera_status status = phase_create(model, phase, batch, tokens, &f);
     if (status)
         return status;
+    double gflops = 0;
     struct itera_bench_work work = {itera_bench_run_program, f.executable};
-    status = itera_bench_time(&work, 1, seconds_of(options));
+    status = time_gauged(model->device, &work, options, &gflops);
     if (!status) {
         struct itera_bench_row row = {0};
         struct itera_cost cost = itera_program_cost(f.graph.p, NULL);
@@ -127,7 +135,7 @@ static enum itera_status bench_phase(struct itera_model *model, const char *name
         /* The least traffic: every weight once. Activations may stay in caches. */
         row.bytes = (double)model->info.bytes;
         row.memory_bytes = f.executable->memory_bytes + f.states->bytes;
-        status = finish(&row, &work, options, row.bytes, fn, user);
+        status = finish(&row, &work, options, gflops, row.bytes, fn, user);
     }
     itera_bench_work_free(&work);
     phase_destroy(&f);
@@ -152,6 +160,7 @@ static enum itera_status bench_decode(struct itera_model *model, const char *nam
 {
     struct itera_session_options session_options = {.batch = (int32_t)batch};
     struct decode d = {.tokens = calloc((size_t)batch, sizeof *d.tokens)};
+    double gflops = 0;
     struct itera_bench_work work = {run_decode, &d};
     struct phase f = {0};
     enum itera_status status = ITERA_OK;
@@ -165,7 +174,7 @@ static enum itera_status bench_decode(struct itera_model *model, const char *nam
     if (!status)
         status = itera_session_prefill(d.session, prompt, 1);
     if (!status)
-        status = itera_bench_time(&work, 1, seconds_of(options));
+        status = time_gauged(model->device, &work, options, &gflops);
     /* The cost of a decode step, from its program. */
     if (!status)
         status = phase_create(model, ITERA_PHASE_INFER, batch, 1, &f);
@@ -178,7 +187,7 @@ static enum itera_status bench_decode(struct itera_model *model, const char *nam
         row.bytes =
             active - (double)rows * model->config.hidden * 4 + 2 * (double)f.graph.state_bytes;
         row.memory_bytes = itera_session_bytes(d.session);
-        status = finish(&row, &work, options, row.bytes, fn, user);
+        status = finish(&row, &work, options, gflops, row.bytes, fn, user);
     }
     phase_destroy(&f);
     itera_bench_work_free(&work);
@@ -234,16 +243,17 @@ enum itera_status itera_bench_train(struct itera_model *model, const char *name,
         status = random_ids(t.ids, batch * seq, model->config.vocab);
     if (!status)
         status = random_ids(t.targets, batch * seq, model->config.vocab);
+    double gflops = 0;
     struct itera_bench_work work = {itera_bench_run_program, t.train_run};
     if (!status)
-        status = itera_bench_time(&work, 1, seconds_of(options));
+        status = time_gauged(model->device, &work, options, &gflops);
     if (!status) {
         struct itera_bench_row row = {0};
         label(&row, model, name, "train", batch, seq);
         row.flops = itera_program_cost(t.train.p, NULL).flops;
         row.bytes = 7 * (double)model->info.bytes; /* AdamW reads four and writes three of them */
         row.memory_bytes = t.train_run->memory_bytes + 4 * (uint64_t)model->info.bytes;
-        status = finish(&row, &work, options, row.bytes, fn, user);
+        status = finish(&row, &work, options, gflops, row.bytes, fn, user);
     }
     itera_bench_work_free(&work);
     train_program_destroy(&t);

@@ -370,3 +370,13 @@ enum itera_status itera_bench_measure_peaks(struct itera_device *device,
     }
     return status;
 }
+
+double itera_bench_gauge(struct itera_device *device)
+{
+    static const struct op_case gemm = {
+        ITERA_OP_matmul, "", {.trans_b = 1}, MATMUL_NT(512, 512, 512)};
+    double seconds;
+    if (time_case(device, &gemm, 0.02, &seconds))
+        return 0;
+    return 2.0 * 512 * 512 * 512 / seconds / 1e9;
+}

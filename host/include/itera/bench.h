@@ -31,6 +31,8 @@ struct itera_bench_row {
     int repeats;
     double p50, p95, p99, best; /* seconds of one run */
     double flops, bytes;        /* of one run: what the work needs, from the cost rules */
+    double gemm_gflops;         /* of a 512 x 512 x 512 f32 matmul just before and after: how fast
+                                   the machine was at that moment; 0 where not measured */
     double peak_share;          /* the time that the peaks allow / p50 */
     uint64_t memory_bytes;      /* of the program: activations, scratch, state */
     char peer[32];              /* a peer that was run in turn with ours; "" for none */
