@@ -11,6 +11,7 @@
 
 #include "backend/backend.h"
 #include "core/rng.h"
+#include "itera/describe.h"
 #include "program/autodiff.h"
 #include "program/fuse.h"
 #include "program/plan.h"
@@ -197,6 +198,42 @@ static void fusion_keeps_results(void **state)
         assert_true(fabsf(results[0][i] - results[1][i]) <= 1e-5f * (1 + fabsf(results[0][i])));
 }
 
+/* The product must not be written at once to what it reads. */
+static void fusion_keeps_operands(void **state)
+{
+    (void)state;
+    struct harness h;
+    harness_open(&h, 1);
+    int32_t x = itera_bound(h.p, "x", ITERA_F32, 2, (int64_t[]){16, 16});
+    int32_t w = itera_bound(h.p, "w", ITERA_F32, 2, (int64_t[]){16, 16});
+    int32_t in[2] = {linear(h.p, x, w), w};
+    itera_record(h.p, ITERA_OP_add, NULL, in, &x);
+    int32_t before = h.p->n_ops;
+    assert_int_equal(itera_fuse_epilogues(h.p), ITERA_OK);
+    assert_int_equal(h.p->n_ops, before);
+    harness_close(&h);
+}
+
+/* Outside training, every sum and activation of a model is part of the op before it. */
+static void models_fuse(void **state)
+{
+    (void)state;
+    static const char *const presets[] = {"micro", "itera-m-micro", "transformer-micro",
+                                          "mamba-tiny"};
+    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) {
+        struct itera_description *d;
+        char *text;
+        assert_int_equal(itera_describe_config(presets[i], 0, &d), ITERA_OK);
+        assert_int_equal(itera_describe_ops(d->config, "prefill", 16, &text), ITERA_OK);
+        assert_null(strstr(text, " add "));
+        assert_null(strstr(text, " silu "));
+        assert_null(strstr(text, " gelu "));
+        assert_null(strstr(text, " softplus "));
+        free(text);
+        itera_description_destroy(&d);
+    }
+}
+
 /* A value that something else reads as well must stay. */
 static void fusion_keeps_shared_values(void **state)
 {
@@ -304,6 +341,31 @@ static void gradients_through_views(void **state)
     }
 }
 
+/* One half of x through two views, the other not at all: as many elements as x has, and yet the
+ * gradients add on one side and are zero on the other. */
+static void overlapping_views_add_up(void **state)
+{
+    (void)state;
+    struct harness h;
+    harness_open(&h, 1);
+    int32_t x = itera_bound(h.p, "x", ITERA_F32, 2, (int64_t[]){3, 16});
+    int32_t seed = itera_bound(h.p, "seed", ITERA_F32, 2, (int64_t[]){3, 8});
+    int32_t y =
+        op2(h.p, ITERA_OP_add, itera_view_cols(h.p, x, 0, 8), itera_view_cols(h.p, x, 0, 8));
+    int32_t grad[1] = {ITERA_NEW};
+    assert_int_equal(itera_differentiate(h.p, y, seed, 1, &x, grad), ITERA_OK);
+    int32_t gx = expose(h.p, "gx", grad[0]);
+    harness_compile(&h);
+    assert_int_equal(itera_run(h.executable), ITERA_OK);
+    float dx[48], s[24];
+    harness_read(&h, gx, dx);
+    harness_read(&h, seed, s);
+    for (int r = 0; r < 3; r++)
+        for (int c = 0; c < 16; c++)
+            assert_true(dx[16 * r + c] == (c < 8 ? 2 * s[8 * r + c] : 0));
+    harness_close(&h);
+}
+
 static void unbound_tensors_are_refused(void **state)
 {
     (void)state;
@@ -344,6 +406,8 @@ int main(void)
         cmocka_unit_test(plan_keeps_lives_apart),      cmocka_unit_test(fusion_keeps_results),
         cmocka_unit_test(fusion_keeps_shared_values),  cmocka_unit_test(gradients_through_views),
         cmocka_unit_test(unbound_tensors_are_refused), cmocka_unit_test(devices_are_named),
+        cmocka_unit_test(fusion_keeps_operands),       cmocka_unit_test(models_fuse),
+        cmocka_unit_test(overlapping_views_add_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

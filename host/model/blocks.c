@@ -239,11 +239,13 @@ int32_t itera_block_moe(struct itera_graph *g, int32_t x, int layer,
     h = itera_block_dropout(g, expert_activation(g, h, names->up[1]));
     int32_t in2[3] = {h, down, sorted[0]}, out2[1] = {ITERA_NEW};
     int32_t y = itera_record(p, ITERA_OP_grouped_matmul, &grouped, in2, out2);
-    int32_t combine[4] = {y, sorted[2], routed[1], ITERA_NONE}, out3[1] = {ITERA_NEW};
-    int32_t combined = itera_record(p, ITERA_OP_moe_combine, &attr, combine, out3);
-    if (combined < 0 || x < 0)
+    if (p->status)
         return ITERA_NONE;
-    return itera_view_dims(p, combined, p->tensors[x].shape.rank, p->tensors[x].shape.dim);
+    /* With x's dims from the start (no view of it), so that the residual sum fuses into it. */
+    const struct itera_shape like = p->tensors[x].shape;
+    int32_t out3[1] = {itera_activation(p, ITERA_F32, like.rank, like.dim)};
+    int32_t combine[4] = {y, sorted[2], routed[1], ITERA_NONE};
+    return itera_record(p, ITERA_OP_moe_combine, &attr, combine, out3);
 }
 
 int32_t itera_block_last(struct itera_graph *g, int32_t x)

@@ -228,6 +228,18 @@ static void mark_needed(struct itera_autodiff *ad, int n, const int32_t *wrt)
         ad->needed[t] = ad->needed[p->tensors[t].base] && p->tensors[t].dtype == ITERA_F32;
 }
 
+/* Whether two views of one base are windows of its rows with no column in common. */
+static bool apart(const struct itera_program *p, const struct itera_tensor *a,
+                  const struct itera_tensor *b)
+{
+    const int64_t ld = p->tensors[a->base].shape.ld;
+    if (a->shape.ld != ld || b->shape.ld != ld || !ld)
+        return false;
+    const int64_t from_a = a->offset % ld, from_b = b->offset % ld;
+    return from_a + itera_shape_cols(&a->shape) <= from_b ||
+           from_b + itera_shape_cols(&b->shape) <= from_a;
+}
+
 /* A base that is used through views gets its gradient in pieces. If the pieces used cover it once
  * and it is not used as a whole as well, they simply write; otherwise it is zeroed first and all
  * contributions add. */
@@ -258,12 +270,16 @@ static enum itera_status mark_partial(struct itera_autodiff *ad, int32_t loss)
     }
     for (int32_t t = 0; t < ad->n; t++) {
         int32_t base = p->tensors[t].base;
-        if (used[t] && base != t)
-            covered[base] += itera_shape_elements(&p->tensors[t].shape);
+        if (!used[t] || base == t)
+            continue;
+        covered[base] += itera_shape_elements(&p->tensors[t].shape);
+        for (int32_t s = base + 1; s < t; s++)
+            if (used[s] && p->tensors[s].base == base && !apart(p, &p->tensors[s], &p->tensors[t]))
+                ad->grads[base].zero_first = true;
     }
     for (int32_t t = 0; t < ad->n; t++)
         if (p->tensors[t].base == t && covered[t])
-            ad->grads[t].zero_first =
+            ad->grads[t].zero_first |=
                 used[t] || covered[t] != itera_shape_elements(&p->tensors[t].shape);
     free(used);
     free(reaches);

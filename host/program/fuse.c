@@ -35,7 +35,7 @@ static int32_t producer(const struct itera_program *p, int32_t t, int32_t before
 
 /* Whether op b's output 0 may be written at op a's place instead, given that b's input t is a's
  * output: t must be a private activation read by b alone, and nothing between a and b may touch
- * b's output or write b's other operands. */
+ * b's output or write b's other operands. Nor may a read what b writes. */
 static bool movable(const struct itera_program *p, const int32_t *uses, int32_t a, int32_t b,
                     int32_t t)
 {
@@ -43,6 +43,10 @@ static bool movable(const struct itera_program *p, const int32_t *uses, int32_t 
         p->tensors[t].kind != ITERA_ACTIVATION)
         return false;
     const struct itera_op *late = &p->ops[b];
+    for (int j = 0; j < ITERA_MAX_IN; j++) /* what a reads would be overwritten under it */
+        if (late->out[0] >= 0 && p->ops[a].in[j] >= 0 &&
+            p->tensors[p->ops[a].in[j]].base == p->tensors[late->out[0]].base)
+            return false;
     for (int32_t i = a + 1; i < b; i++) {
         const struct itera_op *op = &p->ops[i];
         const struct itera_op_info *info = itera_op_info(op->kind);
