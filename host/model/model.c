@@ -190,11 +190,12 @@ static enum itera_status find_config(const struct itera_safetensors *file, const
     if (itera_is_directory(path)) {
         status = itera_path_join(beside, sizeof beside, path, "config.json");
     } else {
+        /* With its slash: a file in the root folder has nothing before it. */
         const char *slash = strrchr(path, '/');
-        char folder[4096];
-        snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) : 1,
-                 slash ? path : ".");
-        status = itera_path_join(beside, sizeof beside, folder, "config.json");
+        char *folder = strndup(path, slash ? (size_t)(slash - path) + 1 : 0);
+        status = folder ? itera_path_join(beside, sizeof beside, folder, "config.json")
+                        : itera_fail(ITERA_ERR_MEMORY, "%s: no memory to read it", path);
+        free(folder);
     }
     if (status)
         return status;
@@ -219,6 +220,26 @@ static enum itera_status find_tokenizer(const struct itera_safetensors *file, co
     return itera_tokenizer_open(beside, tokenizer);
 }
 
+/* Whether the file has every tensor of the configuration: before memory is taken for them, so that
+ * a small file cannot ask for more than its own size justifies. */
+static enum itera_status check_tensors(const struct itera_safetensors *file,
+                                       const struct itera_config *config)
+{
+    struct itera_layout layout;
+    enum itera_status status = itera_layout_create(config, &layout);
+    if (status)
+        return status;
+    for (int i = 0; i < layout.n_params && !status; i++) {
+        for (int k = 0; k < layout.params[i].n_parts && !status; k++) {
+            const struct itera_part_of_param *part = &layout.params[i].parts[k];
+            const struct itera_safetensor *t;
+            status = itera_safetensors_expect(file, part->name, part->rank, part->dim, &t);
+        }
+    }
+    itera_layout_destroy(&layout);
+    return status;
+}
+
 enum itera_status itera_model_load(struct itera_device *device, const char *path,
                                    struct itera_model **out)
 {
@@ -231,6 +252,8 @@ enum itera_status itera_model_load(struct itera_device *device, const char *path
     enum itera_status status = itera_safetensors_open(path, &file);
     if (!status)
         status = find_config(file, path, &config);
+    if (!status)
+        status = check_tensors(file, &config);
     if (!status)
         status = itera_model_allocate(device, &config, &m);
     if (status)
