@@ -168,6 +168,10 @@ static void attention_cost(const struct itera_attr *attr,
     double d = (double)(in[0]->shape.dim[2] / attr->heads);
     /* Two dot products of d; scale, maximum, exponential and sum. */
     cost->flops = score_count(attr, in[0], in[3]) * (4 * d + 4);
+    /* Caches are read; of what is written to them, there are only the new rows. */
+    if (in[3])
+        cost->bytes += 8.0 * ((double)itera_shape_elements(&in[1]->shape) -
+                              (double)itera_shape_elements(&in[3]->shape));
 }
 
 static void attention_grad(struct itera_autodiff *ad, const struct itera_op *op)

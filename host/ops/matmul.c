@@ -228,6 +228,10 @@ static void grouped_matmul_cost(const struct itera_attr *attr,
     double cols = (double)itera_shape_cols(&out[0]->shape);
     double elements = (double)itera_shape_elements(&out[0]->shape);
     cost->flops = 2.0 * rows * (double)itera_shape_cols(a) * cols + (attr->act ? 4 * elements : 0);
+    /* Experts without rows are not read: of more experts than rows, at most one a row is. */
+    if (!attr->trans_a && rows < (double)attr->experts)
+        cost->bytes -= (double)itera_shape_elements(&in[1]->shape) * sizeof(float) *
+                       (1 - rows / (double)attr->experts);
 }
 
 static void grouped_gradient(struct itera_autodiff *ad, int32_t of, const struct itera_attr *attr,

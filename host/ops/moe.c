@@ -308,8 +308,8 @@ static void moe_combine_cost(const struct itera_attr *attr,
                              const struct itera_operand_shape *const *out, struct itera_cost *cost)
 {
     (void)attr;
-    (void)out;
-    cost->flops = 2.0 * (double)itera_shape_elements(&in[0]->shape);
+    cost->flops = 2.0 * (double)itera_shape_elements(&in[0]->shape) +
+                  (in[3] ? (double)itera_shape_elements(&out[0]->shape) : 0);
 }
 
 static void moe_combine_grad(struct itera_autodiff *ad, const struct itera_op *op)
