@@ -350,8 +350,11 @@ enum itera_status itera_session_warm(struct itera_session *session, size_t n)
 {
     enum itera_status status = make_step(session);
     size_t largest = (size_t)1 << session->chunk_bits;
+    /* Where decoding comes to the end of the window, it reads the last half again and one more. */
+    size_t again = session->window ? (size_t)session->window / 2 + 1 : 0;
     for (int bits = 0; bits <= session->chunk_bits && !status; bits++)
-        if (n >> bits & 1 || (bits == session->chunk_bits && n >= largest))
+        if ((n | again) >> bits & 1 ||
+            (bits == session->chunk_bits && (n >= largest || again >= largest)))
             status = make_chunk(session, bits);
     return status;
 }

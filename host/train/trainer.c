@@ -77,12 +77,12 @@ static enum itera_status check_options(const struct itera_train_options *o)
         wrong = "eps must be between 0 and 1";
     else if (!(o->weight_decay >= 0 && o->weight_decay <= 10))
         wrong = "weight_decay must be from 0 to 10";
-    else if (!(o->clip >= 0))
-        wrong = "clip must not be negative";
-    else if (!(o->dropout < 1))
-        wrong = "dropout must be below 1";
-    else if (!(o->aux_weight <= 1000))
-        wrong = "aux_weight must be at most 1000";
+    else if (!(o->clip >= 0 && o->clip <= 1e18))
+        wrong = "clip must be from 0 to 1e18";
+    else if (!(o->dropout >= -1 && o->dropout <= 0.95))
+        wrong = "dropout must be at most 0.95 (-1: the configuration's)";
+    else if (!(o->aux_weight >= -1 && o->aux_weight <= 1000))
+        wrong = "aux_weight must be at most 1000 (-1: the configuration's)";
     else if (o->log_every < 1 || o->eval_every < 0 || o->eval_tokens < 0 || o->patience < 0 ||
              o->save_every < 0 || o->warmup < -1 || o->positions < 0 || o->positions > INT32_MAX)
         wrong = "a count is negative, or log_every is 0";
