@@ -45,7 +45,7 @@ enum itera_status itera_trial_create(const struct itera_program *program, int sh
         out->slot_of[t] = -1;
         if (tensor->kind != ITERA_BOUND || tensor->base != t)
             continue;
-        struct itera_slot *slot = &out->slots[out->n_slots];
+        struct itera_trial_slot *slot = &out->slots[out->n_slots];
         slot->tensor = t;
         slot->alias = -1;
         slot->offset = GUARD_BYTES + (size_t)shift * 4;
@@ -93,7 +93,7 @@ enum itera_status itera_runner_create(const struct itera_trial *trial, struct it
     enum itera_status status = ITERA_OK;
     bool memory = bindings && out->buffers && out->results;
     for (int i = 0; memory && i < trial->n_slots && !status; i++) {
-        const struct itera_slot *slot = &trial->slots[i];
+        const struct itera_trial_slot *slot = &trial->slots[i];
         if (slot->alias < 0) {
             out->results[i] = malloc(slot->bytes);
             memory = out->results[i] != NULL;
@@ -101,8 +101,8 @@ enum itera_status itera_runner_create(const struct itera_trial *trial, struct it
         }
     }
     for (int i = 0; memory && i < trial->n_slots && !status; i++) {
-        const struct itera_slot *slot = &trial->slots[i];
-        const struct itera_slot *home = slot->alias < 0 ? slot : &trial->slots[slot->alias];
+        const struct itera_trial_slot *slot = &trial->slots[i];
+        const struct itera_trial_slot *home = slot->alias < 0 ? slot : &trial->slots[slot->alias];
         bindings[i] =
             (struct itera_binding){slot->tensor, out->buffers[home - trial->slots], home->offset};
     }
@@ -329,7 +329,7 @@ static void restore(const struct itera_runner *runner, int32_t tensor, uint8_t *
 static void describe_write(const struct itera_trial *trial, int slot, size_t at, char *out,
                            size_t size)
 {
-    const struct itera_slot *s = &trial->slots[slot];
+    const struct itera_trial_slot *s = &trial->slots[slot];
     const struct itera_tensor *t = &trial->program->tensors[s->tensor];
     const char *name = tensor_name(trial->program, s->tensor);
     size_t end = s->offset + span_bytes(t), element = itera_dtype_bytes(t->dtype);
@@ -353,7 +353,7 @@ static bool check_foreign(const struct itera_runner *runner, const int32_t *tens
 {
     const struct itera_trial *trial = runner->trial;
     for (int i = 0; i < trial->n_slots; i++) {
-        const struct itera_slot *slot = &trial->slots[i];
+        const struct itera_trial_slot *slot = &trial->slots[i];
         if (slot->alias >= 0)
             continue;
         uint8_t *image = malloc(slot->bytes);

@@ -10,7 +10,7 @@
 #define ITERA_TRIAL_PATTERN 0x7fedbeefu
 
 /* The memory of one bound tensor. */
-struct itera_slot {
+struct itera_trial_slot {
     int32_t tensor;
     size_t bytes;  /* of the buffer, guards included */
     size_t offset; /* of the tensor's first element */
@@ -20,7 +20,7 @@ struct itera_slot {
 
 struct itera_trial {
     const struct itera_program *program;
-    struct itera_slot *slots;
+    struct itera_trial_slot *slots;
     int n_slots;
     int32_t *slot_of; /* per tensor id; -1 when it is no bound base */
 };

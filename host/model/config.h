@@ -49,9 +49,10 @@ struct itera_config {
     double norm_eps;            /* all: added to the variance or mean square */
     double aux_weight;          /* I IM: weight of the load-balance loss */
     double dropout;             /* all: training only */
-    double init_std;            /* M IM: standard deviation of initial weights */
-    double dt_min, dt_max;      /* M IM: initial steps are log-uniform in this range, */
-    double dt_floor;            /* M IM: and not below this */
+    /* M IM: kept for other programs; our initial weights do not follow these (see enum itera_init). */
+    double init_std;       /* standard deviation of initial weights */
+    double dt_min, dt_max; /* initial steps are log-uniform in this range, */
+    double dt_floor;       /* and not below this */
 };
 
 /* "itera", "transformer", "mamba", "itera-m"; never NULL. */

@@ -18,7 +18,6 @@ struct itera_tensor {
     struct itera_shape shape;
     int32_t base;   /* itself, or the tensor that this one is a view of (never a view itself) */
     int64_t offset; /* elements from the base's first */
-    bool needs_grad;
     const char *name; /* for messages and profiles; may be NULL for activations */
 };
 

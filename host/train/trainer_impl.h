@@ -45,7 +45,6 @@ struct train_program {
     int64_t batch, seq, accumulate;
     struct itera_graph train, eval;
     struct itera_program *update; /* accumulate > 1: the optimiser apart */
-    int32_t eval_loss;
     struct itera_executable *train_run, *update_run, *eval_run; /* eval_run: made when needed */
     /* gradients and, when accumulating, their sum; the moments; what changes by step */
     struct itera_buffer *grads, *sums, *m, *v;
