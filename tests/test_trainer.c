@@ -368,31 +368,31 @@ static void test_schedules(void **state)
     struct itera_train_options o;
     itera_train_options_default(&o);
     o.lr = 1;
-    struct train_plan plan;
-    train_plan_start(&plan, 1000, -1);
+    struct itera_train_plan plan;
+    itera_train_plan_start(&plan, 1000, -1);
     assert_int_equal(plan.warmup, 50);
-    assert_close(train_learning_rate(&o, &plan, 0), 0.02);
-    assert_close(train_learning_rate(&o, &plan, 49), 1);
-    assert_close(train_learning_rate(&o, &plan, 50), 1);
-    assert_close(train_learning_rate(&o, &plan, 525), 0.55);
-    assert_close(train_learning_rate(&o, &plan, 1000), 0.1);
+    assert_close(itera_train_learning_rate(&o, &plan, 0), 0.02);
+    assert_close(itera_train_learning_rate(&o, &plan, 49), 1);
+    assert_close(itera_train_learning_rate(&o, &plan, 50), 1);
+    assert_close(itera_train_learning_rate(&o, &plan, 525), 0.55);
+    assert_close(itera_train_learning_rate(&o, &plan, 1000), 0.1);
     o.schedule = ITERA_SCHEDULE_LINEAR;
-    assert_close(train_learning_rate(&o, &plan, 525), 0.55);
+    assert_close(itera_train_learning_rate(&o, &plan, 525), 0.55);
     o.schedule = ITERA_SCHEDULE_CONSTANT;
-    assert_close(train_learning_rate(&o, &plan, 999), 1);
-    train_plan_start(&plan, 100000, -1);
+    assert_close(itera_train_learning_rate(&o, &plan, 999), 1);
+    itera_train_plan_start(&plan, 100000, -1);
     assert_int_equal(plan.warmup, 200);
 
     /* Moving the end is continuous, and still ends at the end. */
     o.schedule = ITERA_SCHEDULE_COSINE;
-    train_plan_start(&plan, 1000, 0);
-    double before = train_learning_rate(&o, &plan, 400);
-    train_plan_move(&plan, 400, 600);
-    assert_close(train_learning_rate(&o, &plan, 400), before);
-    assert_true(train_learning_rate(&o, &plan, 500) < train_learning_rate(&o, &plan, 450));
-    assert_close(train_learning_rate(&o, &plan, 600), 0.1);
-    train_plan_start(&plan, 1, -1);
-    assert_close(train_learning_rate(&o, &plan, 0), 1);
+    itera_train_plan_start(&plan, 1000, 0);
+    double before = itera_train_learning_rate(&o, &plan, 400);
+    itera_train_plan_move(&plan, 400, 600);
+    assert_close(itera_train_learning_rate(&o, &plan, 400), before);
+    assert_true(itera_train_learning_rate(&o, &plan, 500) < itera_train_learning_rate(&o, &plan, 450));
+    assert_close(itera_train_learning_rate(&o, &plan, 600), 0.1);
+    itera_train_plan_start(&plan, 1, -1);
+    assert_close(itera_train_learning_rate(&o, &plan, 0), 1);
 }
 
 int main(void)

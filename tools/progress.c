@@ -25,7 +25,7 @@ static struct {
 } bar;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-static double now(void)
+double progress_seconds(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -145,7 +145,7 @@ void progress_start(const char *what, const char *unit, double total)
     snprintf(bar.unit, sizeof bar.unit, "%s", unit);
     bar.terminal = isatty(STDERR_FILENO) && term && strcmp(term, "dumb") != 0;
     bar.total = total;
-    bar.began = bar.mark = bar.last_draw = now();
+    bar.began = bar.mark = bar.last_draw = progress_seconds();
     bar.active = true;
     pthread_mutex_unlock(&lock);
 }
@@ -176,7 +176,7 @@ void progress_update(double done, const char *note, ...)
             vsnprintf(bar.note, sizeof bar.note, note, args);
             va_end(args);
         }
-        double t = now();
+        double t = progress_seconds();
         update_rate(t);
         if (t - bar.last_draw >= (bar.terminal ? redraw_seconds : line_seconds))
             draw(t);
@@ -191,7 +191,7 @@ void progress_finish(int keep)
         if (keep) {
             bar.rate = 0; /* the last line tells the average */
             if (bar.terminal || bar.dirty)
-                draw(now());
+                draw(progress_seconds());
             if (bar.terminal)
                 fputc('\n', stderr);
         } else if (bar.terminal && bar.drawn) {
@@ -203,17 +203,30 @@ void progress_finish(int keep)
     pthread_mutex_unlock(&lock);
 }
 
+/* Messages quote names and texts from files, which could move the cursor or worse. */
+static void blank_controls(char *text)
+{
+    for (unsigned char *p = (unsigned char *)text; *p; p++) {
+        if (*p < 0x20 || *p == 0x7f)
+            *p = '?';
+        else if (p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0)
+            p[0] = p[1] = '?'; /* U+0080 to U+009F, controls as well */
+    }
+}
+
 void progress_line(const char *format, ...)
 {
+    char text[4096];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    blank_controls(text);
     pthread_mutex_lock(&lock);
     if (bar.active && bar.terminal && bar.drawn)
         fputs("\r\033[K", stderr);
-    va_list args;
-    va_start(args, format);
-    vfprintf(stderr, format, args);
-    va_end(args);
-    fputc('\n', stderr);
+    fprintf(stderr, "%s\n", text);
     if (bar.active && bar.terminal && bar.drawn)
-        draw(now());
+        draw(progress_seconds());
     pthread_mutex_unlock(&lock);
 }

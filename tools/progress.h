@@ -21,4 +21,7 @@ void progress_finish(int keep);
 /* A message line on stderr, above the bar. */
 __attribute__((format(printf, 1, 2))) void progress_line(const char *format, ...);
 
+/* Seconds since some moment in the past; never goes back. */
+double progress_seconds(void);
+
 #endif

@@ -3,17 +3,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "core/clock.h"
 #include "core/log.h"
 #include "core/rng.h"
-
-double itera_bench_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static enum itera_status fill_random(struct itera_buffer *buffer, const struct itera_tensor *t,
                                      int32_t id, int32_t index_limit)
@@ -101,22 +94,22 @@ enum itera_status itera_bench_time(struct itera_bench_work *works, int n, double
             return itera_fail(ITERA_ERR_MEMORY, "no memory for benchmark samples");
     }
     /* Warm-up: twice, or for a tenth of the time, whichever is longer. */
-    double begin = itera_bench_now();
-    for (int r = 0; r < 2 || itera_bench_now() - begin < seconds * 0.1; r++) {
+    double begin = itera_seconds();
+    for (int r = 0; r < 2 || itera_seconds() - begin < seconds * 0.1; r++) {
         for (int i = 0; i < n; i++) {
             enum itera_status status = works[i].run(works[i].user);
             if (status)
                 return status;
         }
     }
-    begin = itera_bench_now();
-    for (int r = 0; r < MAX_RUNS && (r < MIN_RUNS || itera_bench_now() - begin < seconds); r++) {
+    begin = itera_seconds();
+    for (int r = 0; r < MAX_RUNS && (r < MIN_RUNS || itera_seconds() - begin < seconds); r++) {
         for (int i = 0; i < n; i++) {
-            double before = itera_bench_now();
+            double before = itera_seconds();
             enum itera_status status = works[i].run(works[i].user);
             if (status)
                 return status;
-            works[i].samples[works[i].count++] = itera_bench_now() - before;
+            works[i].samples[works[i].count++] = itera_seconds() - before;
         }
     }
     for (int i = 0; i < n; i++)

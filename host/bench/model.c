@@ -232,8 +232,8 @@ enum itera_status itera_bench_train(struct itera_model *model, const char *name,
     if (limit && seq > limit)
         return itera_fail(ITERA_ERR_ARGUMENT, "%s has %lld positions, too few for %lld tokens",
                           name, (long long)limit, (long long)seq);
-    struct train_program t;
-    enum itera_status status = train_program_create(model, batch, seq, 1, 0.1, &t);
+    struct itera_train_program t;
+    enum itera_status status = itera_train_program_create(model, batch, seq, 1, 0.1, &t);
     if (status)
         return status;
     /* lr 1e-4, betas, eps, no bias correction, clip at 1: values that keep the weights sane. */
@@ -256,7 +256,7 @@ enum itera_status itera_bench_train(struct itera_model *model, const char *name,
         status = finish(&row, &work, options, gflops, row.bytes, fn, user);
     }
     itera_bench_work_free(&work);
-    train_program_destroy(&t);
+    itera_train_program_destroy(&t);
     return status;
 }
 

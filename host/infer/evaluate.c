@@ -1,7 +1,7 @@
 #include <math.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "core/clock.h"
 #include "core/log.h"
 #include "format/safetensors.h"
 #include "itera/eval.h"
@@ -110,13 +110,6 @@ static enum itera_status choose_sizes(const struct itera_model *m, size_t count,
     return ITERA_OK;
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* Scores one batch; adds to the sums. */
 static enum itera_status score(struct evaluation *e, const struct itera_dataset *dataset,
                                uint64_t index, const struct itera_eval_result *r, double *nats,
@@ -175,7 +168,7 @@ enum itera_status itera_evaluate(struct itera_model *model, const struct itera_d
         itera_dataset_eval_batches(dataset, (size_t)result->batch, (size_t)result->window,
                                    (size_t)(result->window - result->stride));
     uint64_t total = o.tokens && o.tokens < count ? o.tokens : count;
-    double begin = now();
+    double begin = itera_seconds();
     for (uint64_t i = 0; i < batches && !status; i++) {
         status = score(&e, dataset, i, result, &nats, &result->tokens);
         if (!status && o.progress &&
@@ -184,7 +177,7 @@ enum itera_status itera_evaluate(struct itera_model *model, const struct itera_d
         if (result->tokens >= total)
             break;
     }
-    result->seconds = now() - begin;
+    result->seconds = itera_seconds() - begin;
     evaluation_destroy(&e);
     if (status)
         return status;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/clock.h"
 #include "core/file.h"
 #include "core/log.h"
 #include "format/json.h"
@@ -133,7 +134,8 @@ static void options_from_json(struct itera_trainer *t, struct itera_json_reader 
 
 /* ---- where it is ----------------------------------------------------------------------------- */
 
-enum itera_status train_checkpoint_find(const char *directory, char *path, size_t size, bool *found)
+enum itera_status itera_train_checkpoint_find(const char *directory, char *path, size_t size,
+                                              bool *found)
 {
     static const char *const names[] = {"checkpoint", "checkpoint.old"};
     *found = false;
@@ -150,10 +152,10 @@ bool itera_trainer_can_resume(const char *directory)
 {
     char path[4096];
     bool found = false;
-    return !train_checkpoint_find(directory, path, sizeof path, &found) && found;
+    return !itera_train_checkpoint_find(directory, path, sizeof path, &found) && found;
 }
 
-uint64_t train_dataset_hash(const struct itera_dataset *dataset)
+uint64_t itera_train_dataset_hash(const struct itera_dataset *dataset)
 {
     size_t count;
     const int32_t *ids = itera_dataset_tokens(dataset, &count);
@@ -180,7 +182,7 @@ static json_t *state_to_json(const struct itera_trainer *t)
     json_t *root = json_object();
     json_object_set_new(root, "format", json_string(FORMAT));
     json_object_set_new(root, "step", json_integer(t->step));
-    json_object_set_new(root, "seconds", json_real(train_now() - t->began));
+    json_object_set_new(root, "seconds", json_real(itera_seconds() - t->began));
     json_object_set_new(root, "timed", json_boolean(t->timed));
     json_object_set_new(root, "plan", plan);
     json_object_set_new(root, "best_loss", number_or_null(t->best_loss));
@@ -260,14 +262,14 @@ static enum itera_status save_files(const struct itera_trainer *t, const char *f
     return status ? status : save_state(t, path);
 }
 
-enum itera_status train_checkpoint_save(struct itera_trainer *t)
+enum itera_status itera_train_checkpoint_save(struct itera_trainer *t)
 {
     char to[4096], from[4096];
     enum itera_status status = itera_path_join(to, sizeof to, t->options.directory, "checkpoint");
     if (!status)
         status = itera_path_join(from, sizeof from, t->options.directory, "checkpoint.new");
     if (!status)
-        status = train_log_sync(t);
+        status = itera_train_log_sync(t);
     if (!status)
         status = itera_remove_tree(from); /* of a killed process */
     if (!status)
@@ -305,7 +307,7 @@ static void read_plan(struct itera_trainer *t, struct itera_json_reader *r, cons
     r->status = p.status;
 }
 
-enum itera_status train_checkpoint_read_state(struct itera_trainer *t, const char *folder)
+enum itera_status itera_train_checkpoint_read_state(struct itera_trainer *t, const char *folder)
 {
     char path[4096];
     json_t *root = NULL;
@@ -323,7 +325,7 @@ enum itera_status train_checkpoint_read_state(struct itera_trainer *t, const cha
         goto done;
     const int64_t most = INT64_C(1) << 53;
     t->step = itera_json_need_int(&r, "step", 0, most);
-    t->began = train_now() - itera_json_real(&r, "seconds", 0, 0, 1e12);
+    t->began = itera_seconds() - itera_json_real(&r, "seconds", 0, 0, 1e12);
     t->timed = itera_json_bool(&r, "timed", false);
     read_plan(t, &r, path);
     t->best_loss = itera_json_real(&r, "best_loss", (double)NAN, -1e30, 1e30);
@@ -352,9 +354,9 @@ enum itera_status train_checkpoint_read_state(struct itera_trainer *t, const cha
     if (!status && (strcmp(device, itera_device_info(t->device)->id) != 0 ||
                     threads != itera_device_threads(t->device)))
         itera_log(ITERA_LOG_WARNING,
-                  "the run began on %s with %lld threads: on another device or thread count its "
+                  "the run began on %s with %lld thread%s: on another device or thread count its "
                   "losses differ in the last bits",
-                  device, (long long)threads);
+                  device, (long long)threads, threads == 1 ? "" : "s");
 done:
     json_decref(root);
     return status;
@@ -381,7 +383,7 @@ static enum itera_status read_moment(struct itera_trainer *t, const char *folder
     return status;
 }
 
-enum itera_status train_checkpoint_read_moments(struct itera_trainer *t, const char *folder)
+enum itera_status itera_train_checkpoint_read_moments(struct itera_trainer *t, const char *folder)
 {
     enum itera_status status = read_moment(t, folder, "m.safetensors", t->program.m);
     return status ? status : read_moment(t, folder, "v.safetensors", t->program.v);

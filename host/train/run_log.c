@@ -20,7 +20,7 @@ static enum itera_status log_failed(const struct itera_trainer *t, const char *w
                       strerror(errno));
 }
 
-enum itera_status train_log_open(struct itera_trainer *t, int64_t bytes)
+enum itera_status itera_train_log_open(struct itera_trainer *t, int64_t bytes)
 {
     char path[4096];
     enum itera_status status = itera_path_join(path, sizeof path, t->options.directory, NAME);
@@ -42,9 +42,10 @@ enum itera_status train_log_open(struct itera_trainer *t, int64_t bytes)
                   "%s has %lld bytes, and had %lld at the checkpoint: earlier lines are missing",
                   path, (long long)st.st_size, (long long)bytes);
         bytes = st.st_size;
-    } else if (st.st_size > bytes && ftruncate(fd, bytes) != 0) {
-        status = log_failed(t, "cut");
     }
+    /* Later lines are cut off when there is one to take their place: until then the run may still
+     * fail to start, and nothing is lost. */
+    t->log_uncut = st.st_size > bytes;
     if (!status && lseek(fd, bytes, SEEK_SET) < 0)
         status = log_failed(t, "positioned");
     if (!status) {
@@ -60,14 +61,14 @@ enum itera_status train_log_open(struct itera_trainer *t, int64_t bytes)
     return ITERA_OK;
 }
 
-void train_log_close(struct itera_trainer *t)
+void itera_train_log_close(struct itera_trainer *t)
 {
     if (t->log)
         fclose(t->log);
     t->log = NULL;
 }
 
-enum itera_status train_log_sync(struct itera_trainer *t)
+enum itera_status itera_train_log_sync(struct itera_trainer *t)
 {
     if (!t->log)
         return ITERA_OK;
@@ -75,6 +76,15 @@ enum itera_status train_log_sync(struct itera_trainer *t)
         return log_failed(t, "written");
     t->log_bytes = ftello(t->log);
     return t->log_bytes < 0 ? log_failed(t, "positioned") : ITERA_OK;
+}
+
+/* Before a line is written. */
+static enum itera_status begin_line(struct itera_trainer *t)
+{
+    if (t->log_uncut && ftruncate(fileno(t->log), t->log_bytes) != 0)
+        return log_failed(t, "cut");
+    t->log_uncut = false;
+    return ITERA_OK;
 }
 
 /* Enough digits that a float reads back as itself; JSON has no NaN. */
@@ -92,10 +102,13 @@ static enum itera_status end_line(struct itera_trainer *t)
     return fflush(t->log) != 0 || ferror(t->log) ? log_failed(t, "written") : ITERA_OK;
 }
 
-enum itera_status train_log_step(struct itera_trainer *t)
+enum itera_status itera_train_log_step(struct itera_trainer *t)
 {
     if (!t->log)
         return ITERA_OK;
+    enum itera_status status = begin_line(t);
+    if (status)
+        return status;
     const struct itera_train_report *r = &t->last;
     FILE *f = t->log;
     fprintf(f, "{\"step\": %lld, \"tokens\": %lld", (long long)r->step, (long long)r->tokens);
@@ -122,10 +135,13 @@ enum itera_status train_log_step(struct itera_trainer *t)
     return end_line(t);
 }
 
-enum itera_status train_log_evaluation(struct itera_trainer *t)
+enum itera_status itera_train_log_evaluation(struct itera_trainer *t)
 {
     if (!t->log)
         return ITERA_OK;
+    enum itera_status status = begin_line(t);
+    if (status)
+        return status;
     const struct itera_train_report *r = &t->last;
     FILE *f = t->log;
     fprintf(f, "{\"step\": %lld, \"tokens\": %lld", (long long)r->step, (long long)r->tokens);

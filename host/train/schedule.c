@@ -11,7 +11,7 @@ const char *itera_schedule_name(enum itera_schedule schedule)
     return (unsigned)schedule < 3 ? names[schedule] : "?";
 }
 
-void train_plan_start(struct train_plan *plan, int64_t steps, int64_t warmup)
+void itera_train_plan_start(struct itera_train_plan *plan, int64_t steps, int64_t warmup)
 {
     if (warmup < 0) {
         warmup = steps / 20;
@@ -20,10 +20,10 @@ void train_plan_start(struct train_plan *plan, int64_t steps, int64_t warmup)
     }
     if (warmup > steps)
         warmup = steps;
-    *plan = (struct train_plan){.steps = steps, .warmup = warmup, .from_step = warmup};
+    *plan = (struct itera_train_plan){.steps = steps, .warmup = warmup, .from_step = warmup};
 }
 
-static double progress(const struct train_plan *plan, int64_t step)
+static double progress(const struct itera_train_plan *plan, int64_t step)
 {
     if (step <= plan->from_step)
         return plan->from_progress;
@@ -33,7 +33,7 @@ static double progress(const struct train_plan *plan, int64_t step)
     return plan->from_progress + along * (1 - plan->from_progress);
 }
 
-void train_plan_move(struct train_plan *plan, int64_t step, int64_t steps)
+void itera_train_plan_move(struct itera_train_plan *plan, int64_t step, int64_t steps)
 {
     if (steps < step + 1)
         steps = step + 1;
@@ -46,7 +46,7 @@ void train_plan_move(struct train_plan *plan, int64_t step, int64_t steps)
     plan->steps = steps;
 }
 
-double train_learning_rate(const struct itera_train_options *options, const struct train_plan *plan,
+double itera_train_learning_rate(const struct itera_train_options *options, const struct itera_train_plan *plan,
                            int64_t step)
 {
     if (step < plan->warmup)

@@ -85,7 +85,7 @@ static void record_optimizer(struct itera_program *p, const struct itera_model *
     }
 }
 
-static enum itera_status create_buffers(struct train_program *t, const struct itera_model *model)
+static enum itera_status create_buffers(struct itera_train_program *t, const struct itera_model *model)
 {
     const size_t flat = (size_t)model->layout.elements * 4;
     const size_t ids = (size_t)(t->batch * t->seq) * 4;
@@ -118,7 +118,7 @@ static enum itera_status create_buffers(struct train_program *t, const struct it
 }
 
 /* The gradient of every parameter, into one flat buffer with the layout's offsets. */
-static enum itera_status differentiate(struct train_program *t, const struct itera_model *model,
+static enum itera_status differentiate(struct itera_train_program *t, const struct itera_model *model,
                                        int32_t loss, struct itera_bindings *b)
 {
     const struct itera_layout *layout = &model->layout;
@@ -140,7 +140,7 @@ static enum itera_status differentiate(struct train_program *t, const struct ite
     return status;
 }
 
-static void bind_figures(struct train_program *t, int32_t ce, int32_t aux, struct itera_bindings *b)
+static void bind_figures(struct itera_train_program *t, int32_t ce, int32_t aux, struct itera_bindings *b)
 {
     struct itera_program *p = t->train.p;
     expose(p, ce, "loss");
@@ -155,7 +155,7 @@ static void bind_figures(struct train_program *t, int32_t ce, int32_t aux, struc
     }
 }
 
-static enum itera_status create_train(struct train_program *t, struct itera_model *model,
+static enum itera_status create_train(struct itera_train_program *t, struct itera_model *model,
                                       double weight_decay)
 {
     struct itera_bindings b = {0}, apart = {0};
@@ -218,19 +218,19 @@ done:
     return status;
 }
 
-enum itera_status train_program_create(struct itera_model *model, int64_t batch, int64_t seq,
+enum itera_status itera_train_program_create(struct itera_model *model, int64_t batch, int64_t seq,
                                        int64_t accumulate, double weight_decay,
-                                       struct train_program *out)
+                                       struct itera_train_program *out)
 {
-    *out = (struct train_program){
+    *out = (struct itera_train_program){
         .device = model->device, .batch = batch, .seq = seq, .accumulate = accumulate};
     enum itera_status status = create_train(out, model, weight_decay);
     if (status)
-        train_program_destroy(out);
+        itera_train_program_destroy(out);
     return status;
 }
 
-void train_program_destroy(struct train_program *t)
+void itera_train_program_destroy(struct itera_train_program *t)
 {
     itera_executable_destroy(&t->train_run);
     itera_executable_destroy(&t->update_run);
@@ -244,17 +244,17 @@ void train_program_destroy(struct train_program *t)
         itera_buffer_destroy(buffers[i]);
     free(t->host_ids);
     free(t->host_targets);
-    *t = (struct train_program){0};
+    *t = (struct itera_train_program){0};
 }
 
-static enum itera_status upload_batch(struct train_program *t)
+static enum itera_status upload_batch(struct itera_train_program *t)
 {
     size_t bytes = (size_t)(t->batch * t->seq) * 4;
     enum itera_status status = itera_buffer_upload(t->ids, 0, t->host_ids, bytes);
     return status ? status : itera_buffer_upload(t->targets, 0, t->host_targets, bytes);
 }
 
-static enum itera_status upload_settings(struct train_program *t,
+static enum itera_status upload_settings(struct itera_train_program *t,
                                          const struct itera_train_options *o, double lr,
                                          int64_t step)
 {
@@ -270,9 +270,9 @@ static enum itera_status upload_settings(struct train_program *t,
     return itera_buffer_upload(t->hyper, 0, hyper, sizeof hyper);
 }
 
-enum itera_status train_program_step(struct train_program *t, const struct itera_train_options *o,
+enum itera_status itera_train_program_step(struct itera_train_program *t, const struct itera_train_options *o,
                                      double lr, int64_t step, const struct itera_dataset *data,
-                                     struct train_figures *figures)
+                                     struct itera_train_figures *figures)
 {
     enum itera_status status = upload_settings(t, o, lr, step);
     double loss = 0, aux = 0;
@@ -313,7 +313,7 @@ enum itera_status train_program_step(struct train_program *t, const struct itera
     return status;
 }
 
-enum itera_status train_program_take_tally(struct train_program *t, int64_t *finite)
+enum itera_status itera_train_program_take_tally(struct itera_train_program *t, int64_t *finite)
 {
     float tally[2];
     const float none[2] = {0};
@@ -325,7 +325,7 @@ enum itera_status train_program_take_tally(struct train_program *t, int64_t *fin
     return status;
 }
 
-static enum itera_status create_eval(struct train_program *t, const struct itera_model *model)
+static enum itera_status create_eval(struct itera_train_program *t, const struct itera_model *model)
 {
     struct itera_bindings b = {0};
     itera_graph_destroy(&t->eval); /* what a failed attempt left */
@@ -355,7 +355,7 @@ static enum itera_status create_eval(struct train_program *t, const struct itera
     return status;
 }
 
-enum itera_status train_program_evaluate(struct train_program *t, const struct itera_model *model,
+enum itera_status itera_train_program_evaluate(struct itera_train_program *t, const struct itera_model *model,
                                          const struct itera_dataset *data, uint64_t batches,
                                          double *loss)
 {

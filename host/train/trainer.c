@@ -4,8 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "core/clock.h"
 #include "core/file.h"
 #include "core/log.h"
 #include "train/trainer_impl.h"
@@ -20,13 +20,6 @@ enum {
     DEFAULT_STEPS = 1000,
 };
 static const double TIME_MARGIN = 0.98; /* share of max_minutes that a timed plan fills */
-
-double train_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 void itera_train_options_default(struct itera_train_options *o)
 {
@@ -116,7 +109,7 @@ static enum itera_status create_bare(struct itera_device *device, struct itera_t
     }
     t->device = device;
     t->best_loss = (double)NAN;
-    t->began = train_now();
+    t->began = itera_seconds();
     *out = t;
     return ITERA_OK;
 }
@@ -126,8 +119,8 @@ void itera_trainer_destroy(struct itera_trainer **trainer)
     struct itera_trainer *t = *trainer;
     if (!t)
         return;
-    train_log_close(t);
-    train_program_destroy(&t->program);
+    itera_train_log_close(t);
+    itera_train_program_destroy(&t->program);
     itera_dataset_destroy(&t->data);
     itera_dataset_destroy(&t->valid);
     itera_model_destroy(&t->model);
@@ -197,6 +190,11 @@ static enum itera_status create_model(struct itera_trainer *t, const struct iter
         if (!o->tokenizer)
             status = default_tokenizer(t);
     }
+    if (!status && o->config && !itera_file_exists(o->config)) {
+        /* Never a preset of that name. */
+        struct itera_config config;
+        status = itera_config_load(o->config, &config);
+    }
     if (!status && o->tokenizer)
         status = itera_tokenizer_create(o->tokenizer, corpus, &tokenizer);
     if (!status && !o->init) {
@@ -265,8 +263,8 @@ static enum itera_status set_up(struct itera_trainer *t, const struct itera_corp
                           "text or shorter sequences",
                           o->data, count, (long long)o->seq);
     }
-    status = train_program_create(t->model, o->batch, o->seq, o->accumulate, o->weight_decay,
-                                  &t->program);
+    status = itera_train_program_create(t->model, o->batch, o->seq, o->accumulate, o->weight_decay,
+                                        &t->program);
     if (status)
         return status;
     t->load = calloc((size_t)(t->program.n_moe * t->program.experts) + 1, sizeof *t->load);
@@ -287,19 +285,19 @@ static enum itera_status measure_step(struct itera_trainer *t, double budget, do
         status = itera_fail(ITERA_ERR_MEMORY, "training: no memory to measure a step");
     if (!status)
         status = itera_buffer_download(t->model->weights, 0, weights, bytes);
-    double first = train_now(), begin = first;
+    double first = itera_seconds(), begin = first;
     int64_t counted = 0;
-    for (int64_t i = 0; !status && (i < 2 || (train_now() - first < budget && i < 30)); i++) {
-        status = train_program_step(&t->program, &t->options, 0, i, t->data, NULL);
+    for (int64_t i = 0; !status && (i < 2 || (itera_seconds() - first < budget && i < 30)); i++) {
+        status = itera_train_program_step(&t->program, &t->options, 0, i, t->data, NULL);
         if (i == 0) /* memory is touched for the first time there */
-            begin = train_now();
+            begin = itera_seconds();
         else
             counted++;
     }
-    *seconds = (train_now() - begin) / (double)(counted ? counted : 1);
+    *seconds = (itera_seconds() - begin) / (double)(counted ? counted : 1);
     int64_t finite;
     if (!status)
-        status = train_program_take_tally(&t->program, &finite);
+        status = itera_train_program_take_tally(&t->program, &finite);
     if (!status)
         status = itera_buffer_upload(t->model->weights, 0, weights, bytes);
     if (!status)
@@ -345,7 +343,7 @@ static enum itera_status make_plan(struct itera_trainer *t)
         enum itera_status status = measure_step(t, fmin(1.5, limit / 20), &seconds);
         if (status)
             return status;
-        double left = limit * TIME_MARGIN - (train_now() - t->began);
+        double left = limit * TIME_MARGIN - (itera_seconds() - t->began);
         steps = left > seconds ? (int64_t)(left / seconds) : 1;
     }
     if (!steps)
@@ -354,15 +352,29 @@ static enum itera_status make_plan(struct itera_trainer *t)
         double parameters = (double)t->model->layout.parameters;
         o->lr = 3e-3 * fmin(1, sqrt(3e6 / parameters));
     }
-    train_plan_start(&t->plan, steps, o->warmup);
+    itera_train_plan_start(&t->plan, steps, o->warmup);
     if (t->valid && !o->eval_every)
         o->eval_every = default_eval_every(t, steps);
     return ITERA_OK;
 }
 
+/* So that tokens can be counted to the end of the plan. */
+static enum itera_status check_length(const struct itera_trainer *t)
+{
+    const struct itera_train_options *o = &t->options;
+    int64_t tokens;
+    if (!__builtin_mul_overflow(t->plan.steps, o->batch * o->seq * o->accumulate, &tokens))
+        return ITERA_OK;
+    return itera_fail(
+        ITERA_ERR_ARGUMENT,
+        "training: %lld steps of %lld x %lld x %lld tokens are too many to count; ask "
+        "for fewer",
+        (long long)t->plan.steps, (long long)o->accumulate, (long long)o->batch, (long long)o->seq);
+}
+
 static void start_clocks(struct itera_trainer *t)
 {
-    t->saved = train_now();
+    t->saved = itera_seconds();
     t->saved_step = t->logged = t->tallied = t->step;
     t->last.step = t->step;
     t->last.best_step = t->best_step;
@@ -399,10 +411,12 @@ enum itera_status itera_trainer_create(struct itera_device *device,
     itera_corpus_destroy(&corpus);
     if (!status)
         status = make_plan(t);
+    if (!status)
+        status = check_length(t);
     if (!status && t->options.directory) {
-        t->data_hash = train_dataset_hash(t->data);
-        t->valid_hash = t->valid ? train_dataset_hash(t->valid) : 0;
-        status = train_log_open(t, 0);
+        t->data_hash = itera_train_dataset_hash(t->data);
+        t->valid_hash = t->valid ? itera_train_dataset_hash(t->valid) : 0;
+        status = itera_train_log_open(t, 0);
     }
     if (!status) {
         start_clocks(t);
@@ -418,7 +432,7 @@ enum itera_status itera_trainer_create(struct itera_device *device,
 static enum itera_status check_same_data(const struct itera_dataset *data, const char *source,
                                          uint64_t hash)
 {
-    if (!data || train_dataset_hash(data) == hash)
+    if (!data || itera_train_dataset_hash(data) == hash)
         return ITERA_OK;
     return itera_fail(ITERA_ERR_FORMAT,
                       "%s: is not the text that the run began with, so it cannot go on with it; "
@@ -433,7 +447,8 @@ enum itera_status itera_trainer_resume(struct itera_device *device, const char *
     *out = NULL;
     char folder[4096], path[4096];
     bool found;
-    enum itera_status status = train_checkpoint_find(directory, folder, sizeof folder, &found);
+    enum itera_status status =
+        itera_train_checkpoint_find(directory, folder, sizeof folder, &found);
     if (!status && !found)
         status = itera_fail(ITERA_ERR_ARGUMENT, "%s: has no checkpoint to resume from", directory);
     struct itera_trainer *t = NULL;
@@ -443,7 +458,7 @@ enum itera_status itera_trainer_resume(struct itera_device *device, const char *
         return status;
     struct itera_train_options *o = &t->options;
     itera_train_options_default(o);
-    status = train_checkpoint_read_state(t, folder);
+    status = itera_train_checkpoint_read_state(t, folder);
     o->directory = directory;
     if (!status && changes) {
         o->data = changes->data ? changes->data : o->data;
@@ -455,7 +470,10 @@ enum itera_status itera_trainer_resume(struct itera_device *device, const char *
         status = keep_strings(t);
     if (!status)
         status = check_options(o);
-    if (!status && (!o->data || t->plan.warmup > t->plan.steps || (o->valid && !o->eval_every)))
+    if (!status)
+        status = check_length(t);
+    if (!status && (!o->data || t->plan.warmup > t->plan.steps || t->step > t->plan.steps ||
+                    (o->valid && !o->eval_every)))
         status =
             itera_fail(ITERA_ERR_FORMAT, "%s/state.json: its values do not fit together", folder);
     /* A run that the clock stopped may have got more time. */
@@ -463,7 +481,7 @@ enum itera_status itera_trainer_resume(struct itera_device *device, const char *
         t->finish = NULL;
     /* The lock comes before anything that takes long. */
     if (!status)
-        status = train_log_open(t, t->log_bytes);
+        status = itera_train_log_open(t, t->log_bytes);
     if (!status)
         status = itera_path_join(path, sizeof path, folder, "model.safetensors");
     if (!status)
@@ -477,7 +495,7 @@ enum itera_status itera_trainer_resume(struct itera_device *device, const char *
     if (!status)
         status = check_same_data(t->valid, o->valid, t->valid_hash);
     if (!status)
-        status = train_checkpoint_read_moments(t, folder);
+        status = itera_train_checkpoint_read_moments(t, folder);
     if (!status)
         start_clocks(t);
     else
@@ -500,7 +518,7 @@ static enum itera_status take_tally(struct itera_trainer *t)
     if (!steps)
         return ITERA_OK;
     int64_t finite;
-    enum itera_status status = train_program_take_tally(&t->program, &finite);
+    enum itera_status status = itera_train_program_take_tally(&t->program, &finite);
     if (status)
         return status;
     t->tallied = t->step;
@@ -531,8 +549,8 @@ static void summarize_load(struct itera_trainer *t)
         t->last.max_load = fmax(t->last.max_load, t->load[i] * t->program.experts);
 }
 
-static enum itera_status log_step(struct itera_trainer *t, const struct train_figures *figures,
-                                  double lr)
+static enum itera_status log_step(struct itera_trainer *t,
+                                  const struct itera_train_figures *figures, double lr)
 {
     struct itera_train_report *r = &t->last;
     r->loss = figures->loss;
@@ -545,7 +563,7 @@ static enum itera_status log_step(struct itera_trainer *t, const struct train_fi
     t->logged = t->step;
     r->events |= ITERA_TRAIN_LOGGED;
     summarize_load(t);
-    return train_log_step(t);
+    return itera_train_log_step(t);
 }
 
 static enum itera_status save_model(const struct itera_trainer *t)
@@ -560,8 +578,8 @@ static enum itera_status evaluate(struct itera_trainer *t)
 {
     const struct itera_train_options *o = &t->options;
     struct itera_train_report *r = &t->last;
-    enum itera_status status =
-        train_program_evaluate(&t->program, t->model, t->valid, eval_batches(t), &r->valid_loss);
+    enum itera_status status = itera_train_program_evaluate(&t->program, t->model, t->valid,
+                                                            eval_batches(t), &r->valid_loss);
     if (status)
         return status;
     r->events |= ITERA_TRAIN_EVALUATED;
@@ -577,7 +595,7 @@ static enum itera_status evaluate(struct itera_trainer *t)
     }
     r->best_loss = t->best_loss;
     r->best_step = t->best_step;
-    return status ? status : train_log_evaluation(t);
+    return status ? status : itera_train_log_evaluation(t);
 }
 
 enum itera_status itera_trainer_save(struct itera_trainer *t)
@@ -586,12 +604,12 @@ enum itera_status itera_trainer_save(struct itera_trainer *t)
         return ITERA_OK;
     enum itera_status status = take_tally(t);
     if (!status)
-        status = train_checkpoint_save(t);
+        status = itera_train_checkpoint_save(t);
     /* The model file is the best one; before there is a best, the last. */
     if (!status && t->step && !t->best_step)
         status = save_model(t);
     if (!status) {
-        t->saved = train_now();
+        t->saved = itera_seconds();
         t->saved_step = t->step;
     }
     return status;
@@ -601,12 +619,12 @@ enum itera_status itera_trainer_save(struct itera_trainer *t)
  * that a resumed run has the plan that the killed one had. */
 static void follow_clock(struct itera_trainer *t)
 {
-    const double now = train_now();
+    const double now = itera_seconds();
     if (!t->timed || t->step == t->saved_step || now - t->saved < 0.5)
         return;
     double seconds = (now - t->saved) / (double)(t->step - t->saved_step);
     double left = t->options.max_minutes * 60 * TIME_MARGIN - (now - t->began);
-    train_plan_move(&t->plan, t->step, t->step + (int64_t)fmax(1, left / seconds));
+    itera_train_plan_move(&t->plan, t->step, t->step + (int64_t)fmax(1, left / seconds));
 }
 
 /* A timed run looks at the clock when it saves: a short one does so more often. */
@@ -626,17 +644,17 @@ enum itera_status itera_trainer_step(struct itera_trainer *t, struct itera_train
         itera_trainer_report(t, report);
         return ITERA_OK;
     }
-    const double begin = train_now(), lr = train_learning_rate(o, &t->plan, t->step);
+    const double begin = itera_seconds(), lr = itera_train_learning_rate(o, &t->plan, t->step);
     const bool last = t->step + 1 >= t->plan.steps;
     const bool logs = last || t->step == 0 || (t->step + 1) % o->log_every == 0;
-    struct train_figures figures = {.load = t->load};
-    status = train_program_step(&t->program, o, lr, t->step, t->data, logs ? &figures : NULL);
+    struct itera_train_figures figures = {.load = t->load};
+    status = itera_train_program_step(&t->program, o, lr, t->step, t->data, logs ? &figures : NULL);
     if (status)
         goto done;
     t->step++;
     t->last.step = t->step;
     t->last.tokens = t->step * step_tokens(t);
-    t->trained += train_now() - begin;
+    t->trained += itera_seconds() - begin;
     if (logs)
         status = log_step(t, &figures, lr);
     if (!status && (last || t->step % TALLY_EVERY == 0))
@@ -649,12 +667,12 @@ enum itera_status itera_trainer_step(struct itera_trainer *t, struct itera_train
         t->finish = DONE;
     else if (o->patience && t->bad_evaluations >= o->patience)
         t->finish = NO_BETTER;
-    else if (o->max_minutes > 0 && train_now() - t->began >= o->max_minutes * 60)
+    else if (o->max_minutes > 0 && itera_seconds() - t->began >= o->max_minutes * 60)
         t->finish = TIME_UP;
     if (t->finish == TIME_UP && t->valid && !(t->last.events & ITERA_TRAIN_EVALUATED))
         status = evaluate(t);
-    const bool due =
-        o->save_every ? t->step % o->save_every == 0 : train_now() - t->saved >= save_seconds(t);
+    const bool due = o->save_every ? t->step % o->save_every == 0
+                                   : itera_seconds() - t->saved >= save_seconds(t);
     if (!status && (due || t->finish)) {
         if (!t->finish)
             follow_clock(t);
@@ -678,7 +696,7 @@ void itera_trainer_report(const struct itera_trainer *t, struct itera_train_repo
     report->steps = t->plan.steps;
     report->tokens = t->step * step_tokens(t);
     report->skipped = t->skipped;
-    report->seconds = train_now() - t->began;
+    report->seconds = itera_seconds() - t->began;
     report->finish = t->finish;
 }
 

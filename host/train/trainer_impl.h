@@ -15,21 +15,20 @@
 /* The schedule's progress runs from 0 at the end of the warm-up to 1 at `steps`, in a straight line
  * from (from_step, from_progress): a run that is limited by time moves the end when it has measured
  * its speed, and the line goes on from where it was. */
-struct train_plan {
+struct itera_train_plan {
     int64_t steps, warmup;
     int64_t from_step;
     double from_progress;
 };
 
-void train_plan_start(struct train_plan *plan, int64_t steps, int64_t warmup);
+void itera_train_plan_start(struct itera_train_plan *plan, int64_t steps, int64_t warmup);
 /* Moves the end, as seen from `step` (steps done). */
-void train_plan_move(struct train_plan *plan, int64_t step, int64_t steps);
+void itera_train_plan_move(struct itera_train_plan *plan, int64_t step, int64_t steps);
 /* Of the step with this index (0 is the first). */
-double train_learning_rate(const struct itera_train_options *options, const struct train_plan *plan,
+double itera_train_learning_rate(const struct itera_train_options *options, const struct itera_train_plan *plan,
                            int64_t step);
 
-/* ---- train_program.c: the programs of a step --------------------------------------------------
- */
+/* ---- train_program.c: the programs of a step ------------------------------------------------- */
 
 /* The places of what the host reads, in the figures buffer (f32). */
 enum {
@@ -40,7 +39,7 @@ enum {
     FIGURE_LOAD = 16, /* per MoE layer: shares per expert */
 };
 
-struct train_program {
+struct itera_train_program {
     struct itera_device *device;
     int64_t batch, seq, accumulate;
     struct itera_graph train, eval;
@@ -53,25 +52,25 @@ struct train_program {
     int32_t *host_ids, *host_targets;
 };
 
-struct train_figures {
+struct itera_train_figures {
     double loss, aux_loss, grad_norm;
     double *load; /* n_moe x experts; not touched when NULL */
 };
 
-enum itera_status train_program_create(struct itera_model *model, int64_t batch, int64_t seq,
+enum itera_status itera_train_program_create(struct itera_model *model, int64_t batch, int64_t seq,
                                        int64_t accumulate, double weight_decay,
-                                       struct train_program *out);
-void train_program_destroy(struct train_program *program);
+                                       struct itera_train_program *out);
+void itera_train_program_destroy(struct itera_train_program *program);
 /* One optimiser step: `step` picks batches and dropout; lr and the other settings go to the device
  * as they are. figures may be NULL; it costs a download. */
-enum itera_status train_program_step(struct train_program *program,
+enum itera_status itera_train_program_step(struct itera_train_program *program,
                                      const struct itera_train_options *options, double lr,
                                      int64_t step, const struct itera_dataset *data,
-                                     struct train_figures *figures);
+                                     struct itera_train_figures *figures);
 /* How many of the steps since the last call had finite gradients. */
-enum itera_status train_program_take_tally(struct train_program *program, int64_t *finite);
+enum itera_status itera_train_program_take_tally(struct itera_train_program *program, int64_t *finite);
 /* Mean nats per token over the first `batches` evaluation batches. */
-enum itera_status train_program_evaluate(struct train_program *program,
+enum itera_status itera_train_program_evaluate(struct itera_train_program *program,
                                          const struct itera_model *model,
                                          const struct itera_dataset *data, uint64_t batches,
                                          double *loss);
@@ -85,10 +84,10 @@ struct itera_trainer {
     struct itera_model *model;
     struct itera_dataset *data, *valid;
     uint64_t data_hash, valid_hash;
-    struct train_program program;
+    struct itera_train_program program;
 
     bool timed; /* the plan follows max_minutes */
-    struct train_plan plan;
+    struct itera_train_plan plan;
     int64_t step;
     double best_loss;
     int64_t best_step;
@@ -99,6 +98,7 @@ struct itera_trainer {
 
     FILE *log; /* train.jsonl; NULL: none */
     int64_t log_bytes;
+    bool log_uncut; /* the file goes on behind log_bytes, until the next line is written */
     double *load;
 
     /* Clocks, in seconds of CLOCK_MONOTONIC; nothing that is computed depends on them except the
@@ -111,30 +111,28 @@ struct itera_trainer {
     struct itera_train_report last;
 };
 
-double train_now(void);
-
 /* ---- checkpoint.c -------------------------------------------------------------------------- */
 
 /* "DIR/checkpoint", or "DIR/checkpoint.old" when only that is there; *found says whether any. */
-enum itera_status train_checkpoint_find(const char *directory, char *path, size_t size,
+enum itera_status itera_train_checkpoint_find(const char *directory, char *path, size_t size,
                                         bool *found);
 /* Writes DIR/checkpoint; the log is on disk before. */
-enum itera_status train_checkpoint_save(struct itera_trainer *trainer);
+enum itera_status itera_train_checkpoint_save(struct itera_trainer *trainer);
 /* Reads state.json into a trainer whose arena exists: options, plan, counters. */
-enum itera_status train_checkpoint_read_state(struct itera_trainer *trainer, const char *path);
+enum itera_status itera_train_checkpoint_read_state(struct itera_trainer *trainer, const char *path);
 /* Reads the moments; the trainer's program exists. */
-enum itera_status train_checkpoint_read_moments(struct itera_trainer *trainer, const char *path);
+enum itera_status itera_train_checkpoint_read_moments(struct itera_trainer *trainer, const char *path);
 /* Order-dependent, over all ids. */
-uint64_t train_dataset_hash(const struct itera_dataset *dataset);
+uint64_t itera_train_dataset_hash(const struct itera_dataset *dataset);
 
 /* ---- run_log.c ----------------------------------------------------------------------------- */
 
 /* Opens DIR/train.jsonl, cut to `bytes`, locked against a second trainer. */
-enum itera_status train_log_open(struct itera_trainer *trainer, int64_t bytes);
-void train_log_close(struct itera_trainer *trainer);
-enum itera_status train_log_step(struct itera_trainer *trainer);
-enum itera_status train_log_evaluation(struct itera_trainer *trainer);
+enum itera_status itera_train_log_open(struct itera_trainer *trainer, int64_t bytes);
+void itera_train_log_close(struct itera_trainer *trainer);
+enum itera_status itera_train_log_step(struct itera_trainer *trainer);
+enum itera_status itera_train_log_evaluation(struct itera_trainer *trainer);
 /* Everything written so far is on disk; sets log_bytes. */
-enum itera_status train_log_sync(struct itera_trainer *trainer);
+enum itera_status itera_train_log_sync(struct itera_trainer *trainer);
 
 #endif

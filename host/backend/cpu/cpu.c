@@ -3,11 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "backend/backend.h"
 #include "backend/cpu/isa.h"
+#include "core/clock.h"
 #include "core/environment.h"
 #include "core/log.h"
 #include "program/plan.h"
@@ -396,19 +396,12 @@ static void run_steps(void *user, struct itera_team *team)
     flush_end(old);
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static void profile_steps(void *user, struct itera_team *team)
 {
     struct cpu_executable *e = user;
     unsigned old = flush_begin(e->flush);
     struct itera_team one = {.rank = 0, .size = 1, .pool = team->pool};
-    double before = now();
+    double before = itera_seconds();
     for (int32_t i = 0; i < e->n_steps; i++) {
         const struct step *step = &e->steps[i];
         if (!step->alone)
@@ -417,7 +410,7 @@ static void profile_steps(void *user, struct itera_team *team)
             step->run(&step->call, &one);
         itera_team_barrier(team);
         if (team->rank == 0) {
-            double after = now();
+            double after = itera_seconds();
             e->op_seconds[i] = after - before;
             before = after;
         }
