@@ -262,7 +262,6 @@ static void test_path_join(void **state)
 static void test_environment(void **state)
 {
     (void)state;
-    char out[128];
     unsetenv("ITERA_CPU_ISA");
     assert_null(itera_environment_cpu_isa());
     setenv("ITERA_CPU_ISA", "", 1);
@@ -270,22 +269,6 @@ static void test_environment(void **state)
     setenv("ITERA_CPU_ISA", "ref", 1);
     assert_string_equal(itera_environment_cpu_isa(), "ref");
     unsetenv("ITERA_CPU_ISA");
-
-    unsetenv("ITERA_CACHE_DIR");
-    unsetenv("XDG_CACHE_HOME");
-    setenv("HOME", "/home/x", 1);
-    assert_int_equal(itera_environment_cache_directory(out, sizeof out), ITERA_OK);
-    assert_string_equal(out, "/home/x/.cache/itera");
-    setenv("XDG_CACHE_HOME", "relative", 1);
-    assert_int_equal(itera_environment_cache_directory(out, sizeof out), ITERA_OK);
-    assert_string_equal(out, "/home/x/.cache/itera");
-    setenv("XDG_CACHE_HOME", "/c", 1);
-    assert_int_equal(itera_environment_cache_directory(out, sizeof out), ITERA_OK);
-    assert_string_equal(out, "/c/itera");
-    setenv("ITERA_CACHE_DIR", "/own", 1);
-    assert_int_equal(itera_environment_cache_directory(out, sizeof out), ITERA_OK);
-    assert_string_equal(out, "/own");
-    assert_int_equal(itera_environment_cache_directory(out, 4), ITERA_ERR_LIMIT);
 }
 
 static void test_arena(void **state)

@@ -1,5 +1,6 @@
 #include "core/arena.h"
 
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -108,14 +109,6 @@ void *itera_arena_calloc(struct itera_arena *arena, size_t count, size_t size)
     return data;
 }
 
-void *itera_arena_memdup(struct itera_arena *arena, const void *data, size_t size)
-{
-    void *copy = itera_arena_alloc(arena, size, ITERA_ALIGN_SMALL);
-    if (copy && size)
-        memcpy(copy, data, size);
-    return copy;
-}
-
 char *itera_arena_strndup(struct itera_arena *arena, const char *text, size_t length)
 {
     if (length == SIZE_MAX)
@@ -134,7 +127,7 @@ char *itera_arena_strdup(struct itera_arena *arena, const char *text)
     return itera_arena_strndup(arena, text, strlen(text));
 }
 
-char *itera_arena_vprintf(struct itera_arena *arena, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static char *format_into(struct itera_arena *arena, const char *format, va_list args)
 {
     va_list copy;
     va_copy(copy, args);
@@ -152,7 +145,7 @@ char *itera_arena_printf(struct itera_arena *arena, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    char *text = itera_arena_vprintf(arena, format, args);
+    char *text = format_into(arena, format, args);
     va_end(args);
     return text;
 }

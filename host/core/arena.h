@@ -2,7 +2,6 @@
 #ifndef ITERA_CORE_ARENA_H
 #define ITERA_CORE_ARENA_H
 
-#include <stdarg.h>
 #include <stddef.h>
 
 struct itera_arena;
@@ -24,14 +23,11 @@ void itera_arena_destroy(struct itera_arena **arena); /* NULL-safe, nulls *arena
 void *itera_arena_alloc(struct itera_arena *arena, size_t size, size_t align);
 /* count * size zeroed bytes, aligned to 16. */
 void *itera_arena_calloc(struct itera_arena *arena, size_t count, size_t size);
-void *itera_arena_memdup(struct itera_arena *arena, const void *data, size_t size);
 char *itera_arena_strdup(struct itera_arena *arena, const char *text);
 /* Copies length bytes and ends them with a NUL. */
 char *itera_arena_strndup(struct itera_arena *arena, const char *text, size_t length);
 __attribute__((format(printf, 2, 3))) char *itera_arena_printf(struct itera_arena *arena,
                                                                const char *format, ...);
-__attribute__((format(printf, 2, 0))) char *itera_arena_vprintf(struct itera_arena *arena,
-                                                                const char *format, va_list args);
 
 /* Forgets every allocation and keeps one block for reuse. */
 void itera_arena_reset(struct itera_arena *arena);

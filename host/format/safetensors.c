@@ -92,8 +92,9 @@ static enum itera_status parse_offsets(struct itera_safetensor *tensor, const js
     if (from < 0 || from > to || (uint64_t)to > buffer_size)
         return itera_fail(ITERA_ERR_FORMAT,
                           "%s: tensor " NAME ": found data_offsets [%" PRId64 ", %" PRId64
-                          "], expected them in order and within the %zu bytes of data",
-                          tensor->source, tensor->name, from, to, buffer_size);
+                          "], expected them in order and within the %zu bytes of data%s",
+                          tensor->source, tensor->name, from, to, buffer_size,
+                          from >= 0 && from <= to ? " (truncated?)" : "");
     int64_t count, bytes;
     char shape[192];
     itera_safetensors_shape_text(tensor->rank, tensor->dim, shape, sizeof shape);
@@ -381,7 +382,9 @@ static enum itera_status open_index(struct itera_safetensors *st, const char *pa
     if (count == 0) {
         status =
             itera_fail(ITERA_ERR_FORMAT,
-                       "%s: expected a \"weight_map\" object that names a file per tensor", path);
+                       "%s: expected a \"weight_map\" object that names a file per tensor (a "
+                       "model is a .safetensors file, its index, or their folder)",
+                       path);
         goto done;
     }
     shards = calloc(count, sizeof *shards);
@@ -545,20 +548,4 @@ const char *itera_safetensors_metadata(const struct itera_safetensors *st, const
         if (strcmp(st->metadata[i].key, key) == 0)
             return st->metadata[i].value;
     return NULL;
-}
-
-size_t itera_safetensors_metadata_count(const struct itera_safetensors *st)
-{
-    return st->metadata_count;
-}
-
-bool itera_safetensors_metadata_at(const struct itera_safetensors *st, size_t index,
-                                   const char **key, const char **value)
-{
-    *key = *value = NULL;
-    if (index >= st->metadata_count)
-        return false;
-    *key = st->metadata[index].key;
-    *value = st->metadata[index].value;
-    return true;
 }

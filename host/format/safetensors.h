@@ -73,9 +73,6 @@ enum itera_status itera_safetensors_expect(const struct itera_safetensors *st, c
 
 /* A string of `__metadata__`, or NULL; belongs to st. */
 const char *itera_safetensors_metadata(const struct itera_safetensors *st, const char *key);
-size_t itera_safetensors_metadata_count(const struct itera_safetensors *st);
-bool itera_safetensors_metadata_at(const struct itera_safetensors *st, size_t index,
-                                   const char **key, const char **value);
 
 /* Elements [first, first + count) of a float tensor (any alignment) as f32: F16 and BF16 exactly,
  * F64 rounded. Errors: ITERA_ERR_SHAPE for a bad range, ITERA_ERR_FORMAT for an integer tensor. */
