@@ -5,8 +5,7 @@
 
 #include "backend/cpu/kernel.h"
 
-/* ---- rope --------------------------------------------------------------------------------------
- */
+/* ---- rope ------------------------------------------------------------------------------------ */
 
 static void rope_ref(const struct itera_call *call, struct itera_team *team)
 {
@@ -34,8 +33,7 @@ static void rope_ref(const struct itera_call *call, struct itera_team *team)
 
 const struct itera_kernel itera_rope_ref = {.run = rope_ref};
 
-/* ---- attention ---------------------------------------------------------------------------------
- */
+/* ---- attention ------------------------------------------------------------------------------- */
 
 static double dot(const float *a, const float *b, int64_t n)
 {
@@ -114,8 +112,7 @@ static void attention_ref(const struct itera_call *call, struct itera_team *team
 const struct itera_kernel itera_attention_ref = {.run = attention_ref,
                                                  .scratch = attention_ref_scratch};
 
-/* ---- attention_bwd -----------------------------------------------------------------------------
- */
+/* ---- attention_bwd --------------------------------------------------------------------------- */
 
 /* dk and dv of one key and value head, and one row of dq. */
 static size_t attention_bwd_ref_scratch(const struct itera_call *call, int threads)

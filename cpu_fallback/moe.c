@@ -7,8 +7,7 @@
 #include "backend/cpu/kernel.h"
 #include "cpu_fallback/moe.h"
 
-/* ---- moe_route ---------------------------------------------------------------------------------
- */
+/* ---- moe_route ------------------------------------------------------------------------------- */
 
 static double max_of(const float *x, int64_t n)
 {
@@ -92,8 +91,7 @@ static void moe_route_bwd_ref(const struct itera_call *call, struct itera_team *
 
 const struct itera_kernel itera_moe_route_bwd_ref = {.run = moe_route_bwd_ref};
 
-/* ---- moe_sort ----------------------------------------------------------------------------------
- */
+/* ---- moe_sort -------------------------------------------------------------------------------- */
 
 static void moe_sort_ref(const struct itera_call *call, struct itera_team *team)
 {
@@ -125,8 +123,7 @@ static void moe_sort_ref(const struct itera_call *call, struct itera_team *team)
 
 const struct itera_kernel itera_moe_sort_ref = {.run = moe_sort_ref};
 
-/* ---- moe_gather --------------------------------------------------------------------------------
- */
+/* ---- moe_gather ------------------------------------------------------------------------------ */
 
 static void moe_gather_ref(const struct itera_call *call, struct itera_team *team)
 {
@@ -160,8 +157,7 @@ static void moe_gather_bwd_ref(const struct itera_call *call, struct itera_team 
 
 const struct itera_kernel itera_moe_gather_bwd_ref = {.run = moe_gather_bwd_ref};
 
-/* ---- moe_combine -------------------------------------------------------------------------------
- */
+/* ---- moe_combine ----------------------------------------------------------------------------- */
 
 static void moe_combine_ref(const struct itera_call *call, struct itera_team *team)
 {
@@ -209,8 +205,7 @@ static void moe_combine_bwd_ref(const struct itera_call *call, struct itera_team
 
 const struct itera_kernel itera_moe_combine_bwd_ref = {.run = moe_combine_bwd_ref};
 
-/* ---- moe_balance -------------------------------------------------------------------------------
- */
+/* ---- moe_balance ----------------------------------------------------------------------------- */
 
 /* mean[e] = mean over the rows of softmax(logits)[e] */
 static void mean_probability(const struct itera_arg *logits, double *mean)

@@ -6,8 +6,7 @@
 #include "backend/cpu/kernel.h"
 #include "core/rng.h"
 
-/* ---- sample ------------------------------------------------------------------------------------
- */
+/* ---- sample ---------------------------------------------------------------------------------- */
 
 struct itera_sample_rule itera_sample_read(const float *params, int32_t *rng, int64_t vocabulary)
 {
@@ -173,8 +172,7 @@ static void sample_ref(const struct itera_call *call, struct itera_team *team)
 
 const struct itera_kernel itera_sample_ref = {.run = sample_ref, .scratch = sample_ref_scratch};
 
-/* ---- advance -----------------------------------------------------------------------------------
- */
+/* ---- advance --------------------------------------------------------------------------------- */
 
 static void advance_ref(const struct itera_call *call, struct itera_team *team)
 {

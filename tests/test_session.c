@@ -380,8 +380,7 @@ static void test_bad_arguments(void **state)
     itera_model_destroy(&model);
 }
 
-/* ---- evaluation --------------------------------------------------------------------------------
- */
+/* ---- evaluation ------------------------------------------------------------------------------ */
 
 static struct itera_model *byte_model(const char *config, const struct itera_corpus *corpus)
 {

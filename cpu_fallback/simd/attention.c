@@ -7,8 +7,7 @@
  * decode step, read keys and values where they lie. */
 #include "cpu_fallback/simd/attention.h"
 
-/* ---- rope --------------------------------------------------------------------------------------
- */
+/* ---- rope ------------------------------------------------------------------------------------ */
 
 static size_t rope_scratch(const struct itera_call *call, int threads)
 {
@@ -67,8 +66,7 @@ static void rope(const struct itera_call *call, struct itera_team *team)
 
 const struct itera_kernel ITERA_SIMD(rope) = {.run = rope, .scratch = rope_scratch};
 
-/* ---- attention ---------------------------------------------------------------------------------
- */
+/* ---- attention ------------------------------------------------------------------------------- */
 
 #define QUERY_BLOCK 128 /* queries that share a packed block of keys */
 #define ROW_KEYS    256 /* keys at a time for a single query */

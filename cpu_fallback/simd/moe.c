@@ -56,8 +56,7 @@ static inline void softmax(const float *x, int64_t n, float *p)
         vf_store(p + i, vf_mul(scale, vf_load(p + i)));
 }
 
-/* ---- moe_route ---------------------------------------------------------------------------------
- */
+/* ---- moe_route ------------------------------------------------------------------------------- */
 
 /* The two largest, the common case, in one pass; false if a NaN is in the way. n >= 2. */
 static inline bool choose_two(const float *x, int64_t n, int32_t *chosen)
@@ -147,8 +146,7 @@ static void moe_route_bwd(const struct itera_call *call, struct itera_team *team
 
 const struct itera_kernel ITERA_SIMD(moe_route_bwd) = {.run = moe_route_bwd};
 
-/* ---- moe_gather --------------------------------------------------------------------------------
- */
+/* ---- moe_gather ------------------------------------------------------------------------------ */
 
 static inline void copy_row(const float *from, float *to, int64_t n)
 {
@@ -227,8 +225,7 @@ static void moe_gather_bwd(const struct itera_call *call, struct itera_team *tea
 
 const struct itera_kernel ITERA_SIMD(moe_gather_bwd) = {.run = moe_gather_bwd};
 
-/* ---- moe_combine -------------------------------------------------------------------------------
- */
+/* ---- moe_combine ----------------------------------------------------------------------------- */
 
 static void moe_combine(const struct itera_call *call, struct itera_team *team)
 {

@@ -14,8 +14,7 @@
  * ln(vocabulary) + 2. The bound is several times that. */
 #define SUM_ERROR 5e-6
 
-/* ---- the largest logit -------------------------------------------------------------------------
- */
+/* ---- the largest logit ----------------------------------------------------------------------- */
 
 /* The largest of n <= BLOCK logits, without NaN; -INFINITY if there is none. */
 static inline float block_max(const float *x, int64_t n)
@@ -55,8 +54,7 @@ static int32_t argmax(const float *x, int64_t n, float *max)
     return 0;
 }
 
-/* ---- top_k -------------------------------------------------------------------------------------
- */
+/* ---- top_k ----------------------------------------------------------------------------------- */
 
 /* Sinks entry i in a heap with the smallest first (of equals, the highest id). */
 static inline void sink(struct itera_sample_entry *heap, int64_t n, int64_t i)
@@ -104,8 +102,7 @@ static int64_t select_top(const float *x, int64_t n, int64_t k, struct itera_sam
     return held;
 }
 
-/* ---- weights in f32 ----------------------------------------------------------------------------
- */
+/* ---- weights in f32 -------------------------------------------------------------------------- */
 
 /* exp((x - max) / temperature), 0 for NaN */
 static inline vf weights(vf x, vf max, vf temperature)
@@ -248,8 +245,7 @@ static int32_t draw_top_p(const float *x, int64_t n, float max,
     return itera_sample_draw(entries, kept, max, rule);
 }
 
-/* ---- sample ------------------------------------------------------------------------------------
- */
+/* ---- sample ---------------------------------------------------------------------------------- */
 
 /* What a thread works with, for n logits: n + 1 entries, n weights, a sum per block. */
 static int64_t work_bytes(int64_t n)

@@ -140,8 +140,7 @@ static enum itera_status report_skip(struct context *c, const char *op, const ch
     return ITERA_OK;
 }
 
-/* ---- running the training phase ----------------------------------------------------------------
- */
+/* ---- running the training phase -------------------------------------------------------------- */
 
 /* A recorded and compiled forward and backward pass, with the buffers of its own. */
 struct pass {
@@ -300,8 +299,7 @@ static enum itera_status run_pass(struct itera_model *m, bool gradients, struct 
     return status;
 }
 
-/* ---- what to hold it against -------------------------------------------------------------------
- */
+/* ---- what to hold it against ----------------------------------------------------------------- */
 
 static enum itera_status read_scalar(const struct itera_safetensors *file, const char *name,
                                      double *out, bool *present)
@@ -314,7 +312,9 @@ static enum itera_status read_scalar(const struct itera_safetensors *file, const
         return itera_fail(ITERA_ERR_SHAPE, "%s: %s has %lld elements, expected 1", t->source, name,
                           (long long)t->count);
     float value = 0;
-    enum itera_status status = itera_safetensor_read_f32(t, 0, 1, &value);
+    enum itera_status status = itera_safetensor_check_finite(t);
+    if (!status)
+        status = itera_safetensor_read_f32(t, 0, 1, &value);
     *out = value;
     return status;
 }
@@ -400,6 +400,8 @@ static enum itera_status read_expected(const char *path, const struct itera_mode
                                 "%s: input_ids holds %d at element %lld; the model has %d tokens",
                                 path, o->ids[i], (long long)i, vocab);
     if (!status)
+        status = itera_safetensor_check_finite(logits);
+    if (!status)
         status = itera_safetensor_read_f32(logits, 0, logits->count, o->logits);
     if (!status)
         status = read_scalar(file, "loss", &o->loss, &o->has_loss);
@@ -445,8 +447,7 @@ static enum itera_status compute_reference(const char *model, uint64_t seed, boo
     return status;
 }
 
-/* ---- comparing ---------------------------------------------------------------------------------
- */
+/* ---- comparing ------------------------------------------------------------------------------- */
 
 static enum itera_status check_scalar(struct context *c, const char *op, double value,
                                       double expected)
@@ -639,8 +640,7 @@ static enum itera_status check_on(struct context *c, struct itera_device *device
     return status;
 }
 
-/* ---- devices -----------------------------------------------------------------------------------
- */
+/* ---- devices --------------------------------------------------------------------------------- */
 
 enum { MAX_TARGETS = 64 };
 struct target {

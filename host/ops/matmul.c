@@ -5,8 +5,8 @@
 
 /* matmul: y = act(a.b + bias) + residual
  *
- * a         (..., K) f32, its leading dims flattened to M rows; (..., M) with K flattened rows when
- * trans_a b         (..., N) f32 with K flattened rows; (N, K), as weights are stored, when trans_b
+ * a         (..., K) f32, its leading dims flattened to M rows; trans_a: (..., M) with K such rows
+ * b         (..., N) f32 with K flattened rows; trans_b: (N, K), as weights are stored
  * bias      (N) f32, optional
  * residual  y's dims f32, optional
  * y         a's leading dims and N; (M, N) when trans_a

@@ -382,9 +382,9 @@ const struct itera_op_def itera_op_moe_combine_bwd = {
  * With P[e] = mean over the rows of softmax(logits)[e], and load[e] = the share of the R k
  * assignments that expert e has:
  *
- *   kind VARIATION  loss = weight (std(P) / (mean(P) + 1e-6))^2, std with E - 1 below the sum, 0
- * when E = 1                                                            (itera) kind SWITCH loss =
- * weight E sum_e k load[e] P[e]                             (Jamba)
+ *   kind VARIATION  loss = weight (std(P) / (mean(P) + 1e-6))^2        (itera)
+ *                   std with E - 1 below the sum, 0 when E = 1
+ *   kind SWITCH     loss = weight E sum_e k load[e] P[e]               (Jamba)
  *
  * logits  (..., E) f32, E <= 256
  * index   (R, k) i32; values outside [0, E) are taken as the nearest inside
@@ -446,9 +446,10 @@ const struct itera_op_def itera_op_moe_balance = {
  * With p = softmax(logits) and g[e] = dloss dloss/dP[e]:
  *
  *   dlogits[r,e] = p[r,e] (g[e] - sum_i p[r,i] g[i]) / R
- *   VARIATION    g[e] = dloss weight 2 (P[e] - 1/E) / ((E - 1) (1/E + 1e-6)^2); that the mean, 1/E,
- * is a function of P as well adds the same to every g[e], which changes nothing SWITCH       g[e] =
- * dloss weight E k load[e]
+ *   VARIATION    g[e] = dloss weight 2 (P[e] - 1/E) / ((E - 1) (1/E + 1e-6)^2)
+ *                that the mean, 1/E, is a function of P as well adds the same to every g[e], which
+ *                changes nothing
+ *   SWITCH       g[e] = dloss weight E k load[e]
  *
  * dloss    (1) f32
  * logits   (..., E) f32

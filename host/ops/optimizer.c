@@ -28,9 +28,10 @@ static void grad_norm_cost(const struct itera_attr *attr,
 const struct itera_op_def itera_op_grad_norm = {.infer = grad_norm_infer, .cost = grad_norm_cost};
 
 /* One step of AdamW on param, m and v, in place:
- *   g = grad grad_scale min(1, max_norm / (norm[0] grad_scale + 1e-6))   (no clipping if max_norm
- * 0) m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2 param -= lr (m / bias1 / (sqrt(v /
- * bias2) + eps) + decay param) When norm[1] is 0 (a gradient overflowed) nothing changes.
+ *   g = grad grad_scale min(1, max_norm / (norm[0] grad_scale + 1e-6))   (no clip if max_norm is 0)
+ *   m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2
+ *   param -= lr (m / bias1 / (sqrt(v / bias2) + eps) + decay param)
+ * When norm[1] is 0 (a gradient overflowed) nothing changes.
  *
  * param, grad, m, v (any dims, the same) f32
  * hyper (8) f32: lr, beta1, beta2, eps, bias1 = 1 - beta1^t, bias2 = 1 - beta2^t, max_norm,
