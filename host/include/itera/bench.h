@@ -1,4 +1,7 @@
-/* Benchmarks: latency percentiles and rates of ops, inference and training on a device. */
+/* Benchmarks: latency percentiles and rates of ops, inference and training on a device, which
+ * belongs to the calling thread meanwhile.
+ * Errors of all functions: ITERA_ERR_ARGUMENT for options that the model or device cannot take;
+ * ITERA_ERR_MEMORY; ITERA_ERR_CANCELLED; device errors. */
 #ifndef ITERA_BENCH_H
 #define ITERA_BENCH_H
 

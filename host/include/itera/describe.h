@@ -1,4 +1,6 @@
-/* What a model is made of: its parameters, bytes and work, layer by layer and part by part. */
+/* What a model is made of: its parameters, bytes and work, layer by layer and part by part.
+ * Descriptions are made without a device; these functions may be called from any thread, on
+ * different descriptions. */
 #ifndef ITERA_DESCRIBE_H
 #define ITERA_DESCRIBE_H
 

@@ -44,11 +44,16 @@ struct itera_device_options {
     const char *isa; /* CPU: "ref", "avx2", "avx512", "neon"; NULL: ITERA_CPU_ISA, else the best */
 };
 
-/* Lists every usable device; *infos is an array to free with free(). The CPU is always there. */
+/* Lists every usable device; *infos is an array to free with free(). The CPU is always there.
+ * Errors: ITERA_ERR_MEMORY; ITERA_ERR_ARGUMENT and ITERA_ERR_UNSUPPORTED for a level in
+ * ITERA_CPU_ISA that is unknown or not here. */
 enum itera_status itera_devices(struct itera_device_info **infos, int *count);
 
 /* Opens a device by id; NULL or "auto": the best there is. The caller owns *device and closes it
- * after everything created from it. A device may be used by one thread at a time. */
+ * after everything created from it. A device may be used by one thread at a time, along with all
+ * that was created from it; several devices by several threads. options may be NULL.
+ * Errors: ITERA_ERR_DEVICE when there is no such device (the message lists those that are);
+ * ITERA_ERR_ARGUMENT for bad options; ITERA_ERR_UNSUPPORTED for a level that the CPU lacks. */
 enum itera_status itera_device_open(const char *id, const struct itera_device_options *options,
                                     struct itera_device **device);
 void itera_device_close(struct itera_device **device);

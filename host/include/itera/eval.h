@@ -1,4 +1,5 @@
-/* Evaluation: how well a model predicts a text. */
+/* Evaluation: how well a model predicts a text. Everything here runs on the model's device, so one
+ * thread at a time may use it with the models of one device. */
 #ifndef ITERA_EVAL_H
 #define ITERA_EVAL_H
 

@@ -1,4 +1,9 @@
-/* Models: load, create, save, describe. */
+/* Models: load, create, save, describe.
+ *
+ * A model belongs to its device: it is made, saved, destroyed, and run by the thread that uses the
+ * device at that moment. Functions that take a const model only read what does not change after
+ * loading (except in training) and may be called from any thread, itera_model_save excepted, which
+ * reads from the device. */
 #ifndef ITERA_MODEL_H
 #define ITERA_MODEL_H
 
@@ -25,16 +30,19 @@ enum itera_status itera_model_load(struct itera_device *device, const char *path
  * >= 0 the dropout probability; positions > 0 the number of learned positions (families that have
  * them). */
 struct itera_model_options {
-    int32_t vocab;
-    int32_t positions;
-    float dropout; /* negative: the configuration's */
+    int32_t vocab;     /* 0: the configuration's */
+    int32_t positions; /* 0: the configuration's */
+    float dropout;     /* negative: the configuration's */
     uint64_t seed;
 };
+/* Errors: ITERA_ERR_ARGUMENT for an unknown preset (the message lists them); ITERA_ERR_IO and
+ * ITERA_ERR_FORMAT for a bad configuration; ITERA_ERR_MEMORY. The caller owns *model. */
 enum itera_status itera_model_create(struct itera_device *device, const char *config,
                                      const struct itera_model_options *options,
                                      struct itera_model **model);
 
-/* Writes one self-contained safetensors file, atomically. */
+/* Writes one self-contained safetensors file, atomically: what was at path stays until all of the
+ * new file is on disk. Errors: ITERA_ERR_IO (a full disk, too); ITERA_ERR_MEMORY; device errors. */
 enum itera_status itera_model_save(const struct itera_model *model, const char *path);
 
 /* Everything made from the model must be destroyed before; the device after. */

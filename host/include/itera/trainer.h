@@ -5,6 +5,9 @@
  *   train.jsonl         a line per logged step and per evaluation
  *   checkpoint/         all that is needed to go on: weights, moments, state.json
  *
+ * A trainer uses its device, so it belongs to one thread at a time. Its report, options and data
+ * functions never fail.
+ *
  * The losses of a run are a pure function of its options, device and thread count: a run that was
  * killed at any moment and resumed gives bit for bit what it would have given. */
 #ifndef ITERA_TRAINER_H
