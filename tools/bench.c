@@ -256,11 +256,18 @@ static int run(const struct settings *s, const struct option_optional *json)
     }
     free(b.rows);
     json_decref(peaks);
-    return output_finish(code);
+    return code;
 }
 
 int itera_command_bench(int argc, char **argv)
 {
+    char notes[1024];
+    snprintf(
+        notes, sizeof notes,
+        "Times are medians of runs of one piece of work after a warm-up; \"of peak\" is the time "
+        "that\nthe measured peaks would allow, over the median. forward computes the logits of "
+        "every\nposition, prefill those of the last.\n\n%s",
+        output_presets());
     static const char *const cpu[] = {"cpu"}, *const micro[] = {"micro"};
     static const int64_t all_threads[] = {0}, prompts[] = {128, 512}, quick_prompts[] = {128};
     static const int64_t ones[] = {1};
@@ -273,8 +280,7 @@ int itera_command_bench(int argc, char **argv)
     struct option_optional json = {0};
     const struct command_option options[] = {
         {"preset", 0, OPTION_NAMES, &s.presets, "P",
-         "presets to create with random weights, "
-         "instead of a MODEL (default: micro)"},
+         "presets to create with random weights, instead of a\nMODEL (default: micro)"},
         {"device", 0, OPTION_NAMES, &s.devices, "LIST", "devices (default: cpu)"},
         {"threads", 't', OPTION_INTEGERS, &s.threads, "LIST",
          "CPU: thread counts to measure (default: one per processor)", 1, 1024},
@@ -304,9 +310,7 @@ int itera_command_bench(int argc, char **argv)
             "what the device reaches in a large f32 matmul and in reading memory in the same run.\n"
             "Without a mode: model and train.",
         .options = options,
-        .notes = "Times are medians of runs of one piece of work after a warm-up; \"of peak\" is "
-                 "the time that\nthe measured peaks would allow, over the median. forward "
-                 "computes the logits of every\nposition, prefill those of the last.",
+        .notes = notes,
         .max = 2};
     struct command_args args;
     int code = options_parse(&spec, argc, argv, &args);
@@ -320,6 +324,8 @@ int itera_command_bench(int argc, char **argv)
         s.model = args.positional[at++];
     if (at < args.n) {
         code = options_usage(&spec, "unexpected argument '%s'", args.positional[at]);
+    } else if (output_json_check(json.value) != EXIT_OK) {
+        code = EXIT_FAILED;
     } else {
         s.options = (struct itera_bench_options){
             .seconds = seconds > 0 ? seconds
