@@ -1,31 +1,11 @@
 /* Scalar reference of the elementwise ops (contracts: host/ops/elementwise.c). Double throughout;
  * rank 0 does all. */
-#include "backend/cpu/kernel.h"
+#include "cpu_fallback/reference.h"
 
 #include <math.h>
 #include <string.h>
 
 #include "core/rng.h"
-
-#define REFERENCE(op)                                                                              \
-    static void op##_run(const struct itera_call *call, struct itera_team *team);                  \
-    const struct itera_kernel itera_##op##_ref = {.run = op##_run};                                \
-    static void op##_run(const struct itera_call *call, struct itera_team *team)
-
-static double at(const struct itera_arg *arg, int64_t row, int64_t col)
-{
-    return itera_f32(arg)[row * arg->ld + col];
-}
-
-static void put(const struct itera_arg *arg, int64_t row, int64_t col, double value)
-{
-    itera_f32(arg)[row * arg->ld + col] = (float)value;
-}
-
-static double sigmoid(double x)
-{
-    return 1.0 / (1.0 + exp(-x));
-}
 
 static double silu(double x)
 {

@@ -1,10 +1,5 @@
 /* Scalar reference of the embeddings (contracts: host/ops/embedding.c). */
-#include "backend/cpu/kernel.h"
-
-#define REFERENCE(op)                                                                              \
-    static void op##_run(const struct itera_call *call, struct itera_team *team);                  \
-    const struct itera_kernel itera_##op##_ref = {.run = op##_run};                                \
-    static void op##_run(const struct itera_call *call, struct itera_team *team)
+#include "cpu_fallback/reference.h"
 
 static float *cell(const struct itera_arg *arg, int64_t row, int64_t col)
 {

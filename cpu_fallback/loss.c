@@ -1,22 +1,7 @@
 /* Scalar reference of the losses (contracts: host/ops/loss.c). */
-#include "backend/cpu/kernel.h"
+#include "cpu_fallback/reference.h"
 
 #include <math.h>
-
-#define REFERENCE(op)                                                                              \
-    static void op##_run(const struct itera_call *call, struct itera_team *team);                  \
-    const struct itera_kernel itera_##op##_ref = {.run = op##_run};                                \
-    static void op##_run(const struct itera_call *call, struct itera_team *team)
-
-static double at(const struct itera_arg *arg, int64_t row, int64_t col)
-{
-    return itera_f32(arg)[row * arg->ld + col];
-}
-
-static void put(const struct itera_arg *arg, int64_t row, int64_t col, double value)
-{
-    itera_f32(arg)[row * arg->ld + col] = (float)value;
-}
 
 /* The target of row r; -1 for an ignored row. */
 static int64_t target_of(const struct itera_arg *targets, int64_t r, int64_t classes)

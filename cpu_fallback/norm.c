@@ -1,22 +1,7 @@
 /* Scalar reference of the normalisations (contracts: host/ops/norm.c). */
-#include "backend/cpu/kernel.h"
+#include "cpu_fallback/reference.h"
 
 #include <math.h>
-
-#define REFERENCE(op)                                                                              \
-    static void op##_run(const struct itera_call *call, struct itera_team *team);                  \
-    const struct itera_kernel itera_##op##_ref = {.run = op##_run};                                \
-    static void op##_run(const struct itera_call *call, struct itera_team *team)
-
-static double at(const struct itera_arg *arg, int64_t row, int64_t col)
-{
-    return itera_f32(arg)[row * arg->ld + col];
-}
-
-static void put(const struct itera_arg *arg, int64_t row, int64_t col, double value)
-{
-    itera_f32(arg)[row * arg->ld + col] = (float)value;
-}
 
 REFERENCE(layer_norm)
 {
@@ -109,11 +94,6 @@ REFERENCE(rms_norm_bwd)
             put(&call->out[0], r, c,
                 rstd * (at(dy, r, c) * at(weight, 0, c) - at(x, r, c) * rstd * gn_mean));
     }
-}
-
-static double sigmoid(double x)
-{
-    return 1.0 / (1.0 + exp(-x));
 }
 
 static double silu(double x)

@@ -1,12 +1,7 @@
 /* Scalar reference of the optimiser ops (contracts: host/ops/optimizer.c). */
-#include "backend/cpu/kernel.h"
+#include "cpu_fallback/reference.h"
 
 #include <math.h>
-
-#define REFERENCE(op)                                                                              \
-    static void op##_run(const struct itera_call *call, struct itera_team *team);                  \
-    const struct itera_kernel itera_##op##_ref = {.run = op##_run};                                \
-    static void op##_run(const struct itera_call *call, struct itera_team *team)
 
 REFERENCE(grad_norm)
 {

@@ -1,13 +1,8 @@
 /* The scalar reference of selective_scan and its gradient; the contract is in host/ops/scan.c. */
 #include <math.h>
 
-#include "backend/cpu/kernel.h"
+#include "cpu_fallback/reference.h"
 #include "ops/scan.h"
-
-static double at(const struct itera_arg *arg, int64_t row, int64_t col)
-{
-    return itera_f32(arg)[row * arg->ld + col];
-}
 
 static void selective_scan_ref(const struct itera_call *call, struct itera_team *team)
 {

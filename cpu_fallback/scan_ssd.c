@@ -2,13 +2,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "backend/cpu/kernel.h"
+#include "cpu_fallback/reference.h"
 #include "ops/scan.h"
-
-static double at(const struct itera_arg *arg, int64_t row, int64_t col)
-{
-    return itera_f32(arg)[row * arg->ld + col];
-}
 
 /* Scratch: the state of one head. */
 static size_t ssd_scan_ref_scratch(const struct itera_call *call, int threads)

@@ -2,11 +2,6 @@
 #include "core/rng.h"
 #include "cpu_fallback/simd/span.h"
 
-#define FAST(op)                                                                                   \
-    static void op##_run(const struct itera_call *call, struct itera_team *team);                  \
-    const struct itera_kernel ITERA_SIMD(op) = {.run = op##_run};                                  \
-    static void op##_run(const struct itera_call *call, struct itera_team *team)
-
 FAST(fill)
 {
     const struct itera_arg *y = &call->out[0];

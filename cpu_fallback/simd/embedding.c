@@ -1,11 +1,6 @@
 /* Embeddings over vectors (contracts: host/ops/embedding.c). */
 #include "cpu_fallback/simd/span.h"
 
-#define FAST(op)                                                                                   \
-    static void op##_run(const struct itera_call *call, struct itera_team *team);                  \
-    const struct itera_kernel ITERA_SIMD(op) = {.run = op##_run};                                  \
-    static void op##_run(const struct itera_call *call, struct itera_team *team)
-
 static inline int64_t clamp(int64_t x, int64_t below)
 {
     return x < 0 ? 0 : x < below ? x : below - 1;

@@ -9,6 +9,12 @@
 
 #define ITERA_INLINE static inline __attribute__((always_inline, unused))
 
+/* The kernel of this level and the head of its function: FAST(silu) { ... call ... team ... } */
+#define FAST(op)                                                                                   \
+    static void op##_run(const struct itera_call *call, struct itera_team *team);                  \
+    const struct itera_kernel ITERA_SIMD(op) = {.run = op##_run};                                  \
+    static void op##_run(const struct itera_call *call, struct itera_team *team)
+
 /* A thread's part of a matrix. */
 struct itera_area {
     int64_t row, rows_end, col, cols;
