@@ -144,6 +144,28 @@ static void test_learns_and_repeats(void **state)
     assert_true(other.loss[1] != first.loss[1]);
 }
 
+/* With several threads a run repeats, too, and learns the same up to rounding: the work is shared
+ * in a fixed way, whoever comes first. */
+static void test_threads(void **state)
+{
+    (void)state;
+    struct itera_train_options o = small(NULL);
+    o.steps = 8;
+    struct run alone = run_whole(&o), shared[2];
+    struct itera_device *kept = device;
+    const struct itera_device_options options = {.threads = 3};
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(itera_device_open("cpu", &options, &device), ITERA_OK);
+        device->always_team = true; /* however small the op */
+        shared[i] = run_whole(&o);
+        itera_device_close(&device);
+    }
+    device = kept;
+    assert_same_run(&shared[0], &shared[1]);
+    for (int i = 1; i <= 8; i++)
+        assert_true(fabs(alone.loss[i] - shared[0].loss[i]) < 1e-3 * alone.loss[i]);
+}
+
 static void test_every_family(void **state)
 {
     (void)state;
@@ -389,7 +411,8 @@ static void test_schedules(void **state)
     double before = itera_train_learning_rate(&o, &plan, 400);
     itera_train_plan_move(&plan, 400, 600);
     assert_close(itera_train_learning_rate(&o, &plan, 400), before);
-    assert_true(itera_train_learning_rate(&o, &plan, 500) < itera_train_learning_rate(&o, &plan, 450));
+    assert_true(itera_train_learning_rate(&o, &plan, 500) <
+                itera_train_learning_rate(&o, &plan, 450));
     assert_close(itera_train_learning_rate(&o, &plan, 600), 0.1);
     itera_train_plan_start(&plan, 1, -1);
     assert_close(itera_train_learning_rate(&o, &plan, 0), 1);
@@ -399,10 +422,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_schedules),    cmocka_unit_test(test_learns_and_repeats),
-        cmocka_unit_test(test_every_family), cmocka_unit_test(test_accumulation),
-        cmocka_unit_test(test_resume),       cmocka_unit_test(test_directories),
-        cmocka_unit_test(test_bad_options),  cmocka_unit_test(test_divergence),
-        cmocka_unit_test(test_early_stop),
+        cmocka_unit_test(test_threads),      cmocka_unit_test(test_every_family),
+        cmocka_unit_test(test_accumulation), cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_directories),  cmocka_unit_test(test_bad_options),
+        cmocka_unit_test(test_divergence),   cmocka_unit_test(test_early_stop),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
