@@ -5,7 +5,6 @@
 #include "backend/backend.h"
 #include "itera/bench.h"
 
-
 /* A program with a buffer of seeded random values for every bound tensor. */
 struct itera_bench_program {
     struct itera_program *p;

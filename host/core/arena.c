@@ -127,7 +127,8 @@ char *itera_arena_strdup(struct itera_arena *arena, const char *text)
     return itera_arena_strndup(arena, text, strlen(text));
 }
 
-__attribute__((format(printf, 2, 0))) static char *format_into(struct itera_arena *arena, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static char *format_into(struct itera_arena *arena,
+                                                               const char *format, va_list args)
 {
     va_list copy;
     va_copy(copy, args);

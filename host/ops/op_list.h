@@ -14,6 +14,9 @@
 #define ITERA_OP_BWD_IS_OP
 #endif
 
+/* An op is a line. */
+/* clang-format off */
+
 /* elementwise.c */
 ITERA_OP(fill, "", "y", 1, 0)
 ITERA_OP(copy, "x", "y", 1, 0)
@@ -97,6 +100,8 @@ ITERA_OP(adamw, "param! grad m! v! hyper norm", "", 1, 1e-9)
 /* sample.c */
 ITERA_OP(sample, "logits params rng!", "token", 1, 0)
 ITERA_OP(advance, "start!", "", 0, 0)
+
+/* clang-format on */
 
 #ifdef ITERA_OP_BWD_IS_OP
 #undef ITERA_OP_BWD

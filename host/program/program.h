@@ -16,8 +16,8 @@ struct itera_tensor {
     enum itera_dtype dtype;
     enum itera_tensor_kind kind;
     struct itera_shape shape;
-    int32_t base;   /* itself, or the tensor that this one is a view of (never a view itself) */
-    int64_t offset; /* elements from the base's first */
+    int32_t base;     /* itself, or the tensor that this one is a view of (never a view itself) */
+    int64_t offset;   /* elements from the base's first */
     const char *name; /* for messages and profiles; may be NULL for activations */
 };
 

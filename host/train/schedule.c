@@ -46,8 +46,8 @@ void itera_train_plan_move(struct itera_train_plan *plan, int64_t step, int64_t 
     plan->steps = steps;
 }
 
-double itera_train_learning_rate(const struct itera_train_options *options, const struct itera_train_plan *plan,
-                           int64_t step)
+double itera_train_learning_rate(const struct itera_train_options *options,
+                                 const struct itera_train_plan *plan, int64_t step)
 {
     if (step < plan->warmup)
         return options->lr * (double)(step + 1) / (double)plan->warmup;

@@ -85,7 +85,8 @@ static void record_optimizer(struct itera_program *p, const struct itera_model *
     }
 }
 
-static enum itera_status create_buffers(struct itera_train_program *t, const struct itera_model *model)
+static enum itera_status create_buffers(struct itera_train_program *t,
+                                        const struct itera_model *model)
 {
     const size_t flat = (size_t)model->layout.elements * 4;
     const size_t ids = (size_t)(t->batch * t->seq) * 4;
@@ -118,8 +119,9 @@ static enum itera_status create_buffers(struct itera_train_program *t, const str
 }
 
 /* The gradient of every parameter, into one flat buffer with the layout's offsets. */
-static enum itera_status differentiate(struct itera_train_program *t, const struct itera_model *model,
-                                       int32_t loss, struct itera_bindings *b)
+static enum itera_status differentiate(struct itera_train_program *t,
+                                       const struct itera_model *model, int32_t loss,
+                                       struct itera_bindings *b)
 {
     const struct itera_layout *layout = &model->layout;
     struct itera_program *p = t->train.p;
@@ -140,7 +142,8 @@ static enum itera_status differentiate(struct itera_train_program *t, const stru
     return status;
 }
 
-static void bind_figures(struct itera_train_program *t, int32_t ce, int32_t aux, struct itera_bindings *b)
+static void bind_figures(struct itera_train_program *t, int32_t ce, int32_t aux,
+                         struct itera_bindings *b)
 {
     struct itera_program *p = t->train.p;
     expose(p, ce, "loss");
@@ -219,8 +222,8 @@ done:
 }
 
 enum itera_status itera_train_program_create(struct itera_model *model, int64_t batch, int64_t seq,
-                                       int64_t accumulate, double weight_decay,
-                                       struct itera_train_program *out)
+                                             int64_t accumulate, double weight_decay,
+                                             struct itera_train_program *out)
 {
     *out = (struct itera_train_program){
         .device = model->device, .batch = batch, .seq = seq, .accumulate = accumulate};
@@ -270,9 +273,10 @@ static enum itera_status upload_settings(struct itera_train_program *t,
     return itera_buffer_upload(t->hyper, 0, hyper, sizeof hyper);
 }
 
-enum itera_status itera_train_program_step(struct itera_train_program *t, const struct itera_train_options *o,
-                                     double lr, int64_t step, const struct itera_dataset *data,
-                                     struct itera_train_figures *figures)
+enum itera_status itera_train_program_step(struct itera_train_program *t,
+                                           const struct itera_train_options *o, double lr,
+                                           int64_t step, const struct itera_dataset *data,
+                                           struct itera_train_figures *figures)
 {
     enum itera_status status = upload_settings(t, o, lr, step);
     double loss = 0, aux = 0;
@@ -355,9 +359,10 @@ static enum itera_status create_eval(struct itera_train_program *t, const struct
     return status;
 }
 
-enum itera_status itera_train_program_evaluate(struct itera_train_program *t, const struct itera_model *model,
-                                         const struct itera_dataset *data, uint64_t batches,
-                                         double *loss)
+enum itera_status itera_train_program_evaluate(struct itera_train_program *t,
+                                               const struct itera_model *model,
+                                               const struct itera_dataset *data, uint64_t batches,
+                                               double *loss)
 {
     *loss = 0;
     enum itera_status status = t->eval_run ? ITERA_OK : create_eval(t, model);

@@ -25,8 +25,8 @@ void itera_train_plan_start(struct itera_train_plan *plan, int64_t steps, int64_
 /* Moves the end, as seen from `step` (steps done). */
 void itera_train_plan_move(struct itera_train_plan *plan, int64_t step, int64_t steps);
 /* Of the step with this index (0 is the first). */
-double itera_train_learning_rate(const struct itera_train_options *options, const struct itera_train_plan *plan,
-                           int64_t step);
+double itera_train_learning_rate(const struct itera_train_options *options,
+                                 const struct itera_train_plan *plan, int64_t step);
 
 /* ---- train_program.c: the programs of a step ------------------------------------------------- */
 
@@ -58,22 +58,23 @@ struct itera_train_figures {
 };
 
 enum itera_status itera_train_program_create(struct itera_model *model, int64_t batch, int64_t seq,
-                                       int64_t accumulate, double weight_decay,
-                                       struct itera_train_program *out);
+                                             int64_t accumulate, double weight_decay,
+                                             struct itera_train_program *out);
 void itera_train_program_destroy(struct itera_train_program *program);
 /* One optimiser step: `step` picks batches and dropout; lr and the other settings go to the device
  * as they are. figures may be NULL; it costs a download. */
 enum itera_status itera_train_program_step(struct itera_train_program *program,
-                                     const struct itera_train_options *options, double lr,
-                                     int64_t step, const struct itera_dataset *data,
-                                     struct itera_train_figures *figures);
+                                           const struct itera_train_options *options, double lr,
+                                           int64_t step, const struct itera_dataset *data,
+                                           struct itera_train_figures *figures);
 /* How many of the steps since the last call had finite gradients. */
-enum itera_status itera_train_program_take_tally(struct itera_train_program *program, int64_t *finite);
+enum itera_status itera_train_program_take_tally(struct itera_train_program *program,
+                                                 int64_t *finite);
 /* Mean nats per token over the first `batches` evaluation batches. */
 enum itera_status itera_train_program_evaluate(struct itera_train_program *program,
-                                         const struct itera_model *model,
-                                         const struct itera_dataset *data, uint64_t batches,
-                                         double *loss);
+                                               const struct itera_model *model,
+                                               const struct itera_dataset *data, uint64_t batches,
+                                               double *loss);
 
 /* ---- the trainer --------------------------------------------------------------------------- */
 
@@ -115,13 +116,15 @@ struct itera_trainer {
 
 /* "DIR/checkpoint", or "DIR/checkpoint.old" when only that is there; *found says whether any. */
 enum itera_status itera_train_checkpoint_find(const char *directory, char *path, size_t size,
-                                        bool *found);
+                                              bool *found);
 /* Writes DIR/checkpoint; the log is on disk before. */
 enum itera_status itera_train_checkpoint_save(struct itera_trainer *trainer);
 /* Reads state.json into a trainer whose arena exists: options, plan, counters. */
-enum itera_status itera_train_checkpoint_read_state(struct itera_trainer *trainer, const char *path);
+enum itera_status itera_train_checkpoint_read_state(struct itera_trainer *trainer,
+                                                    const char *path);
 /* Reads the moments; the trainer's program exists. */
-enum itera_status itera_train_checkpoint_read_moments(struct itera_trainer *trainer, const char *path);
+enum itera_status itera_train_checkpoint_read_moments(struct itera_trainer *trainer,
+                                                      const char *path);
 /* Order-dependent, over all ids. */
 uint64_t itera_train_dataset_hash(const struct itera_dataset *dataset);
 
