@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "command.h"
@@ -32,13 +31,6 @@ static void catch_interrupt(void)
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-}
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 /* What the options say. */
@@ -68,8 +60,7 @@ struct generation {
     const char *stopped;
 };
 
-/* ---- prompt ------------------------------------------------------------------------------------
- */
+/* ---- prompt ---------------------------------------------------------------------------------- */
 
 static char *read_all(FILE *file, const char *name, size_t *length)
 {
@@ -124,8 +115,7 @@ static char *find_prompt(const struct request *r, size_t *length)
     return strdup(given);
 }
 
-/* ---- text --------------------------------------------------------------------------------------
- */
+/* ---- text ------------------------------------------------------------------------------------ */
 
 static bool collect(struct generation *g, const char *bytes, size_t length)
 {
@@ -152,7 +142,7 @@ static void show(struct generation *g, const char *bytes, size_t length, bool la
     if (!g->text)
         return;
     fwrite(bytes, 1, length, g->text);
-    double time = g->terminal ? 0 : now();
+    double time = g->terminal ? 0 : progress_seconds();
     if (g->terminal || last || time - g->flushed > 0.1) {
         fflush(g->text);
         g->flushed = time;
@@ -195,8 +185,7 @@ static bool emit_end(struct generation *g)
     return collect(g, out, n);
 }
 
-/* ---- generation --------------------------------------------------------------------------------
- */
+/* ---- generation ------------------------------------------------------------------------------ */
 
 static bool keep(struct itera_tokens *tokens, int32_t id)
 {
@@ -236,14 +225,14 @@ static bool run(struct generation *g)
     int32_t end = itera_tokenizer_end_of_text(g->tokenizer);
     if (itera_session_warm(g->session, g->prompt.count ? g->prompt.count : 1))
         return false;
-    double begin = now();
+    double begin = progress_seconds();
     if (itera_session_prefill(g->session, g->prompt.ids, g->prompt.count))
         return false;
-    g->prefill_seconds = now() - begin;
+    g->prefill_seconds = progress_seconds() - begin;
     if (!finite_logits(g))
         return false;
     g->stopped = "length";
-    begin = now();
+    begin = progress_seconds();
     double spent_before = 0;
     for (int64_t i = 0; i < r->count && !interrupted; i++) {
         int32_t id;
@@ -251,7 +240,7 @@ static bool run(struct generation *g)
             return false;
         /* The first token comes from the prompt's logits; the others cost a step each. */
         if (i == 0)
-            spent_before = now() - begin;
+            spent_before = progress_seconds() - begin;
         else
             g->decoded++;
         if (id == end && !r->ignore_eot) {
@@ -265,7 +254,7 @@ static bool run(struct generation *g)
         if (i % CHECK_EVERY == 0 && g->text && !output_arrives())
             break; /* nobody reads any more */
     }
-    g->decode_seconds = now() - begin - spent_before;
+    g->decode_seconds = progress_seconds() - begin - spent_before;
     if (interrupted)
         g->stopped = "interrupted";
     return emit_end(g);

@@ -198,14 +198,8 @@ static enum itera_status add_training(struct itera_graph *g, const struct itera_
 {
     struct itera_program *p = g->p;
     int64_t dim[2] = {g->batch, g->time};
-    p->part = ITERA_PART_LOSS;
-    int32_t in[2] = {g->logits, itera_bound(p, "targets", ITERA_I32, 2, dim)};
-    int32_t out[2] = {ITERA_NEW, ITERA_NEW};
-    int32_t loss = itera_record(p, ITERA_OP_cross_entropy, NULL, in, out);
-    for (int i = 0; i < g->n_aux; i++) {
-        int32_t terms[2] = {loss, g->aux[i]}, sum[1] = {ITERA_NEW};
-        loss = itera_record(p, ITERA_OP_add, NULL, terms, sum);
-    }
+    int32_t targets = itera_bound(p, "targets", ITERA_I32, 2, dim), ce, aux;
+    int32_t loss = itera_graph_losses(g, targets, &ce, &aux);
     int32_t *grads = malloc(((size_t)layout->n_params + 1) * sizeof *grads);
     if (!grads)
         return itera_fail(ITERA_ERR_MEMORY, "no memory to describe a model");

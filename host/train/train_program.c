@@ -20,26 +20,6 @@ static void expose(struct itera_program *p, int32_t tensor, const char *name)
     p->tensors[tensor].name = name;
 }
 
-static int32_t record_losses(const struct itera_graph *g, int32_t targets, int32_t *ce,
-                             int32_t *aux)
-{
-    struct itera_program *p = g->p;
-    p->part = ITERA_PART_LOSS;
-    int32_t in[2] = {g->logits, targets}, out[2] = {ITERA_NEW, ITERA_NEW};
-    *ce = itera_record(p, ITERA_OP_cross_entropy, NULL, in, out);
-    *aux = ITERA_NONE;
-    int32_t total = *ce;
-    for (int i = 0; i < g->n_aux; i++) {
-        int32_t sum[2] = {*aux, g->aux[i]}, made[1] = {ITERA_NEW};
-        *aux = i ? itera_record(p, ITERA_OP_add, NULL, sum, made) : g->aux[0];
-    }
-    if (g->n_aux) {
-        int32_t sum[2] = {*ce, *aux}, made[1] = {ITERA_NEW};
-        total = itera_record(p, ITERA_OP_add, NULL, sum, made);
-    }
-    return total;
-}
-
 /* Where the flat tensors of the optimiser go, besides the model's weights. */
 struct optimizer_buffers {
     struct itera_buffer *grads, *m, *v, *hyper, *figures;
@@ -174,7 +154,7 @@ static enum itera_status create_train(struct itera_train_program *t, struct iter
         return status;
     const int64_t dim[2] = {t->batch, t->seq};
     int32_t targets = itera_bound(g->p, "targets", ITERA_I32, 2, dim), ce, aux;
-    int32_t loss = record_losses(g, targets, &ce, &aux);
+    int32_t loss = itera_graph_losses(g, targets, &ce, &aux);
     itera_bind_graph(&b, g, model, NULL, NULL);
     itera_bind(&b, g->ids, t->ids, 0);
     itera_bind(&b, targets, t->targets, 0);
@@ -342,7 +322,7 @@ static enum itera_status create_eval(struct itera_train_program *t, const struct
         return status;
     const int64_t dim[2] = {t->batch, t->seq};
     int32_t targets = itera_bound(g->p, "targets", ITERA_I32, 2, dim), ce, aux;
-    record_losses(g, targets, &ce, &aux);
+    itera_graph_losses(g, targets, &ce, &aux);
     itera_bind_graph(&b, g, model, NULL, NULL);
     itera_bind(&b, g->ids, t->ids, 0);
     itera_bind(&b, targets, t->targets, 0);
