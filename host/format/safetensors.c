@@ -211,7 +211,8 @@ static enum itera_status add_tensors(struct itera_safetensors *st, const json_t 
 {
     enum itera_status status = ITERA_OK;
     size_t first = st->count;
-    size_t need = first + json_object_size(header);
+    /* One more than there may be, so that there is an array even where there is no tensor. */
+    size_t need = first + json_object_size(header) + 1;
     if (need > st->capacity) {
         struct itera_safetensor *grown = realloc(st->tensors, need * sizeof *grown);
         if (!grown)
