@@ -2,6 +2,7 @@
 #include "itera/corpus.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include "core/log.h"
 #include "text/stories.h"
 #include "text/tokenizer_impl.h"
+#include "text/utf8.h"
 
 static const char separator[] = ITERA_END_OF_TEXT;
 enum { SEPARATOR_BYTES = sizeof separator - 1 };
@@ -23,6 +25,9 @@ struct document {
 struct block {
     struct itera_map map;
     char *memory;
+    char *name;
+    const char *text; /* all of it, before it was cut into documents */
+    size_t length;
 };
 
 struct itera_corpus {
@@ -105,20 +110,32 @@ static enum itera_status new_block(struct itera_corpus *corpus, const char *name
         corpus->block_capacity = capacity;
     }
     *out = &corpus->blocks[corpus->block_count];
-    **out = (struct block){0};
-    return ITERA_OK;
+    **out = (struct block){.name = strdup(name)};
+    return (*out)->name ? ITERA_OK : no_memory(name);
+}
+
+/* Takes over a block that new_block began, and cuts its text. */
+static enum itera_status finish_block(struct itera_corpus *corpus, struct block *block,
+                                      const char *text, size_t length)
+{
+    corpus->block_count++;
+    block->text = text;
+    block->length = length;
+    return add_text(corpus, text, length, block->name);
 }
 
 static enum itera_status add_file(struct itera_corpus *corpus, const char *path)
 {
     struct block *block = NULL;
     enum itera_status status = new_block(corpus, path, &block);
-    if (!status)
-        status = itera_map_open(path, &block->map);
     if (status)
         return status;
-    corpus->block_count++;
-    return add_text(corpus, (const char *)block->map.data, block->map.size, path);
+    status = itera_map_open(path, &block->map);
+    if (status) {
+        free(block->name);
+        return status;
+    }
+    return finish_block(corpus, block, (const char *)block->map.data, block->map.size);
 }
 
 static int compare_names(const void *a, const void *b)
@@ -134,7 +151,8 @@ static enum itera_status list_texts(const char *path, char ***out, size_t *out_c
     enum itera_status status = ITERA_OK;
     DIR *directory = opendir(path);
     if (!directory)
-        return itera_fail(ITERA_ERR_IO, "corpus %s: cannot list the folder", path);
+        return itera_fail(ITERA_ERR_IO, "corpus %s: cannot list the folder: %s", path,
+                          strerror(errno));
     for (struct dirent *entry; !status && (entry = readdir(directory));) {
         size_t length = strlen(entry->d_name);
         if (length < 5 || strcmp(entry->d_name + length - 4, ".txt") != 0)
@@ -262,8 +280,8 @@ static enum itera_status add_builtin(struct itera_corpus *corpus, const char *so
         }
     }
     block->memory = text.data;
-    corpus->block_count++;
-    return status ? status : add_text(corpus, text.data, text.length, source);
+    enum itera_status added = finish_block(corpus, block, text.data, status ? 0 : text.length);
+    return status ? status : added;
 }
 
 static enum itera_status add_source(struct itera_corpus *corpus, const char *source)
@@ -279,7 +297,9 @@ static enum itera_status finish(struct itera_corpus *corpus, enum itera_status s
                                 const char *name, struct itera_corpus **out)
 {
     if (!status && corpus->document_count == 0)
-        status = itera_fail(ITERA_ERR_FORMAT, "corpus %s: there is no text in it", name);
+        status =
+            itera_fail(ITERA_ERR_FORMAT,
+                       "corpus %s: there is no text in it (nothing, or white space alone)", name);
     if (status)
         itera_corpus_destroy(&corpus);
     *out = corpus;
@@ -316,13 +336,12 @@ enum itera_status itera_corpus_from_text(const char *text, size_t length, const 
     enum itera_status status = new_block(corpus, name, &block);
     if (!status) {
         block->memory = malloc(length + 1);
-        status = block->memory ? ITERA_OK : no_memory(name);
-    }
-    if (!status) {
-        if (length)
+        if (block->memory && length)
             memcpy(block->memory, text, length);
-        corpus->block_count++;
-        status = add_text(corpus, block->memory, length, name);
+        bool failed = !block->memory;
+        status = finish_block(corpus, block, block->memory, failed ? 0 : length);
+        if (failed)
+            status = no_memory(name);
     }
     return finish(corpus, status, name, out);
 }
@@ -334,11 +353,57 @@ void itera_corpus_destroy(struct itera_corpus **corpus)
     for (size_t i = 0; i < (*corpus)->block_count; i++) {
         itera_map_close(&(*corpus)->blocks[i].map);
         free((*corpus)->blocks[i].memory);
+        free((*corpus)->blocks[i].name);
     }
     free((*corpus)->blocks);
     free((*corpus)->documents);
     free(*corpus);
     *corpus = NULL;
+}
+
+/* Length of the valid UTF-8 that text starts with. */
+static size_t valid_prefix(const char *text, size_t length)
+{
+    size_t at = 0;
+    while (at < length) {
+        uint64_t word;
+        if (length - at >= sizeof word) {
+            memcpy(&word, text + at, sizeof word);
+            if (!(word & UINT64_C(0x8080808080808080))) {
+                at += sizeof word;
+                continue;
+            }
+        }
+        uint32_t code;
+        size_t used;
+        if (itera_utf8_next(text + at, length - at, &code, &used) != ITERA_UTF8_VALID)
+            break;
+        at += used;
+    }
+    return at;
+}
+
+enum itera_status itera_corpus_check_utf8(const struct itera_corpus *corpus)
+{
+    for (size_t i = 0; i < corpus->block_count; i++) {
+        const struct block *block = &corpus->blocks[i];
+        size_t valid = valid_prefix(block->text, block->length), lines = 1;
+        if (valid == block->length)
+            continue;
+        /* A text that was cut to a number of bytes may end within a character. */
+        uint32_t code;
+        size_t used;
+        if (itera_utf8_next(block->text + valid, block->length - valid, &code, &used) ==
+            ITERA_UTF8_INCOMPLETE)
+            continue;
+        for (size_t at = 0; at < valid; at++)
+            lines += block->text[at] == '\n';
+        return itera_fail(ITERA_ERR_FORMAT,
+                          "corpus %s: byte 0x%02x at offset %zu (line %zu) is not UTF-8; convert "
+                          "the text (iconv), or use the byte tokenizer, which takes any bytes",
+                          block->name, (unsigned char)block->text[valid], valid, lines);
+    }
+    return ITERA_OK;
 }
 
 size_t itera_corpus_documents(const struct itera_corpus *corpus)

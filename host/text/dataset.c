@@ -6,6 +6,7 @@
 #include "core/rng.h"
 #include "itera/corpus.h"
 #include "itera/tokenizer.h"
+#include "text/tokenizer_impl.h"
 
 struct itera_dataset {
     struct itera_tokens tokens;
@@ -55,6 +56,8 @@ enum itera_status itera_dataset_create(const struct itera_corpus *corpus,
         status = itera_fail(ITERA_ERR_ARGUMENT,
                             "dataset: the tokenizer has no end-of-text token (<|endoftext|>), "
                             "which separates documents");
+    if (!status && tokenizer->kind != ITERA_BYTE)
+        status = itera_corpus_check_utf8(corpus);
     if (!status)
         status = encode_corpus(dataset, corpus, tokenizer);
     if (status) {

@@ -102,6 +102,9 @@ enum itera_status itera_bpe_encode(const struct itera_tokenizer *tokenizer, cons
 enum itera_status itera_bpe_train(const struct itera_corpus *corpus, int32_t size,
                                   struct itera_tokenizer **out);
 
+/* corpus.c: ITERA_ERR_FORMAT with the place of the first byte that is not UTF-8. */
+enum itera_status itera_corpus_check_utf8(const struct itera_corpus *corpus);
+
 /* Bytes of JSON or merges that are read at most. */
 enum { ITERA_MAX_TOKENIZER_FILE = 1 << 28 };
 

@@ -287,6 +287,43 @@ static enum itera_status read_merges(struct itera_tokenizer *tokenizer, const js
     return status;
 }
 
+/* A token of several bytes that no merge makes is never produced: the merges are incomplete, and
+ * text would be cut otherwise than where the model was trained. */
+static enum itera_status check_merged(const struct itera_tokenizer *tokenizer,
+                                      const json_t *unknown, const char *merges_name)
+{
+    const struct itera_bpe *bpe = tokenizer->bpe;
+    bool *made = calloc((size_t)tokenizer->vocab_size + 1, sizeof *made);
+    if (!made)
+        return itera_fail(ITERA_ERR_MEMORY, "%s: no memory to check its merges", merges_name);
+    for (size_t i = 0; i < bpe->merge_count; i++)
+        made[bpe->merges[i].result] = true;
+    int32_t first = -1, count = 0;
+    const char *unknown_text = json_is_string(unknown) ? json_string_value(unknown) : "";
+    for (int32_t id = 0; id < tokenizer->vocab_size; id++) {
+        const struct itera_token *token = &tokenizer->tokens[id];
+        const char *text = tokenizer->pool + token->offset;
+        if (made[id] || token->length < 2 || token->flags & (ITERA_TOKEN_ADDED | ITERA_TOKEN_RAW))
+            continue;
+        if (token->length == strlen(unknown_text) && memcmp(text, unknown_text, token->length) == 0)
+            continue;
+        first = count++ ? first : id;
+    }
+    free(made);
+    if (!count)
+        return ITERA_OK;
+    const struct itera_token *token = &tokenizer->tokens[first];
+    char text[64];
+    snprintf(text, sizeof text, "%.*s", (int)token->length, tokenizer->pool + token->offset);
+    char others[32] = "";
+    if (count > 1)
+        snprintf(others, sizeof others, " and %d others", (int)count - 1);
+    return itera_fail(ITERA_ERR_FORMAT,
+                      "%s: merges are missing: none of the %zu makes token %d (\"%s\")%s of the "
+                      "vocabulary",
+                      merges_name, bpe->merge_count, (int)first, quote(text).text, others);
+}
+
 static enum itera_status find_bytes(struct itera_tokenizer *tokenizer, const json_t *vocab,
                                     const json_t *unknown)
 {
@@ -322,18 +359,22 @@ static void find_end_of_text(struct itera_tokenizer *tokenizer)
 
 /* Vocabulary, merges and added tokens to a tokenizer that lacks itera_tokenizer_finish. */
 static enum itera_status read_bpe(json_t *vocab, const json_t *merges, const json_t *added,
-                                  const json_t *unknown, const char *name, const char *merges_name,
-                                  struct itera_tokenizer **out)
+                                  const json_t *unknown, bool ignore_merges, const char *name,
+                                  const char *merges_name, struct itera_tokenizer **out)
 {
     enum itera_status status = read_tokens(vocab, added, name, out);
     if (!status)
         status = find_bytes(*out, vocab, unknown);
     if (!status)
         status = read_merges(*out, vocab, merges, merges_name);
+    if (!status && !ignore_merges)
+        status = check_merged(*out, unknown, merges_name);
     if (!status)
         find_end_of_text(*out);
     if (status)
         itera_tokenizer_destroy(out);
+    else
+        (*out)->bpe->ignore_merges = ignore_merges;
     return status;
 }
 
@@ -427,7 +468,7 @@ static enum itera_status read_hugging_face(const json_t *root, const char *name,
         return itera_fail(ITERA_ERR_UNSUPPORTED, "%s: model type \"%s\"; only BPE is supported",
                           name, quote(type).text);
     if (!json_is_object(vocab) || !json_is_array(merges))
-        return itera_fail(ITERA_ERR_FORMAT, "%s: the model has no \"%s\"", name,
+        return itera_fail(ITERA_ERR_FORMAT, "%s: the model has no \"%s", name,
                           json_is_object(vocab) ? "merges\" array" : "vocab\" object");
     if (added && !json_is_null(added) && !json_is_array(added))
         return itera_fail(ITERA_ERR_FORMAT, "%s: \"added_tokens\" is not an array", name);
@@ -442,11 +483,11 @@ static enum itera_status read_hugging_face(const json_t *root, const char *name,
         return itera_fail(ITERA_ERR_UNSUPPORTED, "%s: normalizer \"%s\"; none or NFC is supported",
                           name, quote(type_of(normalizer)).text);
     enum itera_status status =
-        read_bpe(vocab, merges, added, json_object_get(model, "unk_token"), name, name, out);
+        read_bpe(vocab, merges, added, json_object_get(model, "unk_token"),
+                 json_is_true(json_object_get(model, "ignore_merges")), name, name, out);
     if (status)
         return status;
     (*out)->bpe->normalizer_nfc = nfc;
-    (*out)->bpe->ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
     return read_pre_tokenizer(json_object_get(root, "pre_tokenizer"), name, (*out)->bpe);
 }
 
@@ -572,7 +613,7 @@ enum itera_status itera_tokenizer_from_gpt2(const char *vocab, size_t vocab_leng
             status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory", vocab_name);
     }
     if (!status)
-        status = read_bpe(root, list, added, NULL, vocab_name, merges_name, out);
+        status = read_bpe(root, list, added, NULL, false, vocab_name, merges_name, out);
     if (!status)
         status = itera_tokenizer_finish(*out, vocab_name);
     json_decref(root);

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/file.h"
 #include "core/log.h"
 #include "text/tokenizer_impl.h"
 #include "text/utf8.h"
@@ -229,6 +230,9 @@ enum itera_status itera_tokenizer_train(const char *spec, const struct itera_cor
                           "tokenizer \"%s\": not one of byte, char, word:N, bpe:N", spec);
     if (!corpus)
         return itera_fail(ITERA_ERR_ARGUMENT, "tokenizer \"%s\": it needs a corpus", spec);
+    enum itera_status status = itera_corpus_check_utf8(corpus);
+    if (status)
+        return status;
     if (is_char)
         return train_char(corpus, out);
     return word ? train_word(corpus, size, out) : itera_bpe_train(corpus, size, out);
@@ -242,6 +246,13 @@ enum itera_status itera_tokenizer_create(const char *spec_or_path,
     bool spec = strcmp(spec_or_path, "byte") == 0 || strcmp(spec_or_path, "char") == 0 ||
                 sized_spec(spec_or_path, "word", 3, &size) ||
                 sized_spec(spec_or_path, "bpe", 257, &size);
-    return spec ? itera_tokenizer_train(spec_or_path, corpus, out)
-                : itera_tokenizer_open(spec_or_path, out);
+    if (spec)
+        return itera_tokenizer_train(spec_or_path, corpus, out);
+    /* A misspelt kind should not read as a missing file alone. */
+    if (!itera_file_exists(spec_or_path) && !itera_is_directory(spec_or_path))
+        return itera_fail(ITERA_ERR_ARGUMENT,
+                          "tokenizer \"%s\": neither byte, char, word:N or bpe:N nor a file or "
+                          "folder that exists",
+                          spec_or_path);
+    return itera_tokenizer_open(spec_or_path, out);
 }

@@ -55,7 +55,8 @@ uint64_t itera_corpus_bytes(const struct itera_corpus *corpus);
 uint64_t itera_corpus_words(const struct itera_corpus *corpus);
 
 /* Encodes every document, each followed by the end-of-text id. Corpus and tokenizer need live only
- * for the call. Errors: ITERA_ERR_ARGUMENT when the tokenizer has no end-of-text token; those of
+ * for the call. Errors: ITERA_ERR_ARGUMENT when the tokenizer has no end-of-text token;
+ * ITERA_ERR_FORMAT when the text is not UTF-8 and the tokenizer not the byte tokenizer; those of
  * itera_tokenizer_encode. */
 enum itera_status itera_dataset_create(const struct itera_corpus *corpus,
                                        const struct itera_tokenizer *tokenizer,
