@@ -347,6 +347,8 @@ static enum itera_status read_gradients(const struct itera_safetensors *file,
             enum itera_status status =
                 itera_safetensors_expect(file, name, part->rank, part->dim, &t);
             if (!status)
+                status = itera_safetensor_check_finite(t);
+            if (!status)
                 status = itera_safetensor_read_f32(t, 0, t->count, o->grads + part->offset);
             if (status)
                 return status;

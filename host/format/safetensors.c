@@ -211,8 +211,7 @@ static enum itera_status add_tensors(struct itera_safetensors *st, const json_t 
 {
     enum itera_status status = ITERA_OK;
     size_t first = st->count;
-    /* One more than there may be, so that there is an array even where there is no tensor. */
-    size_t need = first + json_object_size(header) + 1;
+    size_t need = first + json_object_size(header);
     if (need > st->capacity) {
         struct itera_safetensor *grown = realloc(st->tensors, need * sizeof *grown);
         if (!grown)
@@ -239,8 +238,9 @@ static enum itera_status add_tensors(struct itera_safetensors *st, const json_t 
         if (status)
             return status;
     }
-    if (st->count > first)
-        qsort(st->tensors + first, st->count - first, sizeof *st->tensors, compare_places);
+    if (st->count == first) /* none at all: there may be no array, either */
+        return check_cover(NULL, 0, buffer, buffer_size, source);
+    qsort(st->tensors + first, st->count - first, sizeof *st->tensors, compare_places);
     return check_cover(st->tensors + first, st->count - first, buffer, buffer_size, source);
 }
 
@@ -381,11 +381,10 @@ static enum itera_status open_index(struct itera_safetensors *st, const char *pa
     const json_t *weights = json_object_get(root, "weight_map");
     size_t count = json_object_size(weights), used = 0;
     if (count == 0) {
-        status =
-            itera_fail(ITERA_ERR_FORMAT,
-                       "%s: expected a \"weight_map\" object that names a file per tensor (a "
-                       "model is a .safetensors file, its index, or their folder)",
-                       path);
+        status = itera_fail(ITERA_ERR_FORMAT,
+                            "%s: expected a \"weight_map\" object that names a file per tensor (a "
+                            "model is a .safetensors file, its index, or their folder)",
+                            path);
         goto done;
     }
     shards = calloc(count, sizeof *shards);

@@ -167,7 +167,7 @@ enum itera_status itera_safetensor_check_finite(const struct itera_safetensor *t
             if (!isfinite(block[i]))
                 return itera_fail(ITERA_ERR_FORMAT,
                                   "%s: tensor " NAME ": found %f at index %" PRId64
-                                  ", expected finite weights",
+                                  ", expected finite values",
                                   tensor->source, tensor->name, (double)block[i], first + i);
     }
     return ITERA_OK;

@@ -166,8 +166,7 @@ enum itera_status itera_describe_config(const char *name, int32_t vocab,
 {
     *out = NULL;
     struct itera_config config;
-    enum itera_status status = itera_file_exists(name) ? itera_config_load(name, &config)
-                                                       : itera_config_preset(name, &config);
+    enum itera_status status = itera_config_find(name, &config);
     if (!status && vocab > 0) {
         config.vocab = vocab;
         status = itera_config_validate(&config, name);

@@ -79,6 +79,9 @@ enum itera_status itera_config_validate(const struct itera_config *config, const
  * itera_config_preset_name lists them, and "itera-m" for "itera-m-tiny".
  * Errors: ITERA_ERR_ARGUMENT with the list of names. */
 enum itera_status itera_config_preset(const char *name, struct itera_config *config);
+/* A configuration file where `name` is one or looks like one (it has a slash, or ends in .json),
+ * else a preset. Errors: those of the two. */
+enum itera_status itera_config_find(const char *name, struct itera_config *config);
 /* The name of preset `index`, NULL past the last. */
 const char *itera_config_preset_name(size_t index);
 

@@ -10,6 +10,13 @@
 #include "core/rng.h"
 #include "format/safetensors.h"
 
+/* Where in a file a configuration or tokenizer came from, for messages. */
+static const char *place(char *out, size_t size, const char *path, const char *key)
+{
+    snprintf(out, size, "%s: metadata \"%s\"", path, key);
+    return out;
+}
+
 static const char CONFIG_KEY[] = "itera.config", TOKENIZER_KEY[] = "itera.tokenizer";
 
 const char *itera_preset_name(size_t index)
@@ -113,6 +120,31 @@ void itera_layout_initialize(const struct itera_layout *layout, uint64_t seed, f
     }
 }
 
+static bool has_part(const struct itera_layout *layout, const char *name)
+{
+    for (int i = 0; i < layout->n_params; i++)
+        for (int k = 0; k < layout->params[i].n_parts; k++)
+            if (!strcmp(layout->params[i].parts[k].name, name))
+                return true;
+    return false;
+}
+
+/* Tensors that the model has no use for: says how many, and the name of one. */
+static void warn_of_others(const struct itera_layout *layout, const struct itera_safetensors *file,
+                           const char *path, bool tied_head, size_t count)
+{
+    const char *name = "";
+    for (size_t i = 0; i < itera_safetensors_count(file); i++) {
+        name = itera_safetensors_at(file, i)->name;
+        if (!has_part(layout, name) && !(tied_head && !strcmp(name, "lm_head.weight")))
+            break;
+    }
+    itera_log(ITERA_LOG_WARNING,
+              "%s: %zu %s not part of a model with this configuration, ignored (%s%.160s)", path,
+              count, count == 1 ? "tensor is" : "tensors are", count == 1 ? "" : "the first is ",
+              name);
+}
+
 enum itera_status itera_layout_read(const struct itera_layout *layout,
                                     const struct itera_safetensors *file, const char *path,
                                     bool tied_head, float *weights)
@@ -137,8 +169,7 @@ enum itera_status itera_layout_read(const struct itera_layout *layout,
     if (tied_head && itera_safetensors_find(file, "lm_head.weight"))
         known++;
     if (known < itera_safetensors_count(file))
-        itera_log(ITERA_LOG_WARNING, "%s: %zu tensors are not part of this architecture, ignored",
-                  path, itera_safetensors_count(file) - known);
+        warn_of_others(layout, file, path, tied_head, itera_safetensors_count(file) - known);
     return ITERA_OK;
 }
 
@@ -183,9 +214,10 @@ static enum itera_status find_config(const struct itera_safetensors *file, const
                                      struct itera_config *config)
 {
     const char *text = itera_safetensors_metadata(file, CONFIG_KEY);
+    char beside[4096 + 64];
     if (text)
-        return itera_config_parse(text, strlen(text), path, config);
-    char beside[4096];
+        return itera_config_parse(text, strlen(text),
+                                  place(beside, sizeof beside, path, CONFIG_KEY), config);
     enum itera_status status;
     if (itera_is_directory(path)) {
         status = itera_path_join(beside, sizeof beside, path, "config.json");
@@ -210,9 +242,10 @@ static enum itera_status find_tokenizer(const struct itera_safetensors *file, co
                                         struct itera_tokenizer **tokenizer)
 {
     const char *text = itera_safetensors_metadata(file, TOKENIZER_KEY);
+    char beside[4096 + 64];
     if (text)
-        return itera_tokenizer_from_json(text, strlen(text), path, tokenizer);
-    char beside[4096];
+        return itera_tokenizer_from_json(
+            text, strlen(text), place(beside, sizeof beside, path, TOKENIZER_KEY), tokenizer);
     if (!itera_is_directory(path) ||
         itera_path_join(beside, sizeof beside, path, "tokenizer.json") ||
         !itera_file_exists(beside))
@@ -289,8 +322,7 @@ enum itera_status itera_model_create(struct itera_device *device, const char *na
 {
     *out = NULL;
     struct itera_config config;
-    enum itera_status status = itera_file_exists(name) ? itera_config_load(name, &config)
-                                                       : itera_config_preset(name, &config);
+    enum itera_status status = itera_config_find(name, &config);
     if (status)
         return status;
     if (options->vocab > 0)
@@ -355,8 +387,10 @@ enum itera_status itera_model_set_tokenizer(struct itera_model *model,
 {
     int32_t size = itera_tokenizer_vocab_size(tokenizer);
     if (size > model->config.vocab)
-        return itera_fail(ITERA_ERR_SHAPE, "the tokenizer has %d tokens, the model only %d", size,
-                          model->config.vocab);
+        return itera_fail(ITERA_ERR_SHAPE,
+                          "the tokenizer has %d tokens, the model only %d: it was trained with "
+                          "another tokenizer",
+                          size, model->config.vocab);
     itera_tokenizer_destroy(&model->tokenizer);
     model->tokenizer = tokenizer;
     return ITERA_OK;

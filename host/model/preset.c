@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/file.h"
 #include "core/log.h"
 #include "model/config.h"
 
@@ -112,4 +113,12 @@ enum itera_status itera_config_preset(const char *name, struct itera_config *con
                                      presets[i].name);
     }
     return itera_fail(ITERA_ERR_ARGUMENT, "unknown preset \"%.60s\"; known are %s", name, list);
+}
+
+enum itera_status itera_config_find(const char *name, struct itera_config *config)
+{
+    size_t length = strlen(name);
+    bool file = strchr(name, '/') || (length > 5 && strcmp(name + length - 5, ".json") == 0) ||
+                itera_file_exists(name);
+    return file ? itera_config_load(name, config) : itera_config_preset(name, config);
 }
