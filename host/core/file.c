@@ -38,6 +38,8 @@ static enum itera_status fail_errno(const char *path, const char *what)
 enum itera_status itera_map_open(const char *path, struct itera_map *map)
 {
     *map = (struct itera_map){0};
+    if (!*path)
+        return itera_fail(ITERA_ERR_IO, "the name of a file to read is empty");
     /* O_NONBLOCK: opening a pipe by mistake must fail below, not wait for a writer. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
@@ -147,6 +149,8 @@ static int create_temporary(struct itera_writer *writer)
 enum itera_status itera_writer_open(const char *path, struct itera_writer **out)
 {
     *out = NULL;
+    if (!*path)
+        return itera_fail(ITERA_ERR_IO, "the name of a file to write is empty");
     enum itera_status status = ITERA_OK;
     struct itera_writer *writer = malloc(sizeof *writer);
     if (!writer)
@@ -316,6 +320,8 @@ bool itera_file_exists(const char *path)
 
 enum itera_status itera_make_directory(const char *path)
 {
+    if (!*path)
+        return itera_fail(ITERA_ERR_IO, "the name of a directory to write to is empty");
     char *copy = strdup(path);
     if (!copy)
         return itera_fail(ITERA_ERR_MEMORY, "%s: out of memory", path);
@@ -325,9 +331,9 @@ enum itera_status itera_make_directory(const char *path)
         end += strcspn(end, "/");
         char kept = *end;
         *end = '\0';
-        if (*copy && mkdir(copy, 0777) != 0 && !itera_is_directory(copy)) {
-            if (errno == EEXIST)
-                errno = ENOTDIR;
+        int reason = *copy && mkdir(copy, 0777) != 0 ? errno : 0;
+        if (reason && !itera_is_directory(copy)) {
+            errno = reason == EEXIST ? ENOTDIR : reason;
             status = fail_errno(copy, "cannot make the directory");
         }
         *end = kept;

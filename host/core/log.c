@@ -2,6 +2,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 static _Thread_local char last_error[1024];
 static _Thread_local int hushed;
@@ -46,13 +47,32 @@ void itera_set_log(itera_log_fn *fn, void *user)
     log_user = user;
 }
 
+/* Formats into out. What is too long (a path of thousands of bytes) loses its middle: the reason
+ * stands at the end. */
+static void format_message(char *out, size_t size, const char *format, va_list args)
+{
+    char text[8192];
+    static const char gap[] = " ... ";
+    int printed = vsnprintf(text, sizeof text, format, args);
+    size_t length = printed < 0 ? 0 : strlen(text);
+    text[length] = '\0';
+    if (length < size) {
+        memcpy(out, text, length + 1);
+        return;
+    }
+    size_t head = size / 2, tail = size - head - sizeof gap;
+    memcpy(out, text, head);
+    memcpy(out + head, gap, sizeof gap - 1);
+    memcpy(out + head + sizeof gap - 1, text + length - tail, tail + 1);
+}
+
 enum itera_status itera_fail(enum itera_status status, const char *format, ...)
 {
     /* Formatted aside first: an argument may be the previous last error. */
     char message[sizeof last_error];
     va_list args;
     va_start(args, format);
-    vsnprintf(message, sizeof message, format, args);
+    format_message(message, sizeof message, format, args);
     va_end(args);
     snprintf(last_error, sizeof last_error, "%s", message);
     if (log_fn && hushed <= 0)
@@ -67,7 +87,7 @@ void itera_log(enum itera_log_level level, const char *format, ...)
     char message[1024];
     va_list args;
     va_start(args, format);
-    vsnprintf(message, sizeof message, format, args);
+    format_message(message, sizeof message, format, args);
     va_end(args);
     log_fn(log_user, level, message);
 }

@@ -114,7 +114,8 @@ enum itera_status itera_isa_find(const char *name, enum itera_isa *out)
         *out = (enum itera_isa)isa;
         return ITERA_OK;
     }
-    return itera_fail(ITERA_ERR_ARGUMENT, "CPU level '%s' is none of ref, avx2, avx512, neon",
+    return itera_fail(ITERA_ERR_ARGUMENT,
+                      "CPU level '%s' (ITERA_CPU_ISA or --isa) is none of ref, avx2, avx512, neon",
                       name);
 }
 
