@@ -31,6 +31,8 @@ struct report {
     json_t *results;
     int64_t failures, skips;
     struct table *bench;
+    int64_t seed;
+    bool begun;  /* a result came */
     bool failed; /* memory ran out */
 };
 
@@ -107,6 +109,10 @@ static void tell(struct report *report, const struct itera_check_result *result)
 static int on_result(void *user, const struct itera_check_result *result)
 {
     struct report *report = user;
+    /* With the results, so that a wrong option is the only line. */
+    if (!report->begun)
+        progress_line("itera: checking with --seed %lld", (long long)report->seed);
+    report->begun = true;
     struct row *row = find_row(report, result);
     int target = find_target(report, result);
     if (!row) {
@@ -210,7 +216,7 @@ static int run_ops(const struct itera_check_options *options, const struct optio
     struct itera_check_summary summary;
     if (options->bench)
         report.bench = table_create(6, bench_titles, "lllrrr");
-    progress_line("itera: checking with --seed %lld", (long long)options->seed);
+    report.seed = (int64_t)options->seed;
     progress_start("check", "%", 100);
     enum itera_status status = itera_check_ops(options, on_result, &report, &summary);
     progress_finish(0);
@@ -284,6 +290,8 @@ int itera_command_check(int argc, char **argv)
         code = options_usage(&spec, "--op, --bench and --cases are for ops, not for a MODEL");
     else if (!args.n && expected)
         code = options_usage(&spec, "--expected needs a MODEL");
+    else if (output_json_check(json.value) != EXIT_OK)
+        code = EXIT_FAILED;
     else if (args.n)
         code = check_model_run(args.positional[0], expected, &check, &json);
     else

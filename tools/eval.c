@@ -127,6 +127,10 @@ int itera_command_eval(int argc, char **argv)
         options_free(&args);
         return options_usage(&spec, "--data SRC is needed");
     }
+    if (output_json_check(json.value) != EXIT_OK) {
+        options_free(&args);
+        return EXIT_FAILED;
+    }
     struct itera_eval_options eval = {.window = (int32_t)window,
                                       .stride = (int32_t)stride,
                                       .batch = (int32_t)batch,

@@ -402,6 +402,10 @@ int itera_command_generate(int argc, char **argv)
         options_free(&args);
         return options_usage(&spec, "--prompt and --prompt-file exclude each other");
     }
+    if (output_json_check(r.json.value) != EXIT_OK) {
+        options_free(&args);
+        return EXIT_FAILED;
+    }
     const struct itera_device_options device_options = {.threads = (int)r.threads};
     struct itera_device *device = NULL;
     struct itera_model *model = NULL;

@@ -170,6 +170,7 @@ int itera_command_info(int argc, char **argv)
         .positional = "[MODEL]",
         .summary = "Parameters, bytes and FLOPs of a model or preset, layer by layer.",
         .options = options,
+        .notes = output_presets(),
         .min = 0,
         .max = 1};
     struct command_args args;
@@ -179,6 +180,10 @@ int itera_command_info(int argc, char **argv)
     if ((args.n == 1) == (preset != NULL)) {
         options_free(&args);
         return options_usage(&spec, "one of MODEL and --preset is needed");
+    }
+    if (output_json_check(json.value) != EXIT_OK) {
+        options_free(&args);
+        return EXIT_FAILED;
     }
     /* A model is loaded to be checked in full, which the CPU does best. */
     struct itera_device *device = NULL;

@@ -159,6 +159,8 @@ int itera_command_logits(int argc, char **argv)
         text = read_text(tokens_file);
     if (code == EXIT_FAILED && (tokens || text))
         ids = parse_ids(tokens ? tokens : text, tokens ? "--tokens" : tokens_file, &count);
+    if (tokens && !ids)
+        code = EXIT_USAGE;
     const struct itera_device_options device_options = {.threads = (int)threads};
     struct itera_device *device = NULL;
     struct itera_model *model = NULL;

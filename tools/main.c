@@ -1,9 +1,11 @@
 /* The itera command: finds the subcommand, prints the library's messages, and keeps stdout honest.
  */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "command.h"
 #include "itera/status.h"
@@ -114,8 +116,18 @@ static int dispatch(int argc, char **argv)
     return run_command(argc - 1, argv + 1);
 }
 
+/* A process may be started without stdin, stdout or stderr. The next files that it opens would take
+ * their numbers, and what is printed would end up in a model or a log. */
+static void fill_standard_streams(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
+            return;
+}
+
 int main(int argc, char **argv)
 {
+    fill_standard_streams();
     /* A reader that goes away (`| head`) must not kill a training run: writes fail with EPIPE
      * instead, and output_finish looks at them. */
     signal(SIGPIPE, SIG_IGN);

@@ -140,10 +140,11 @@ static bool out_of_range(const struct command_option *option, double value)
 static int range_error(const struct command_spec *spec, const struct command_option *option,
                        const char *text)
 {
-    return options_usage(spec, "--%s takes %s from %.15g to %.15g, not '%s'", option->name,
-                         option->kind == OPTION_NUMBER     ? "a number"
-                         : option->kind == OPTION_INTEGERS ? "whole numbers"
-                                                           : "a whole number",
+    if (option->kind == OPTION_NUMBER)
+        return options_usage(spec, "--%s takes a number from %.15g to %.15g, not '%s'",
+                             option->name, option->min, option->max, text);
+    return options_usage(spec, "--%s takes %s from %.0f to %.0f, not '%s'", option->name,
+                         option->kind == OPTION_INTEGERS ? "whole numbers" : "a whole number",
                          option->min, option->max, text);
 }
 
@@ -418,6 +419,12 @@ static int check_positionals(const struct command_spec *spec, struct command_arg
                              spec->min == 1 && spec->positional ? spec->positional : "an argument");
     if (spec->max >= 0 && args->n > spec->max)
         return options_usage(spec, "unexpected argument '%s'", args->positional[spec->max]);
+    /* Mostly a shell variable that is not set. */
+    for (int i = 0; i < args->n; i++)
+        if (args->positional[i][0] == '\0')
+            return options_usage(spec, "%s is empty",
+                                 spec->max == 1 && spec->positional ? spec->positional
+                                                                    : "an argument");
     return -1;
 }
 

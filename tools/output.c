@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "command.h"
+#include "itera/model.h"
 
 struct table {
     int columns;
@@ -130,6 +131,32 @@ static bool can_replace(const char *file)
     return lstat(file, &info) != 0 || S_ISREG(info.st_mode);
 }
 
+int output_json_check(const char *file)
+{
+    if (!file || strcmp(file, "-") == 0)
+        return EXIT_OK;
+    char folder[PATH_MAX];
+    const char *slash = strrchr(file, '/');
+    int length = slash ? (int)(slash - file) : 1;
+    struct stat info;
+    int reason = 0;
+    if (slash == file)
+        length = 1; /* the root */
+    snprintf(folder, sizeof folder, "%.*s", length, slash ? file : ".");
+    if (*file == '\0')
+        reason = ENOENT;
+    else if (strlen(file) + 32 > PATH_MAX)
+        reason = ENAMETOOLONG;
+    else if (stat(file, &info) == 0 && S_ISDIR(info.st_mode))
+        reason = EISDIR;
+    else if (access(can_replace(file) ? folder : file, W_OK) != 0)
+        reason = errno;
+    if (!reason)
+        return EXIT_OK;
+    command_error("%s: cannot write JSON: %s", *file ? file : "--json", strerror(reason));
+    return EXIT_FAILED;
+}
+
 int output_json(const json_t *root, const char *file)
 {
     if (!file || strcmp(file, "-") == 0) {
@@ -164,6 +191,23 @@ int output_json(const json_t *root, const char *file)
     return EXIT_FAILED;
 }
 
+const char *output_presets(void)
+{
+    static char text[512];
+    size_t used = (size_t)snprintf(text, sizeof text, "Presets:"), column = used;
+    const char *name;
+    for (size_t i = 0; (name = itera_preset_name(i)); i++) {
+        size_t length = strlen(name);
+        if (used + length + 4 > sizeof text)
+            break;
+        bool wrap = column + length + 2 > 78;
+        column = (wrap ? 0 : column) + length + 2;
+        used += (size_t)snprintf(text + used, sizeof text - used, "%s%s%s", i ? "," : "",
+                                 wrap ? "\n" : " ", name);
+    }
+    return text;
+}
+
 bool output_arrives(void)
 {
     return fflush(stdout) == 0 && !ferror(stdout);
@@ -177,7 +221,7 @@ int output_finish(int code)
     /* Some file systems report a full disk only when the file is closed. */
     if (good && fclose(stdout) != 0) {
         reason = errno;
-        good = reason == EBADF; /* started without a stdout: nobody expected output */
+        good = false;
     }
     if (good || reason == EPIPE)
         return code;

@@ -18,10 +18,16 @@ void table_destroy(struct table **table); /* NULL-safe, nulls *table */
  * renamed into place, so that a reader never sees half of it; NULL or "-" is stdout. Steals
  * nothing. Returns EXIT_OK, or EXIT_FAILED after printing why. */
 int output_json(const json_t *root, const char *file);
+/* Whether output_json(root, file) has a place to write to, before hours of work end in a path that
+ * never existed. Returns EXIT_OK, or EXIT_FAILED after printing why. */
+int output_json_check(const char *file);
 /* root on one line of stdout or another stream, flushed: for logs that grow. */
 void output_json_line(const json_t *root, FILE *stream);
 /* A JSON number, or null for NaN and infinities, which JSON lacks. */
 json_t *output_number(double value);
+
+/* "Presets: micro, tiny, ...", in lines of less than 80 columns, for the help texts. */
+const char *output_presets(void);
 
 /* Whether what is printed still arrives: false once the reader of stdout went away or the disk is
  * full. A command that streams may stop then. */

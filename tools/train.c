@@ -98,9 +98,14 @@ static int parse(int argc, char **argv, struct arguments *a)
     itera_train_options_default(t);
     a->device = "auto";
     a->schedule = "cosine";
+    char notes[1024];
+    snprintf(notes, sizeof notes,
+             "%s\n\nExample: itera train --preset micro --data builtin:stories --max-minutes 1 "
+             "--out run",
+             output_presets());
     const struct command_option options[] = {
-        {"preset", 0, OPTION_STRING, &t->preset, "P", "the model (default micro)", 0, 0, NULL,
-         &a->given.preset},
+        {"preset", 0, OPTION_STRING, &t->preset, "P",
+         "the model, one of those below (default micro)", 0, 0, NULL, &a->given.preset},
         {"config", 0, OPTION_STRING, &t->config, "F", "the model, as a configuration in JSON", 0, 0,
          NULL, &a->given.config},
         {"init", 0, OPTION_STRING, &t->init, "MODEL",
@@ -158,8 +163,8 @@ static int parse(int argc, char **argv, struct arguments *a)
          "AdamW: decay of matrices (default 0.1)", 0, 10, NULL, &a->given.weight_decay},
         {"clip", 0, OPTION_NUMBER, &t->clip, "X",
          "largest norm of the gradient, 0 for none (default 1)", 0, 1e9, NULL, &a->given.clip},
-        {"dropout", 0, OPTION_NUMBER, &t->dropout, "P", "(default: the model's)", 0, 0.99, NULL,
-         &a->given.dropout},
+        {"dropout", 0, OPTION_NUMBER, &t->dropout, "P",
+         "share of activations dropped (default: the model's)", 0, 0.95, NULL, &a->given.dropout},
         {"aux-weight", 0, OPTION_NUMBER, &t->aux_weight, "X",
          "weight of the experts' load-balance loss (default: the\nmodel's)", 0, 1000, NULL,
          &a->given.aux_weight},
@@ -180,7 +185,7 @@ static int parse(int argc, char **argv, struct arguments *a)
          &a->given.patience},
         {"save-every", 0, OPTION_INTEGER, &t->save_every, "N",
          "steps between checkpoints (default: one a minute)", 0, 1e12, NULL, &a->given.save_every},
-        {"device", 0, OPTION_STRING, &a->device, "D", "device to train on (default auto)", 0, 0,
+        {"device", 'd', OPTION_STRING, &a->device, "D", "device to train on (default auto)", 0, 0,
          NULL, NULL},
         {"threads", 't', OPTION_INTEGER, &a->threads, "N", "CPU threads (default: all)", 1, 1024,
          NULL, NULL},
@@ -193,8 +198,7 @@ static int parse(int argc, char **argv, struct arguments *a)
                    "last one\nwithout validation. Ctrl-C finishes the step and saves; --resume "
                    "goes on as if nothing\nhad happened.",
         .options = options,
-        .notes = "Example: itera train --preset micro --data builtin:stories --max-minutes 1 "
-                 "--out run"};
+        .notes = notes};
     struct command_args args;
     int code = options_parse(&spec, argc, argv, &args);
     if (code >= 0)
@@ -255,10 +259,10 @@ static void introduce(const struct itera_trainer *trainer, const struct itera_de
     struct itera_train_report r;
     itera_trainer_data(trainer, &tokens, &windows, &valid);
     itera_trainer_report(trainer, &r);
-    progress_line("%s with %lld parameters, %s tokenizer of %d, on %s with %d threads",
+    progress_line("%s with %lld parameters, %s tokenizer of %d, on %s with %d thread%s",
                   info->architecture, (long long)info->parameters, itera_tokenizer_kind(tokenizer),
                   itera_tokenizer_vocab_size(tokenizer), itera_device_info(device)->name,
-                  itera_device_threads(device));
+                  itera_device_threads(device), itera_device_threads(device) == 1 ? "" : "s");
     int64_t sequences = o->batch * o->accumulate;
     progress_line("%lld steps of %lld x %lld tokens: %.2f passes over the %lld tokens of %s",
                   (long long)r.steps, (long long)sequences, (long long)o->seq,
@@ -367,6 +371,8 @@ int itera_command_train(int argc, char **argv)
     int code = parse(argc, argv, &a);
     if (code >= 0)
         return code;
+    if (output_json_check(a.json.value) != EXIT_OK)
+        return EXIT_FAILED;
     /* "none" switches the default off; the library knows it as the absence of a source. */
     if (a.train.valid && strcmp(a.train.valid, "none") == 0)
         a.train.valid = "";
