@@ -5,8 +5,8 @@
 # Usage: tests/bad_input.sh ITERA FIXTURES
 set -u
 
-itera=$1
-fixtures=$2
+itera=$(realpath "$1")
+fixtures=$(realpath "$2")
 dir=$(mktemp -d)
 mounted=
 pid=
