@@ -338,7 +338,7 @@ static enum itera_status read_gradients(const struct itera_safetensors *file,
     size_t at = 0;
     for (int i = 0; i < layout->n_params; i++) {
         for (int k = 0; k < layout->params[i].n_parts; k++, at++) {
-            const struct itera_part_of_param *part = &layout->params[i].parts[k];
+            const struct itera_param_part *part = &layout->params[i].parts[k];
             char name[512];
             snprintf(name, sizeof name, "grad.%s", part->name);
             if (!itera_safetensors_find(file, name))
@@ -474,7 +474,7 @@ static enum itera_status check_gradients(struct context *c, const struct itera_l
     size_t at = 0;
     for (int i = 0; i < layout->n_params; i++) {
         for (int k = 0; k < layout->params[i].n_parts && !status; k++, at++) {
-            const struct itera_part_of_param *part = &layout->params[i].parts[k];
+            const struct itera_param_part *part = &layout->params[i].parts[k];
             int64_t n = 1;
             for (int r = 0; r < part->rank; r++)
                 n *= part->dim[r];

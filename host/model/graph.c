@@ -57,7 +57,7 @@ static void declare_param(struct itera_graph *g, int layer, const struct itera_p
     int64_t elements = itera_shape_elements(&param->shape) / param->n_parts;
     for (int e = 0; e < experts; e++) {
         for (int h = 0; h < halves; h++) {
-            struct itera_part_of_param *part = &param->parts[e * halves + h];
+            struct itera_param_part *part = &param->parts[e * halves + h];
             part->name = format_name(layout->arena, spec->name[h], layer, e);
             if (!part->name)
                 goto memory;

@@ -17,7 +17,7 @@ enum itera_init {
 };
 
 /* A tensor of a file: a part of a parameter. */
-struct itera_part_of_param {
+struct itera_param_part {
     const char *name;
     int64_t offset; /* elements from the start of the flat buffer */
     int32_t rank;
@@ -33,7 +33,7 @@ struct itera_param {
     enum itera_init init;
     float init_scale;
     int n_parts;
-    struct itera_part_of_param *parts;
+    struct itera_param_part *parts;
 };
 
 struct itera_layout {

@@ -152,7 +152,7 @@ enum itera_status itera_layout_read(const struct itera_layout *layout,
     size_t known = 0;
     for (int i = 0; i < layout->n_params; i++) {
         for (int k = 0; k < layout->params[i].n_parts; k++) {
-            const struct itera_part_of_param *part = &layout->params[i].parts[k];
+            const struct itera_param_part *part = &layout->params[i].parts[k];
             const struct itera_safetensor *t;
             enum itera_status status =
                 itera_safetensors_expect(file, part->name, part->rank, part->dim, &t);
@@ -188,7 +188,7 @@ enum itera_status itera_layout_write(const struct itera_layout *layout, const fl
     size_t at = 0;
     for (int i = 0; i < layout->n_params && !status; i++) {
         for (int k = 0; k < layout->params[i].n_parts; k++) {
-            const struct itera_part_of_param *part = &layout->params[i].parts[k];
+            const struct itera_param_part *part = &layout->params[i].parts[k];
             struct itera_safetensors_entry *e = &entries[at++];
             e->name = *prefix ? itera_arena_printf(names, "%s%s", prefix, part->name) : part->name;
             if (!e->name) {
@@ -264,7 +264,7 @@ static enum itera_status check_tensors(const struct itera_safetensors *file,
         return status;
     for (int i = 0; i < layout.n_params && !status; i++) {
         for (int k = 0; k < layout.params[i].n_parts && !status; k++) {
-            const struct itera_part_of_param *part = &layout.params[i].parts[k];
+            const struct itera_param_part *part = &layout.params[i].parts[k];
             const struct itera_safetensor *t;
             status = itera_safetensors_expect(file, part->name, part->rank, part->dim, &t);
         }
