@@ -25,6 +25,10 @@ struct itera_pool {
     int spin; /* 0 when there are more threads than processors: spinning would only delay others */
     pthread_t *handles;
     int started;
+    cpu_set_t allowed; /* processors of the process when the pool was made */
+    int *processors;   /* their numbers */
+    int n_processors;
+    int caller; /* the one that the caller of the current run is on; -1: unknown */
 
     pthread_mutex_t mutex;
     pthread_cond_t wake;
@@ -51,8 +55,39 @@ static void wait_a_little(const struct itera_pool *pool, int *spins, int limit)
         sched_yield();
 }
 
+/* Keeps a worker off the processor of the run's caller. The kernel may wake it right there and, on
+ * some virtual machines, leave both there for seconds, each waiting for the other's time slice. A
+ * team as large as the machine gets a processor per thread; a smaller one leaves the choice among
+ * the others to the kernel. *placed is what was last asked for; -1: nothing. */
+static void keep_apart(const struct itera_pool *pool, int rank, int *placed)
+{
+    if (pool->caller < 0 || pool->threads > pool->n_processors)
+        return;
+    cpu_set_t set;
+    if (pool->threads == pool->n_processors) {
+        int at = 0;
+        while (at < pool->n_processors && pool->processors[at] != pool->caller)
+            at++;
+        int target = pool->processors[(at + rank) % pool->n_processors];
+        if (*placed == target)
+            return;
+        CPU_ZERO(&set);
+        CPU_SET(target, &set);
+        *placed = target;
+    } else {
+        if (*placed == pool->caller || sched_getcpu() != pool->caller)
+            return;
+        set = pool->allowed;
+        CPU_CLR(pool->caller, &set);
+        *placed = pool->caller;
+    }
+    /* A refusal costs speed only. */
+    (void)pthread_setaffinity_np(pthread_self(), sizeof set, &set);
+}
+
 static void *worker(void *user)
 {
+    int placed = -1;
     struct worker_start start = *(struct worker_start *)user;
     free(user);
     struct itera_pool *pool = start.pool;
@@ -74,6 +109,7 @@ static void *worker(void *user)
         itera_team_fn *fn = pool->fn;
         void *arg = pool->user;
         pthread_mutex_unlock(&pool->mutex);
+        keep_apart(pool, start.rank, &placed);
 
         struct itera_team team = {.rank = start.rank, .size = pool->threads, .pool = pool};
         fn(arg, &team);
@@ -93,9 +129,14 @@ enum itera_status itera_pool_create(int threads, struct itera_pool **out)
     pthread_mutex_init(&pool->mutex, NULL);
     pthread_cond_init(&pool->wake, NULL);
     pool->handles = calloc((size_t)threads, sizeof *pool->handles);
+    pool->processors = calloc(CPU_SETSIZE, sizeof *pool->processors);
     enum itera_status status = ITERA_ERR_MEMORY;
-    if (!pool->handles)
+    if (!pool->handles || !pool->processors)
         goto fail;
+    if (sched_getaffinity(0, sizeof pool->allowed, &pool->allowed) == 0)
+        for (int i = 0; i < CPU_SETSIZE; i++)
+            if (CPU_ISSET(i, &pool->allowed))
+                pool->processors[pool->n_processors++] = i;
     for (int i = 1; i < threads; i++) {
         struct worker_start *start = malloc(sizeof *start);
         if (!start)
@@ -128,6 +169,7 @@ void itera_pool_destroy(struct itera_pool **pool_in_out)
     pthread_cond_destroy(&pool->wake);
     pthread_mutex_destroy(&pool->mutex);
     free(pool->handles);
+    free(pool->processors);
     free(pool);
     *pool_in_out = NULL;
 }
@@ -148,6 +190,7 @@ void itera_pool_run(struct itera_pool *pool, itera_team_fn *fn, void *user)
     pthread_mutex_lock(&pool->mutex);
     pool->fn = fn;
     pool->user = user;
+    pool->caller = sched_getcpu();
     atomic_fetch_add_explicit(&pool->generation, 1, memory_order_release);
     pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->mutex);
