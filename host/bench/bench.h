@@ -28,8 +28,8 @@ struct itera_bench_work {
 };
 enum itera_status itera_bench_run_program(void *executable); /* a `run` */
 
-/* Warms up, then runs the works in turn (A B A B ...) for about `seconds` in all, at least 5 times
- * each; short runs are not grouped: each sample is one run. */
+/* Warms up, then runs the works for about `seconds` in all, at least 5 times each; several works
+ * take turns in short blocks. Each sample is one run. */
 enum itera_status itera_bench_time(struct itera_bench_work *works, int n, double seconds);
 void itera_bench_work_free(struct itera_bench_work *work);
 
@@ -47,6 +47,7 @@ struct itera_openblas *itera_openblas_open(int threads); /* NULL: not here */
 void itera_openblas_close(struct itera_openblas **blas);
 void itera_openblas_sgemm(const struct itera_openblas *blas, int trans_a, int trans_b, int m, int n,
                           int k, const float *a, int lda, const float *b, int ldb, float *c);
-const char *itera_openblas_version(const struct itera_openblas *blas);
+/* Which kernels it chose for this processor: "Haswell", "SkylakeX", ... */
+const char *itera_openblas_core(const struct itera_openblas *blas);
 
 #endif

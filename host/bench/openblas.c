@@ -13,7 +13,7 @@ typedef void sgemm_fn(int order, int trans_a, int trans_b, int m, int n, int k, 
 struct itera_openblas {
     void *library;
     sgemm_fn *sgemm;
-    const char *version;
+    const char *core;
 };
 
 struct itera_openblas *itera_openblas_open(int threads)
@@ -28,12 +28,12 @@ struct itera_openblas *itera_openblas_open(int threads)
     *(void **)&blas->sgemm = dlsym(blas->library, "cblas_sgemm");
     void (*set_threads)(int);
     *(void **)&set_threads = dlsym(blas->library, "openblas_set_num_threads");
-    char *(*config)(void);
-    *(void **)&config = dlsym(blas->library, "openblas_get_config");
-    if (!blas->sgemm || !set_threads || !config)
+    char *(*core)(void);
+    *(void **)&core = dlsym(blas->library, "openblas_get_corename");
+    if (!blas->sgemm || !set_threads || !core)
         goto fail;
     set_threads(threads);
-    blas->version = config();
+    blas->core = core();
     return blas;
 fail:
     itera_openblas_close(&blas);
@@ -56,7 +56,7 @@ void itera_openblas_sgemm(const struct itera_openblas *blas, int trans_a, int tr
                 lda, b, ldb, 0.0f, c, n);
 }
 
-const char *itera_openblas_version(const struct itera_openblas *blas)
+const char *itera_openblas_core(const struct itera_openblas *blas)
 {
-    return blas->version;
+    return blas->core;
 }
