@@ -53,15 +53,18 @@ same_as_whole() {
     cmp "$dir/whole/model.safetensors" "$1/model.safetensors" || fail "$2: another model"
 }
 
+begun=$(date +%s%N)
 train "$dir/whole" >"$dir/log" 2>&1 || { cat "$dir/log" >&2; fail "the uninterrupted run"; }
+whole_seconds=$(awk -v begun="$begun" -v ended="$(date +%s%N)" 'BEGIN { print (ended - begun) / 1e9 }')
 losses "$dir/whole" >"$dir/whole.losses"
 [ "$(wc -l <"$dir/whole.losses")" -eq 408 ] || fail "train.jsonl has not 400 steps, 8 evaluations"
 echo "ok: uninterrupted run"
 
-# kill -9, at moments that range over start-up, steps, evaluations and checkpoints.
+# kill -9, at moments that range over start-up, steps, evaluations and checkpoints; as fractions of
+# the whole run's time, so that fast and slow machines kill as often.
 kills=0
-for delay in $(awk -v seed="$seed" 'BEGIN { srand(seed);
-        for (i = 0; i < 8; i++) printf "%.3f ", 0.02 + rand() * (i % 2 ? 0.1 : 0.6) }'); do
+for delay in $(awk -v seed="$seed" -v whole="$whole_seconds" 'BEGIN { srand(seed);
+        for (i = 0; i < 8; i++) printf "%.3f ", 0.01 + whole * rand() * (i % 2 ? 0.1 : 0.3) }'); do
     become_train "$dir/killed" --resume >"$dir/log" 2>&1 &
     pid=$!
     sleep "$delay"
