@@ -110,12 +110,17 @@ static void processor_name(char *out, size_t size)
     fclose(f);
 }
 
+static uint64_t physical_memory(void)
+{
+    return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGE_SIZE);
+}
+
 static void describe(struct itera_device_info *info, enum itera_isa isa)
 {
     *info = (struct itera_device_info){.id = "cpu", .backend = "cpu", .type = ITERA_DEVICE_CPU};
     processor_name(info->name, sizeof info->name);
     snprintf(info->driver, sizeof info->driver, "%s", itera_isa_name(isa));
-    info->memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGE_SIZE);
+    info->memory_bytes = physical_memory();
     for (int i = 0; cpu_features[i].name[0]; i++) {
         if (!has_feature(cpu_features[i].name))
             continue;
@@ -185,7 +190,8 @@ static uint8_t *memory_create(size_t bytes)
     size_t huge = (size_t)2 << 20;
     size_t align = bytes >= huge ? huge : 64;
     size_t rounded = (bytes + align) / align * align;
-    if (rounded < bytes)
+    /* The kernel may promise more than there is, and kill the process when it is touched. */
+    if (rounded < bytes || rounded > physical_memory())
         return NULL;
     uint8_t *data = aligned_alloc(align, rounded);
     if (!data)
