@@ -44,6 +44,18 @@ void itera_train_options_default(struct itera_train_options *o)
 
 /* ---- setting up ------------------------------------------------------------------------------ */
 
+/* So that tokens can be counted to the end of the run. */
+static enum itera_status check_length(const struct itera_train_options *o, int64_t steps)
+{
+    int64_t tokens;
+    if (!__builtin_mul_overflow(steps, o->batch * o->seq * o->accumulate, &tokens))
+        return ITERA_OK;
+    return itera_fail(
+        ITERA_ERR_ARGUMENT,
+        "training: %lld steps of %lld x %lld x %lld tokens are too many to count; ask for fewer",
+        (long long)steps, (long long)o->accumulate, (long long)o->batch, (long long)o->seq);
+}
+
 static enum itera_status check_options(const struct itera_train_options *o)
 {
     const int64_t tokens = INT64_C(1) << 24;
@@ -79,7 +91,9 @@ static enum itera_status check_options(const struct itera_train_options *o)
     else if (o->log_every < 1 || o->eval_every < 0 || o->eval_tokens < 0 || o->patience < 0 ||
              o->save_every < 0 || o->warmup < -1 || o->positions < 0 || o->positions > INT32_MAX)
         wrong = "a count is negative, or log_every is 0";
-    return wrong ? itera_fail(ITERA_ERR_ARGUMENT, "training: %s", wrong) : ITERA_OK;
+    if (wrong)
+        return itera_fail(ITERA_ERR_ARGUMENT, "training: %s", wrong);
+    return check_length(o, o->steps); /* before memory is taken for such batches */
 }
 
 /* The options outlive the caller's strings. */
@@ -358,20 +372,6 @@ static enum itera_status make_plan(struct itera_trainer *t)
     return ITERA_OK;
 }
 
-/* So that tokens can be counted to the end of the plan. */
-static enum itera_status check_length(const struct itera_trainer *t)
-{
-    const struct itera_train_options *o = &t->options;
-    int64_t tokens;
-    if (!__builtin_mul_overflow(t->plan.steps, o->batch * o->seq * o->accumulate, &tokens))
-        return ITERA_OK;
-    return itera_fail(
-        ITERA_ERR_ARGUMENT,
-        "training: %lld steps of %lld x %lld x %lld tokens are too many to count; ask "
-        "for fewer",
-        (long long)t->plan.steps, (long long)o->accumulate, (long long)o->batch, (long long)o->seq);
-}
-
 static void start_clocks(struct itera_trainer *t)
 {
     t->saved = itera_seconds();
@@ -412,7 +412,7 @@ enum itera_status itera_trainer_create(struct itera_device *device,
     if (!status)
         status = make_plan(t);
     if (!status)
-        status = check_length(t);
+        status = check_length(&t->options, t->plan.steps);
     if (!status && t->options.directory) {
         t->data_hash = itera_train_dataset_hash(t->data);
         t->valid_hash = t->valid ? itera_train_dataset_hash(t->valid) : 0;
@@ -471,7 +471,7 @@ enum itera_status itera_trainer_resume(struct itera_device *device, const char *
     if (!status)
         status = check_options(o);
     if (!status)
-        status = check_length(t);
+        status = check_length(&t->options, t->plan.steps);
     if (!status && (!o->data || t->plan.warmup > t->plan.steps || t->step > t->plan.steps ||
                     (o->valid && !o->eval_every)))
         status =
