@@ -6,7 +6,15 @@
 #include "core/log.h"
 
 /* In the order in which "auto" prefers their devices of one type. */
-static const struct itera_backend *const backends[] = {&itera_backend_cpu};
+static const struct itera_backend *const backends[] = {
+    &itera_backend_cpu,
+#ifdef ITERA_HAVE_VULKAN
+    &itera_backend_vulkan,
+#endif
+#ifdef ITERA_HAVE_OPENCL
+    &itera_backend_opencl,
+#endif
+};
 enum { BACKENDS = sizeof backends / sizeof *backends, MAX_DEVICES = 64 };
 
 const char *itera_device_type_name(enum itera_device_type type)

@@ -65,6 +65,8 @@ struct itera_device {
 };
 
 extern const struct itera_backend itera_backend_cpu;
+extern const struct itera_backend itera_backend_vulkan; /* ITERA_HAVE_VULKAN */
+extern const struct itera_backend itera_backend_opencl; /* ITERA_HAVE_OPENCL */
 
 enum itera_status itera_buffer_create(struct itera_device *device, size_t bytes,
                                       struct itera_buffer **out); /* content is zero */

@@ -1,5 +1,6 @@
 #include "core/environment.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 static const char *value_of(const char *name)
@@ -11,4 +12,34 @@ static const char *value_of(const char *name)
 const char *itera_environment_cpu_isa(void)
 {
     return value_of("ITERA_CPU_ISA");
+}
+
+bool itera_environment_cache_dir(char *out, size_t size)
+{
+    static const struct {
+        const char *variable, *folder;
+    } places[] = {{"ITERA_CACHE_DIR", ""}, {"XDG_CACHE_HOME", "/itera"}, {"HOME", "/.cache/itera"}};
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        const char *root = value_of(places[i].variable);
+        if (!root)
+            continue;
+        int n = snprintf(out, size, "%s%s", root, places[i].folder);
+        return n > 0 && (size_t)n < size;
+    }
+    return false;
+}
+
+const char *itera_environment_kernel_dir(void)
+{
+    return value_of("ITERA_KERNEL_DIR");
+}
+
+const char *itera_environment_fault(void)
+{
+    return value_of("ITERA_FAULT");
+}
+
+const char *itera_environment_disabled_ops(void)
+{
+    return value_of("ITERA_DISABLE_OPS");
 }

@@ -1,0 +1,1 @@
+set(ITERA_HAVE_OPENCL OFF)

@@ -1,0 +1,228 @@
+/* What the OpenCL and Vulkan backends share. An op is lowered to dispatches: kernel names with
+ * operands, numbers and a grid. The same dispatches serve both: kernels_cl/ and shaders/ hold the
+ * same kernels under the same names, with operands and numbers in the same order. A backend finds
+ * kernels by name, and knows no op.
+ *
+ * A kernel's arguments, in the order in which its dispatch is built:
+ *   operands   as buffers; each also adds two words: `at`, the element at which it starts in what
+ *              is bound, and `ld`, its row stride in elements (0 for scratch)
+ *   words      32-bit numbers, unsigned or float
+ * In OpenCL C the pointers come first and all words follow in one struct by value; in GLSL binding
+ * 0 is a uniform block of all words, and bindings 1, 2, ... are the operands. docs/kernels.md. */
+#ifndef ITERA_BACKEND_GPU_GPU_H
+#define ITERA_BACKEND_GPU_GPU_H
+
+#include "backend/backend.h"
+
+enum itera_gpu_vendor {
+    ITERA_GPU_OTHER,
+    ITERA_GPU_NVIDIA,
+    ITERA_GPU_AMD,
+    ITERA_GPU_INTEL,
+    ITERA_GPU_SOFTWARE, /* PoCL, lavapipe: few, wide cores; shared memory is plain memory */
+};
+
+/* What lowering may know of a device. */
+struct itera_gpu_traits {
+    enum itera_gpu_vendor vendor;
+    uint32_t max_local;         /* invocations in a workgroup; at least 128, or it is not opened */
+    uint32_t shared_bytes;      /* shared (local) memory of a workgroup; at least 16384 */
+    uint32_t compute_units;     /* 0: unknown */
+    uint32_t subgroup;          /* size, when kernels may use subgroup arithmetic; else 0 */
+    uint64_t max_operand_bytes; /* of one operand, as the device addresses it */
+    bool half_storage;          /* f16 in buffers (OpenCL has it by vload_half always) */
+    bool half_math;             /* f16 arithmetic */
+    bool clblast;               /* the backend can run "clblast_gemm" */
+    bool cooperative_matrix;    /* 16x16x16 f16 with f32 accumulation */
+};
+
+#define ITERA_GPU_MAX_BINDINGS  24
+#define ITERA_GPU_MAX_WORDS     96
+#define ITERA_GPU_MAX_CONSTANTS 8
+#define ITERA_GPU_LOCAL         128 /* the usual workgroup: (128, 1, 1) */
+
+enum { ITERA_GPU_READ = 1, ITERA_GPU_WRITE = 2 };
+
+struct itera_gpu_binding {
+    int32_t tensor;              /* id in the program; ITERA_NONE: absent or scratch */
+    int32_t scratch;             /* bytes from the beginning of the op's scratch / 256, or -1 */
+    uint8_t access;              /* ITERA_GPU_READ | ITERA_GPU_WRITE */
+    uint8_t element;             /* bytes of one element */
+    uint8_t word;                /* index of its word `at` */
+    struct itera_buffer *buffer; /* resolved by itera_gpu_plan_create; never NULL then */
+    uint64_t offset, bytes;      /* in buffer: where element 0 is, and how far the kernel reaches */
+    int64_t ld, first_col, cols; /* for hazards between column views of one tensor */
+    int32_t base;                /* the base tensor, or -1 */
+};
+
+/* A value fixed when the kernel is compiled: specialisation constant `id` in GLSL (3 and up: 0, 1
+ * and 2 are the local size), -D name=value in OpenCL C. */
+struct itera_gpu_constant {
+    const char *name;
+    uint32_t id, value;
+};
+
+struct itera_gpu_dispatch {
+    const char *kernel; /* a literal */
+    int32_t op;         /* index in the program */
+    uint32_t groups[3], local[3];
+    struct itera_gpu_constant constant[ITERA_GPU_MAX_CONSTANTS];
+    struct itera_gpu_binding binding[ITERA_GPU_MAX_BINDINGS];
+    uint32_t word[ITERA_GPU_MAX_WORDS]; /* `at` words are the backend's to fill in */
+    uint8_t n_constants, n_bindings, n_words;
+    bool barrier; /* what ran before must have finished: there is a hazard */
+};
+
+/* A GPU backend's device: put first in its own struct. */
+struct itera_gpu_device {
+    struct itera_device base;
+    struct itera_gpu_traits traits;
+    struct itera_gpu_tuning *tuning; /* opened by the backend with itera_gpu_tuning_open; may be
+                                        NULL: the defaults */
+    /* Whether the backend has a kernel of this name (and can make it for this device). */
+    bool (*has_kernel)(struct itera_gpu_device *device, const char *kernel);
+};
+
+/* The lowering of one op. */
+struct itera_gpu_lowering {
+    const struct itera_gpu_device *device;
+    const struct itera_gpu_traits *traits;
+    const struct itera_program *program;
+    int32_t op_index;
+    struct itera_gpu_dispatch *dispatches;
+    int32_t n, cap;
+    uint64_t scratch_bytes;
+    enum itera_status status; /* memory; lowering functions need not look at it */
+    /* Of itera_gpu_choice: */
+    int forced;            /* -1: none */
+    int n_choices, choice; /* of the op; n_choices is 0 when there was none to make */
+    char choice_key[96];
+    char choice_name[32];
+};
+
+/* Lowers one op: itera_lower_<op>, in host/backend/gpu/lower_<family>.c. Shapes are valid. Fails
+ * with ITERA_ERR_UNSUPPORTED (itera_fail: op, device's lack) where the device lacks something. */
+typedef enum itera_status itera_gpu_lower_fn(struct itera_gpu_lowering *l,
+                                             const struct itera_op *op);
+#define ITERA_OP(name, inputs, outputs, simd, tolerance) itera_gpu_lower_fn itera_lower_##name;
+#include "ops/op_list.h"
+#undef ITERA_OP
+
+/* Begins a dispatch, with a workgroup of (128, 1, 1). It is dropped when its grid is empty. The
+ * pointer is good until the next itera_gpu_begin. */
+struct itera_gpu_dispatch *itera_gpu_begin(struct itera_gpu_lowering *l, const char *kernel);
+
+/* Adds an operand. An absent tensor (ITERA_NONE) binds some valid memory: the kernel must be told
+ * by a word or constant not to touch it. */
+void itera_gpu_in(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d, int32_t tensor);
+void itera_gpu_out(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d, int32_t tensor);
+void itera_gpu_inout(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d, int32_t tensor);
+
+/* Memory between the dispatches of one op: 4-byte elements, content undefined at first. */
+struct itera_gpu_scratch {
+    int32_t place; /* in units of 256 bytes */
+    uint64_t bytes;
+};
+struct itera_gpu_scratch itera_gpu_scratch(struct itera_gpu_lowering *l, int64_t elements);
+void itera_gpu_use(struct itera_gpu_dispatch *d, struct itera_gpu_scratch scratch, int access);
+
+void itera_gpu_word(struct itera_gpu_dispatch *d, int64_t value); /* 0 to 2^32 - 1 */
+void itera_gpu_float(struct itera_gpu_dispatch *d, float value);
+void itera_gpu_constant(struct itera_gpu_dispatch *d, uint32_t id, const char *name, int64_t value);
+void itera_gpu_local(struct itera_gpu_dispatch *d, uint32_t x, uint32_t y, uint32_t z);
+/* The grid in workgroups. x may be anything up to 2^31: beyond 65535 it goes on in y, when y is 1;
+ * kernels that count on it number their groups with GROUP. y and z at most 65535. */
+void itera_gpu_groups(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d, int64_t x,
+                      int64_t y, int64_t z);
+
+/* One of several ways to compute an op: `names` (short, stable: they are kept in tuning files and
+ * name the variants of parity checks) has `count` entries. `key` says what the choice depends on
+ * (use itera_gpu_class for sizes). Returns the one being forced (by a parity check or a tuning
+ * run), else the measured best for this device and key, else `fallback`. At most one choice an op.
+ * A candidate that cannot serve the op returns ITERA_ERR_UNSUPPORTED when it is forced. */
+int itera_gpu_choice(struct itera_gpu_lowering *l, const char *const *names, int count,
+                     int fallback, const char *key_format, ...)
+    __attribute__((format(printf, 5, 6)));
+/* A size's class: the next power of two. */
+long long itera_gpu_class(int64_t size);
+
+/* Operands as lowering wants to see them; id must be present. */
+static inline const struct itera_tensor *itera_gpu_tensor(const struct itera_gpu_lowering *l,
+                                                          int32_t id)
+{
+    return &l->program->tensors[id];
+}
+static inline int64_t itera_gpu_rows(const struct itera_gpu_lowering *l, int32_t id)
+{
+    return itera_shape_rows(&l->program->tensors[id].shape);
+}
+static inline int64_t itera_gpu_cols(const struct itera_gpu_lowering *l, int32_t id)
+{
+    return itera_shape_cols(&l->program->tensors[id].shape);
+}
+static inline int64_t itera_gpu_dim(const struct itera_gpu_lowering *l, int32_t id, int i)
+{
+    return l->program->tensors[id].shape.dim[i];
+}
+static inline int64_t itera_gpu_div_up(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+/* A whole program as dispatches, with its memory. */
+struct itera_gpu_plan {
+    struct itera_gpu_dispatch *dispatches;
+    int32_t n;
+    struct itera_buffer *memory; /* activations, then scratch; NULL when there is none */
+    uint64_t memory_bytes;
+};
+
+/* Lowers the program, makes its memory with the backend's buffer_create, resolves every binding,
+ * and finds the hazards. `absent` is bound for absent operands (any buffer of the device). */
+enum itera_status itera_gpu_plan_create(struct itera_gpu_device *device,
+                                        const struct itera_program *program,
+                                        const struct itera_binding *bindings, int n_bindings,
+                                        struct itera_buffer *absent, struct itera_gpu_plan *out);
+void itera_gpu_plan_destroy(struct itera_gpu_plan *plan); /* leaves it empty */
+
+/* The backend table's `supports` for every GPU backend. */
+bool itera_gpu_supports(struct itera_device *device, const struct itera_program *program,
+                        const struct itera_op *op);
+
+/* Measured choices, kept in the cache folder as JSON, one file per device, driver and kernel
+ * sources (`identity` names them). A missing, broken or foreign file is an empty one. */
+struct itera_gpu_tuning;
+enum itera_status itera_gpu_tuning_open(const char *identity, struct itera_gpu_tuning **out);
+void itera_gpu_tuning_close(struct itera_gpu_tuning **tuning);
+/* The name of the best candidate, or NULL. */
+const char *itera_gpu_tuning_find(const struct itera_gpu_tuning *tuning, const char *key);
+enum itera_status itera_gpu_tuning_set(struct itera_gpu_tuning *tuning, const char *key,
+                                       const char *name, double seconds);
+/* Writes what was set since it was opened, merged with what other processes wrote meanwhile. */
+enum itera_status itera_gpu_tuning_save(struct itera_gpu_tuning *tuning);
+
+/* The cache on disk: files in itera_environment_cache_dir(), written by atomic replacement, so
+ * that processes may share it. Each begins with a header that carries `identity` (device, driver,
+ * kernel source hash) and a checksum; a file that does not match is as good as none, and a broken
+ * one is also reported as a warning. *data is malloc'ed. Reading nothing is no error: *data is
+ * NULL. Writing fails quietly but for a debug message: a cache must not stop anybody. */
+enum itera_status itera_gpu_cache_read(const char *name, const char *identity, void **data,
+                                       size_t *bytes);
+void itera_gpu_cache_write(const char *name, const char *identity, const void *data, size_t bytes);
+/* FNV-1a, for file names and identities; start with seed 0. */
+uint64_t itera_gpu_hash(uint64_t seed, const void *data, size_t bytes);
+
+/* Faults for tests, set by ITERA_FAULT: a comma list of <kind>:<n>, "the n-th time (1 is the
+ * first), and every time after it". Kinds: "memory" (a device allocation fails), "lost" (a submit
+ * or wait says that the device is lost), "build" (a kernel does not compile), "list" (the driver
+ * fails while its devices are listed). */
+enum itera_gpu_fault {
+    ITERA_GPU_FAULT_MEMORY,
+    ITERA_GPU_FAULT_LOST,
+    ITERA_GPU_FAULT_BUILD,
+    ITERA_GPU_FAULT_LIST,
+    ITERA_GPU_FAULTS
+};
+bool itera_gpu_fault(enum itera_gpu_fault kind); /* whether it is to fail now */
+
+#endif
