@@ -62,6 +62,11 @@ struct itera_device {
     struct itera_device_info info;
     int threads;
     bool always_team; /* parity checks: even the smallest op is shared by all threads */
+    /* GPU devices, for parity checks and tuning: of every op compiled from now on that can be
+     * computed in several ways, take way force_choice - 1 where it serves the op; 0: the best. */
+    int force_choice;
+    int n_choices;        /* the most ways that an op of the last compiled program had; 0: none */
+    char choice_name[32]; /* of the way that was forced, "" when no op could take it */
 };
 
 extern const struct itera_backend itera_backend_cpu;

@@ -97,7 +97,7 @@ struct itera_gpu_lowering {
     int forced;            /* -1: none */
     int n_choices, choice; /* of the op; n_choices is 0 when there was none to make */
     char choice_key[96];
-    char choice_name[32];
+    const char *choice_name;
 };
 
 /* Lowers one op: itera_lower_<op>, in host/backend/gpu/lower_<family>.c. Shapes are valid. Fails
@@ -184,6 +184,15 @@ enum itera_status itera_gpu_plan_create(struct itera_gpu_device *device,
                                         const struct itera_binding *bindings, int n_bindings,
                                         struct itera_buffer *absent, struct itera_gpu_plan *out);
 void itera_gpu_plan_destroy(struct itera_gpu_plan *plan); /* leaves it empty */
+
+/* Lowers one op of a program; for `supports`, tuning, and the plan. Frees nothing: the caller frees
+ * l->dispatches. */
+enum itera_status itera_gpu_lower_op(struct itera_gpu_lowering *l, int32_t index, int forced);
+
+/* Measures every candidate of the program's ops that have a choice and no measurement yet (or, with
+ * `again`, all of them), and keeps the fastest. Takes up to about a second an op and class. */
+enum itera_status itera_gpu_tune(struct itera_gpu_device *device,
+                                 const struct itera_program *program, bool again);
 
 /* The backend table's `supports` for every GPU backend. */
 bool itera_gpu_supports(struct itera_device *device, const struct itera_program *program,
