@@ -208,6 +208,54 @@ double itera_check_time(struct itera_checker *checker, struct itera_runner *runn
     return n ? times[n / 2] : 0;
 }
 
+/* The first op that the device has no kernel for; n_ops when it has all. */
+static int32_t first_unsupported(struct itera_device *device, const struct itera_program *p)
+{
+    int32_t i = 0;
+    while (i < p->n_ops && itera_supports(device, p, &p->ops[i]))
+        i++;
+    return i;
+}
+
+bool itera_check_run(struct itera_checker *checker, const struct itera_check_target *target,
+                     const struct itera_trial *trial, const struct itera_runner *reference,
+                     const int32_t *tensors, int n, double tolerance, int32_t first, int way,
+                     int *ways, struct itera_check_outcome *out)
+{
+    const struct itera_program *p = trial->program;
+    struct itera_runner runner = {0};
+    *out = (struct itera_check_outcome){.verdict = ITERA_CHECK_FAIL};
+    *ways = 0;
+    if (first_unsupported(target->device, p) < p->n_ops) {
+        out->verdict = ITERA_CHECK_SKIP;
+        snprintf(out->difference.reason, sizeof out->difference.reason, "%s", itera_last_error());
+        return true;
+    }
+    target->device->force_choice = way;
+    enum itera_status status = itera_runner_create(trial, target->device, &runner);
+    target->device->force_choice = 0;
+    *ways = target->device->n_choices;
+    bool served = !way || target->device->choice_name[0];
+    if (way)
+        snprintf(out->method, sizeof out->method, "%s", target->device->choice_name);
+    if (!status && served)
+        status = itera_runner_run(&runner);
+    if (status) {
+        snprintf(out->difference.reason, sizeof out->difference.reason, "%s", itera_last_error());
+    } else if (served) {
+        itera_trial_compare(&runner, reference, tensors, n, tolerance, &out->difference);
+        /* What several threads share must come out the same every time. */
+        if (!out->difference.reason[0] && itera_device_threads(target->device) != 1)
+            itera_runner_repeat(&runner, &out->difference);
+        if (!out->difference.reason[0]) {
+            out->verdict = ITERA_CHECK_PASS;
+            out->seconds = itera_check_time(checker, &runner, first, p->n_ops);
+        }
+    }
+    itera_runner_destroy(&runner);
+    return status || served;
+}
+
 bool itera_check_matches(const struct itera_checker *checker, const char *op)
 {
     char glob[128];

@@ -57,6 +57,21 @@ void itera_check_emit(struct itera_checker *checker, const char *op, const char 
 double itera_check_time(struct itera_checker *checker, struct itera_runner *runner, int32_t first,
                         int32_t last);
 
+/* How one way of computing a case on a target came out. Runs it, compares the n tensors with the
+ * reference's, and times ops [first, last). `way` is 0 for the device's own choice, else forces
+ * candidate way - 1 (backend.h); *ways becomes the number of candidates. False when this way serves
+ * no op of the program: then there is nothing to report. */
+struct itera_check_outcome {
+    enum itera_check_verdict verdict;
+    struct itera_difference difference;
+    double seconds;
+    char method[32]; /* the candidate's name; "" for way 0 */
+};
+bool itera_check_run(struct itera_checker *checker, const struct itera_check_target *target,
+                     const struct itera_trial *trial, const struct itera_runner *reference,
+                     const int32_t *tensors, int n, double tolerance, int32_t first, int way,
+                     int *ways, struct itera_check_outcome *out);
+
 /* Whether the globs name an op. */
 bool itera_check_matches(const struct itera_checker *checker, const char *op);
 

@@ -50,31 +50,21 @@ static void check_target(struct itera_checker *checker, const struct itera_case 
     const struct itera_program *p = c->program;
     const struct itera_op *op = &p->ops[p->n_ops - 1];
     const struct itera_op_info *info = itera_op_info(op->kind);
-    enum itera_check_verdict verdict = ITERA_CHECK_FAIL;
-    struct itera_difference difference = {0};
-    struct itera_runner runner = {0};
+    struct itera_check_outcome outcome;
     int32_t tensors[ITERA_MAX_IN + ITERA_MAX_OUT];
     bool whole[ITERA_MAX_IN + ITERA_MAX_OUT];
-    int n = itera_check_written(c, tensors, whole);
-    double seconds = 0;
+    int n = itera_check_written(c, tensors, whole), ways = 0;
 
-    if (!itera_supports(target->device, p, op)) {
-        verdict = ITERA_CHECK_SKIP;
-        snprintf(difference.reason, sizeof difference.reason, "the device has no kernel for it");
-    } else if (itera_runner_create(trial, target->device, &runner) || itera_runner_run(&runner)) {
-        snprintf(difference.reason, sizeof difference.reason, "%s", itera_last_error());
-    } else {
-        itera_trial_compare(&runner, reference, tensors, n, info->tolerance, &difference);
-        if (!difference.reason[0] && itera_device_threads(target->device) > 1)
-            itera_runner_repeat(&runner, &difference);
-        if (!difference.reason[0]) {
-            verdict = ITERA_CHECK_PASS;
-            seconds = itera_check_time(checker, &runner, p->n_ops - 1, p->n_ops);
-        }
+    for (int way = 0; way <= ways && !checker->status; way++) {
+        if (!itera_check_run(checker, target, trial, reference, tensors, n, info->tolerance,
+                             p->n_ops - 1, way, &ways, &outcome))
+            continue;
+        itera_check_emit(checker, info->name, dtype_of(c), target, target->name,
+                         way ? outcome.method : method, label, outcome.verdict, info->tolerance,
+                         &outcome.difference, outcome.seconds, itera_op_cost(p, op));
+        if (info->def->variants)
+            break; /* the candidates are its variants, which come by themselves */
     }
-    itera_runner_destroy(&runner);
-    itera_check_emit(checker, info->name, dtype_of(c), target, target->name, method, label, verdict,
-                     info->tolerance, &difference, seconds, itera_op_cost(p, op));
 }
 
 /* All methods and targets on one trial. */
