@@ -1,5 +1,6 @@
 #include "backend/backend.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -96,8 +97,11 @@ enum itera_status itera_device_open(const char *id, const struct itera_device_op
             continue;
         const char *colon = strchr(chosen->id, ':');
         struct itera_device_options defaults = {0};
-        status =
-            backends[i]->open(colon ? atoi(colon + 1) : 0, options ? options : &defaults, device);
+        if (!options)
+            options = &defaults;
+        status = backends[i]->open(colon ? atoi(colon + 1) : 0, options, device);
+        if (!status)
+            (*device)->fallback = options->fallback;
     }
     free(infos);
     return status;
@@ -105,8 +109,10 @@ enum itera_status itera_device_open(const char *id, const struct itera_device_op
 
 void itera_device_close(struct itera_device **device)
 {
-    if (*device)
+    if (*device) {
+        itera_device_close(&(*device)->host);
         (*device)->backend->close(*device);
+    }
     *device = NULL;
 }
 
@@ -118,6 +124,14 @@ const struct itera_device_info *itera_device_info(const struct itera_device *dev
 int itera_device_threads(const struct itera_device *device)
 {
     return device->threads;
+}
+
+const char *itera_device_fallback_op(const struct itera_device *device, int index)
+{
+    for (int kind = 0; kind < ITERA_OP_COUNT; kind++)
+        if (device->fell_back[kind] && index-- == 0)
+            return itera_op_info((enum itera_op_kind)kind)->name;
+    return NULL;
 }
 
 enum itera_status itera_buffer_create(struct itera_device *device, size_t bytes,
@@ -198,6 +212,54 @@ static enum itera_status check_bindings(const struct itera_device *device,
     return status;
 }
 
+/* Marks the kinds of ops that the device lacks. Returns how many; reason says why the first. */
+static int find_missing(struct itera_device *device, const struct itera_program *p,
+                        bool missing[ITERA_OP_COUNT], char *reason, size_t size)
+{
+    int n = 0;
+    for (int32_t i = 0; i < p->n_ops; i++) {
+        if (missing[p->ops[i].kind] || itera_supports(device, p, &p->ops[i]))
+            continue;
+        if (n++ == 0)
+            snprintf(reason, size, "%s", itera_last_error());
+        missing[p->ops[i].kind] = true;
+    }
+    return n;
+}
+
+static enum itera_status refuse(const struct itera_device *device, const bool *missing,
+                                const char *reason)
+{
+    char names[256] = "";
+    size_t used = 0;
+    for (int kind = 0; kind < ITERA_OP_COUNT && used < sizeof names; kind++)
+        if (missing[kind])
+            used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", used ? ", " : "",
+                                     itera_op_info((enum itera_op_kind)kind)->name);
+    return itera_fail(ITERA_ERR_UNSUPPORTED,
+                      "%s cannot compute %s (%s); with the fallback policy \"report\" the CPU does",
+                      device->info.id, names, reason);
+}
+
+/* Some ops are not the device's: refused, or left to the CPU. */
+static enum itera_status compile_mixed(struct itera_device *device, const struct itera_program *p,
+                                       const struct itera_binding *bindings, int n_bindings,
+                                       const bool *missing, const char *reason,
+                                       struct itera_executable **out)
+{
+    if (device->fallback == ITERA_FALLBACK_REFUSE)
+        return refuse(device, missing, reason);
+    for (int kind = 0; kind < ITERA_OP_COUNT; kind++) {
+        if (!missing[kind])
+            continue;
+        if (!device->fell_back[kind])
+            itera_log(ITERA_LOG_WARNING, "%s: %s runs on the CPU", device->info.id,
+                      itera_op_info((enum itera_op_kind)kind)->name);
+        device->fell_back[kind] = true;
+    }
+    return itera_fallback_compile(device, p, bindings, n_bindings, out);
+}
+
 enum itera_status itera_compile(struct itera_device *device, const struct itera_program *program,
                                 const struct itera_binding *bindings, int n_bindings,
                                 struct itera_executable **out)
@@ -206,22 +268,31 @@ enum itera_status itera_compile(struct itera_device *device, const struct itera_
     if (program->status)
         return program->status;
     enum itera_status status = check_bindings(device, program, bindings, n_bindings);
-    return status ? status : device->backend->compile(device, program, bindings, n_bindings, out);
+    if (status)
+        return status;
+    bool missing[ITERA_OP_COUNT] = {false};
+    char reason[256] = "";
+    if (find_missing(device, program, missing, reason, sizeof reason))
+        return compile_mixed(device, program, bindings, n_bindings, missing, reason, out);
+    status = device->backend->compile(device, program, bindings, n_bindings, out);
+    if (!status)
+        (*out)->runner = device->backend;
+    return status;
 }
 
 void itera_executable_destroy(struct itera_executable **executable)
 {
     if (*executable)
-        (*executable)->device->backend->executable_destroy(*executable);
+        (*executable)->runner->executable_destroy(*executable);
     *executable = NULL;
 }
 
 enum itera_status itera_run(struct itera_executable *executable)
 {
-    return executable->device->backend->run(executable);
+    return executable->runner->run(executable);
 }
 
 enum itera_status itera_profile(struct itera_executable *executable, double *op_seconds)
 {
-    return executable->device->backend->profile(executable, op_seconds);
+    return executable->runner->profile(executable, op_seconds);
 }

@@ -23,7 +23,9 @@ struct itera_binding {
 /* A program compiled for a device with its buffers bound. */
 struct itera_executable {
     struct itera_device *device;
-    size_t memory_bytes; /* of the program's own memory: activations and scratch */
+    const struct itera_backend *runner; /* set by itera_compile: whose run, profile and
+                                           executable_destroy are called */
+    size_t memory_bytes;                /* of the program's own memory: activations and scratch */
 };
 
 struct itera_backend {
@@ -61,6 +63,9 @@ struct itera_device {
     const struct itera_backend *backend;
     struct itera_device_info info;
     int threads;
+    enum itera_fallback fallback;
+    struct itera_device *host; /* the CPU, opened when an op first falls back to it */
+    bool fell_back[ITERA_OP_COUNT];
     bool always_team; /* parity checks: even the smallest op is shared by all threads */
     /* GPU devices, for parity checks and tuning: of every op compiled from now on that can be
      * computed in several ways, take way force_choice - 1 where it serves the op; 0: the best. */
@@ -68,6 +73,13 @@ struct itera_device {
     int n_choices;        /* the most ways that an op of the last compiled program had; 0: none */
     char choice_name[32]; /* of the way that was forced, "" when no op could take it */
 };
+
+/* Compiles a program of which the device has not all ops: the others run on the CPU, on copies of
+ * their operands. backend/fallback.c. */
+enum itera_status itera_fallback_compile(struct itera_device *device,
+                                         const struct itera_program *program,
+                                         const struct itera_binding *bindings, int n_bindings,
+                                         struct itera_executable **out);
 
 extern const struct itera_backend itera_backend_cpu;
 extern const struct itera_backend itera_backend_vulkan; /* ITERA_HAVE_VULKAN */

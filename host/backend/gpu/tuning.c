@@ -210,6 +210,8 @@ static double measure(struct itera_gpu_device *device, const struct trial *t, in
     enum itera_status status =
         device->base.backend->compile(&device->base, &t->program, t->bindings, t->n, &executable);
     device->base.force_choice = 0;
+    if (executable)
+        executable->runner = device->base.backend;
     bool served = !status && device->base.choice_name[0];
     for (int i = 0; served && i < 8 && total < 0.1; i++) {
         if (device->base.backend->profile(executable, &seconds))

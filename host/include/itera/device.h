@@ -38,8 +38,15 @@ struct itera_device_info {
     int n_features;
 };
 
+/* What happens to ops that a device has no kernel for. */
+enum itera_fallback {
+    ITERA_FALLBACK_REPORT, /* they run on the CPU; itera_device_fallback_op names them */
+    ITERA_FALLBACK_REFUSE, /* compiling fails, naming them */
+};
+
 /* Zero-initialise and set what matters. */
 struct itera_device_options {
+    enum itera_fallback fallback;
     int threads;     /* CPU: threads of the team; 0: one per available processor */
     const char *isa; /* CPU: "ref", "avx2", "avx512", "neon"; NULL: ITERA_CPU_ISA, else the best */
 };
@@ -60,6 +67,9 @@ void itera_device_close(struct itera_device **device);
 const struct itera_device_info *itera_device_info(const struct itera_device *device);
 /* CPU: the team's size; 0 for others. */
 int itera_device_threads(const struct itera_device *device);
+/* The names of the ops that ran, or are to run, on the CPU instead of the device, since it was
+ * opened: NULL at the end of the list. The strings are constants. */
+const char *itera_device_fallback_op(const struct itera_device *device, int index);
 
 #ifdef __cplusplus
 }
