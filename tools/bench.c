@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "command.h"
+#include "device.h"
 #include "itera/bench.h"
 #include "options.h"
 #include "output.h"
@@ -17,8 +18,9 @@ enum { MAX_ROWS = 2048 };
 
 struct bench {
     struct itera_bench_row *rows;
+    json_t **fallback; /* per row */
     int n_rows;
-    bool print_rows; /* lines on stderr as rows are done */
+    const struct itera_device *device; /* being measured */
 };
 
 static int keep_row(void *user, const struct itera_bench_row *row)
@@ -26,6 +28,7 @@ static int keep_row(void *user, const struct itera_bench_row *row)
     struct bench *b = user;
     if (b->n_rows == MAX_ROWS)
         return 1;
+    b->fallback[b->n_rows] = device_fallback_json(b->device);
     b->rows[b->n_rows++] = *row;
     progress_line("%s x%d  %-8s %s %s: %.4g ms", row->device, row->threads, row->phase, row->op,
                   row->case_name, row->p50 * 1e3);
@@ -66,7 +69,7 @@ static void print_rows(const struct bench *b)
     table_destroy(&table);
 }
 
-static json_t *row_json(const struct itera_bench_row *r)
+static json_t *row_json(const struct itera_bench_row *r, json_t *fallback)
 {
     json_t *row = json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:I, s:I, s:i}", "device", r->device,
                             "threads", r->threads, "dtype", r->dtype, "phase", r->phase, "op",
@@ -82,7 +85,7 @@ static json_t *row_json(const struct itera_bench_row *r)
     json_object_set_new(row, "gemm_gflops",
                         r->gemm_gflops > 0 ? json_real(r->gemm_gflops) : json_null());
     json_object_set_new(row, "energy", json_null());
-    json_object_set_new(row, "fallback_ops", json_array());
+    json_object_set(row, "fallback_ops", fallback);
     json_object_set_new(row, "memory_bytes", json_integer((json_int_t)r->memory_bytes));
     if (r->peer[0])
         json_object_set_new(row, "peer",
@@ -131,6 +134,7 @@ struct settings {
     struct option_names presets;
     struct option_names devices;
     struct option_integers threads;
+    struct device_request request; /* its fallback policy */
     bool quick;
     bool breakdown;
     struct itera_bench_options options;
@@ -194,11 +198,12 @@ static enum itera_status bench_one_model(struct itera_device *device, const stru
 static enum itera_status bench_device(const char *id, int64_t threads, const struct settings *s,
                                       struct bench *b, json_t *peaks_list)
 {
-    struct itera_device_options device_options = {.threads = (int)threads};
+    struct device_request request = {id, threads, s->request.fallback};
     struct itera_device *device;
-    enum itera_status status = itera_device_open(id, &device_options, &device);
+    enum itera_status status = device_open(&request, &device);
     if (status)
         return status;
+    b->device = device;
     struct settings here = *s;
     status = itera_bench_measure_peaks(device, &here.options.peaks);
     if (!status) {
@@ -223,37 +228,61 @@ static enum itera_status bench_device(const char *id, int64_t threads, const str
         for (size_t i = 0; i < s->presets.n && !status; i++)
             status = bench_one_model(device, &here, s->presets.item[i], b);
     }
+    device_report_fallback(device);
     itera_device_close(&device);
+    return status;
+}
+
+/* One entry of --device: a device with each number of threads, or all of them. Threads are the
+ * CPU's. */
+static enum itera_status bench_devices(const char *id, const struct settings *s, struct bench *b,
+                                       json_t *peaks)
+{
+    struct itera_device_info *infos;
+    int count;
+    enum itera_status status = itera_devices(&infos, &count);
+    bool all = !strcmp(id, "all");
+    for (int i = 0; i < (all ? count : 1) && !status; i++) {
+        const char *name = all ? infos[i].id : id;
+        size_t turns = strchr(name, ':') ? 1 : s->threads.n;
+        for (size_t t = 0; t < turns && !status; t++)
+            status = bench_device(name, s->threads.item[t], s, b, peaks);
+    }
+    free(infos);
     return status;
 }
 
 static int run(const struct settings *s, const struct option_optional *json)
 {
-    struct bench b = {.rows = calloc(MAX_ROWS, sizeof *b.rows)};
+    struct bench b = {.rows = calloc(MAX_ROWS, sizeof *b.rows),
+                      .fallback = calloc(MAX_ROWS, sizeof *b.fallback)};
     json_t *peaks = json_array();
-    if (!b.rows || !peaks) {
+    if (!b.rows || !b.fallback || !peaks) {
         command_error("no memory for the results");
         free(b.rows);
+        free(b.fallback);
         json_decref(peaks);
         return EXIT_FAILED;
     }
     enum itera_status status = ITERA_OK;
     for (size_t d = 0; d < s->devices.n && !status; d++)
-        for (size_t t = 0; t < s->threads.n && !status; t++)
-            status = bench_device(s->devices.item[d], s->threads.item[t], s, &b, peaks);
+        status = bench_devices(s->devices.item[d], s, &b, peaks);
     int code = status ? EXIT_FAILED : EXIT_OK;
     if (!status && (!json->given || (json->value && strcmp(json->value, "-"))))
         print_rows(&b);
     if (!status && json->given) {
         json_t *runs = json_array();
         for (int i = 0; i < b.n_rows; i++)
-            json_array_append_new(runs, row_json(&b.rows[i]));
+            json_array_append_new(runs, row_json(&b.rows[i], b.fallback[i]));
         json_t *host = host_json();
         json_object_set(host, "peaks", peaks);
         json_t *root = json_pack("{s:o, s:o}", "host", host, "runs", runs);
         code = output_json(root, json->value);
         json_decref(root);
     }
+    for (int i = 0; i < b.n_rows; i++)
+        json_decref(b.fallback[i]);
+    free(b.fallback);
     free(b.rows);
     json_decref(peaks);
     return code;
@@ -281,7 +310,9 @@ int itera_command_bench(int argc, char **argv)
     const struct command_option options[] = {
         {"preset", 0, OPTION_NAMES, &s.presets, "P",
          "presets to create with random weights, instead of a\nMODEL (default: micro)"},
-        {"device", 0, OPTION_NAMES, &s.devices, "LIST", "devices (default: cpu)"},
+        {"device", 'd', OPTION_NAMES, &s.devices, "LIST",
+         "devices: all, auto, or a comma list (default: cpu)"},
+        FALLBACK_OPTION(s.request),
         {"threads", 't', OPTION_INTEGERS, &s.threads, "LIST",
          "CPU: thread counts to measure (default: one per processor)", 1, 1024},
         {"dtype", 0, OPTION_NAMES, &dtype, "LIST", "weight types (f32)", 0, 0, "f32"},

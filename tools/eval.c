@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "command.h"
+#include "device.h"
 #include "itera/eval.h"
 #include "options.h"
 #include "output.h"
@@ -37,13 +38,14 @@ static int write_json(const struct itera_eval_result *r, const struct itera_devi
                       const char *file)
 {
     json_t *root = json_pack(
-        "{s:I, s:o, s:o, s:o, s:o, s:o, s:s, s:[], s:I, s:I, s:i, s:i, s:i, s:o}", "tokens",
+        "{s:I, s:o, s:o, s:o, s:o, s:o, s:s, s:o, s:I, s:I, s:i, s:i, s:i, s:o}", "tokens",
         (json_int_t)r->tokens, "nll", output_number(r->nll), "perplexity",
         output_number(r->perplexity), "word_perplexity", output_number(r->word_perplexity),
         "bits_per_byte", output_number(r->bits_per_byte), "tokens_per_second",
         output_number(r->tokens_per_second), "device", itera_device_info(device)->id,
-        "fallback_ops", "words", (json_int_t)r->words, "bytes", (json_int_t)r->bytes, "window",
-        r->window, "stride", r->stride, "batch", r->batch, "seconds", output_number(r->seconds));
+        "fallback_ops", device_fallback_json(device), "words", (json_int_t)r->words, "bytes",
+        (json_int_t)r->bytes, "window", r->window, "stride", r->stride, "batch", r->batch,
+        "seconds", output_number(r->seconds));
     int code = output_json(root, file);
     json_decref(root);
     return code;
@@ -86,15 +88,14 @@ static int evaluate(struct itera_model *model, const struct itera_device *device
 
 int itera_command_eval(int argc, char **argv)
 {
-    const char *device_id = NULL, *data = NULL, *tokenizer_file = NULL;
-    int64_t threads = 0, window = 0, stride = 0, batch = 0, tokens = 0;
+    const char *data = NULL, *tokenizer_file = NULL;
+    struct device_request request = {0};
+    int64_t window = 0, stride = 0, batch = 0, tokens = 0;
     struct option_optional json = {0};
     const struct command_option options[] = {
         {"data", 0, OPTION_STRING, &data, "SRC",
          "text to predict: builtin:stories?valid, a file, a folder,\nor a comma list of these"},
-        {"device", 'd', OPTION_STRING, &device_id, "D", "device to run on (default: auto)"},
-        {"threads", 't', OPTION_INTEGER, &threads, "N", "CPU threads (default: one per processor)",
-         1, 1024},
+        DEVICE_OPTIONS(request),
         {"window", 'w', OPTION_INTEGER, &window, "N",
          "tokens that the model sees at once (default: its learned\npositions, or 1024)", 1,
          1 << 20},
@@ -135,12 +136,10 @@ int itera_command_eval(int argc, char **argv)
                                       .stride = (int32_t)stride,
                                       .batch = (int32_t)batch,
                                       .tokens = (uint64_t)tokens};
-    const struct itera_device_options device_options = {.threads = (int)threads};
     struct itera_device *device = NULL;
     struct itera_model *model = NULL;
     code = EXIT_FAILED;
-    if (!itera_device_open(device_id, &device_options, &device) &&
-        !itera_model_load(device, args.positional[0], &model)) {
+    if (!device_open(&request, &device) && !itera_model_load(device, args.positional[0], &model)) {
         struct itera_tokenizer *tokenizer = NULL;
         bool ready = true;
         if (tokenizer_file)
@@ -152,6 +151,7 @@ int itera_command_eval(int argc, char **argv)
             itera_tokenizer_destroy(&tokenizer);
     }
     itera_model_destroy(&model);
+    device_report_fallback(device);
     itera_device_close(&device);
     options_free(&args);
     return code;

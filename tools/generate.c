@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "command.h"
+#include "device.h"
 #include "itera/session.h"
 #include "options.h"
 #include "output.h"
@@ -35,8 +36,9 @@ static void catch_interrupt(void)
 
 /* What the options say. */
 struct request {
-    const char *device, *prompt, *prompt_file, *tokenizer;
-    int64_t threads, count, top_k, seed, positions;
+    struct device_request device;
+    const char *prompt, *prompt_file, *tokenizer;
+    int64_t count, top_k, seed, positions;
     double temperature, top_p;
     bool ignore_eot, no_echo, special;
     struct option_optional json;
@@ -292,14 +294,14 @@ static int write_json(const struct generation *g, const struct itera_device *dev
     /* A prompt that is not UTF-8 cannot be a JSON string. */
     json_t *text = json_stringn(prompt, prompt_length);
     json_t *root = json_pack(
-        "{s:o, s:o, s:o, s:o, s:I, s:I, s:s, s:o, s:o, s:o, s:s, s:I, s:[]}", "prompt",
+        "{s:o, s:o, s:o, s:o, s:I, s:I, s:s, s:o, s:o, s:o, s:s, s:I, s:o}", "prompt",
         text ? text : json_null(), "text", json_stringn(g->length ? g->collected : "", g->length),
         "prompt_ids", id_list(&g->prompt), "ids", id_list(&g->generated), "prompt_tokens",
         (json_int_t)read, "tokens", (json_int_t)g->generated.count, "stopped", g->stopped,
         "prefill_tokens_per_second", output_number(rate((double)read, g->prefill_seconds)),
         "decode_tokens_per_second", output_number(decode), "milliseconds_per_token",
         output_number(decode > 0 ? 1e3 / decode : 0), "device", itera_device_info(device)->id,
-        "seed", (json_int_t)r->seed, "fallback_ops");
+        "seed", (json_int_t)r->seed, "fallback_ops", device_fallback_json(device));
     int code = output_json(root, r->json.value);
     json_decref(root);
     return code;
@@ -374,9 +376,7 @@ int itera_command_generate(int argc, char **argv)
         {"top-p", 0, OPTION_NUMBER, &r.top_p, "P",
          "only the most likely tokens that together have\nprobability P (default: 1, all)", 0, 1},
         {"seed", 's', OPTION_INTEGER, &r.seed, "N", "of the random choices (default: 0)", 0, 9e15},
-        {"device", 'd', OPTION_STRING, &r.device, "D", "device to run on (default: auto)"},
-        {"threads", 't', OPTION_INTEGER, &r.threads, "N",
-         "CPU threads (default: one per processor)", 1, 1024},
+        DEVICE_OPTIONS(r.device),
         {"tokenizer", 0, OPTION_STRING, &r.tokenizer, "FILE", "for a model that comes without one"},
         {"positions", 0, OPTION_INTEGER, &r.positions, "N",
          "models with learned positions: use at most N of them", 1, 1e9},
@@ -406,12 +406,10 @@ int itera_command_generate(int argc, char **argv)
         options_free(&args);
         return EXIT_FAILED;
     }
-    const struct itera_device_options device_options = {.threads = (int)r.threads};
     struct itera_device *device = NULL;
     struct itera_model *model = NULL;
     code = EXIT_FAILED;
-    if (!itera_device_open(r.device, &device_options, &device) &&
-        !itera_model_load(device, args.positional[0], &model)) {
+    if (!device_open(&r.device, &device) && !itera_model_load(device, args.positional[0], &model)) {
         struct itera_tokenizer *tokenizer = NULL;
         bool ready = true;
         if (r.tokenizer)
@@ -423,6 +421,7 @@ int itera_command_generate(int argc, char **argv)
             itera_tokenizer_destroy(&tokenizer);
     }
     itera_model_destroy(&model);
+    device_report_fallback(device);
     itera_device_close(&device);
     options_free(&args);
     return code;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "command.h"
+#include "device.h"
 #include "itera/eval.h"
 #include "options.h"
 #include "output.h"
@@ -122,17 +123,15 @@ static int write_logits(struct itera_model *model, const int32_t *ids, int64_t c
 
 int itera_command_logits(int argc, char **argv)
 {
-    const char *device_id = NULL, *tokens = NULL, *tokens_file = NULL, *out = NULL;
-    int64_t threads = 0;
+    const char *tokens = NULL, *tokens_file = NULL, *out = NULL;
+    struct device_request request = {0};
     const struct command_option options[] = {
         {"tokens", 0, OPTION_STRING, &tokens, "IDS", "token ids: 1,2,3"},
         {"tokens-file", 0, OPTION_STRING, &tokens_file, "FILE",
          "read the ids from a file (- is stdin)"},
         {"output", 'o', OPTION_STRING, &out, "FILE",
          "safetensors file to write: tensor `logits` (T, V) f32"},
-        {"device", 'd', OPTION_STRING, &device_id, "D", "device to run on (default: auto)"},
-        {"threads", 't', OPTION_INTEGER, &threads, "N", "CPU threads (default: one per processor)",
-         1, 1024},
+        DEVICE_OPTIONS(request),
         {0}};
     const struct command_spec spec = {
         .name = "logits",
@@ -161,13 +160,13 @@ int itera_command_logits(int argc, char **argv)
         ids = parse_ids(tokens ? tokens : text, tokens ? "--tokens" : tokens_file, &count);
     if (tokens && !ids)
         code = EXIT_USAGE;
-    const struct itera_device_options device_options = {.threads = (int)threads};
     struct itera_device *device = NULL;
     struct itera_model *model = NULL;
-    if (ids && !itera_device_open(device_id, &device_options, &device) &&
+    if (ids && !device_open(&request, &device) &&
         !itera_model_load(device, args.positional[0], &model))
         code = write_logits(model, ids, count, out);
     itera_model_destroy(&model);
+    device_report_fallback(device);
     itera_device_close(&device);
     free(ids);
     free(text);

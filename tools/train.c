@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "command.h"
+#include "device.h"
 #include "itera/trainer.h"
 #include "options.h"
 #include "output.h"
@@ -31,8 +32,9 @@ static void catch_signals(void)
 /* What the command line says, and which options it named. */
 struct arguments {
     struct itera_train_options train;
-    const char *device, *out, *schedule, *isa;
-    int64_t threads, seed;
+    struct device_request device;
+    const char *out, *schedule;
+    int64_t seed;
     bool resume, force;
     struct option_optional json;
     struct {
@@ -96,7 +98,6 @@ static int parse(int argc, char **argv, struct arguments *a)
 {
     struct itera_train_options *t = &a->train;
     itera_train_options_default(t);
-    a->device = "auto";
     a->schedule = "cosine";
     char notes[1024];
     snprintf(notes, sizeof notes,
@@ -185,10 +186,7 @@ static int parse(int argc, char **argv, struct arguments *a)
          &a->given.patience},
         {"save-every", 0, OPTION_INTEGER, &t->save_every, "N",
          "steps between checkpoints (default: one a minute)", 0, 1e12, NULL, &a->given.save_every},
-        {"device", 'd', OPTION_STRING, &a->device, "D", "device to train on (default auto)", 0, 0,
-         NULL, NULL},
-        {"threads", 't', OPTION_INTEGER, &a->threads, "N", "CPU threads (default: all)", 1, 1024,
-         NULL, NULL},
+        DEVICE_OPTIONS(a->device),
         {"json", 0, OPTION_OPTIONAL, &a->json, "FILE", "write the summary as JSON", 0, 0, NULL,
          NULL},
         {0}};
@@ -259,10 +257,14 @@ static void introduce(const struct itera_trainer *trainer, const struct itera_de
     struct itera_train_report r;
     itera_trainer_data(trainer, &tokens, &windows, &valid);
     itera_trainer_report(trainer, &r);
-    progress_line("%s with %lld parameters, %s tokenizer of %d, on %s with %d thread%s",
-                  info->architecture, (long long)info->parameters, itera_tokenizer_kind(tokenizer),
-                  itera_tokenizer_vocab_size(tokenizer), itera_device_info(device)->name,
-                  itera_device_threads(device), itera_device_threads(device) == 1 ? "" : "s");
+    char threads[48] = "";
+    int n = itera_device_threads(device);
+    if (n)
+        snprintf(threads, sizeof threads, " with %d thread%s", n, n == 1 ? "" : "s");
+    progress_line("%s with %lld parameters, %s tokenizer of %d, on %s (%s)%s", info->architecture,
+                  (long long)info->parameters, itera_tokenizer_kind(tokenizer),
+                  itera_tokenizer_vocab_size(tokenizer), itera_device_info(device)->id,
+                  itera_device_info(device)->name, threads);
     int64_t sequences = o->batch * o->accumulate;
     progress_line("%lld steps of %lld x %lld tokens: %.2f passes over the %lld tokens of %s",
                   (long long)r.steps, (long long)sequences, (long long)o->seq,
@@ -311,8 +313,8 @@ static int train(struct itera_trainer *trainer, struct itera_train_report *r)
     return code;
 }
 
-static json_t *summary_json(const struct arguments *a, const struct itera_trainer *trainer,
-                            const struct itera_train_report *r)
+static json_t *summary_json(const struct arguments *a, const struct itera_device *device,
+                            const struct itera_trainer *trainer, const struct itera_train_report *r)
 {
     char model[4096 + 32];
     snprintf(model, sizeof model, "%s/model.safetensors", a->out);
@@ -330,16 +332,18 @@ static json_t *summary_json(const struct arguments *a, const struct itera_traine
     json_object_set_new(root, "max_load", output_number(r->max_load));
     json_object_set_new(root, "skipped_steps", json_integer(r->skipped));
     json_object_set_new(root, "seconds", output_number(r->seconds));
+    json_object_set_new(root, "device", json_string(itera_device_info(device)->id));
+    json_object_set_new(root, "fallback_ops", device_fallback_json(device));
     json_object_set_new(root, "tokens_per_second",
                         output_number((double)r->tokens / fmax(r->seconds, 1e-9)));
     return root;
 }
 
-static int summarize(const struct arguments *a, const struct itera_trainer *trainer,
-                     const struct itera_train_report *r)
+static int summarize(const struct arguments *a, const struct itera_device *device,
+                     const struct itera_trainer *trainer, const struct itera_train_report *r)
 {
     if (a->json.given) {
-        json_t *root = summary_json(a, trainer, r);
+        json_t *root = summary_json(a, device, trainer, r);
         int code = output_json(root, a->json.value);
         json_decref(root);
         if (code != EXIT_OK || !a->json.value || strcmp(a->json.value, "-") == 0)
@@ -377,8 +381,7 @@ int itera_command_train(int argc, char **argv)
     if (a.train.valid && strcmp(a.train.valid, "none") == 0)
         a.train.valid = "";
     struct itera_device *device = NULL;
-    const struct itera_device_options options = {.threads = (int)a.threads};
-    if (itera_device_open(a.device, &options, &device))
+    if (device_open(&a.device, &device))
         return EXIT_FAILED;
     bool resumed;
     struct itera_trainer *trainer = open_trainer(&a, device, &resumed);
@@ -395,11 +398,12 @@ int itera_command_train(int argc, char **argv)
                               (long long)report.step, a.out);
         }
         if (code == EXIT_OK)
-            code = summarize(&a, trainer, &report);
+            code = summarize(&a, device, trainer, &report);
     } else {
         code = EXIT_FAILED;
     }
     itera_trainer_destroy(&trainer);
+    device_report_fallback(device);
     itera_device_close(&device);
     return code;
 }
