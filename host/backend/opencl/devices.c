@@ -1,0 +1,241 @@
+/* Which OpenCL devices there are, and what they can do. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/opencl/opencl.h"
+#include "core/log.h"
+
+enum { MAX_PLATFORMS = 16, MAX_DEVICES = 32 };
+
+/* Kernels address elements with 32 bits. */
+static const uint64_t MAX_ADDRESSED = (uint64_t)4 << 32;
+/* Pointers and words of the largest dispatch. */
+static const size_t PARAMETER_BYTES = ITERA_GPU_MAX_BINDINGS * 8 + ITERA_GPU_MAX_WORDS * 4;
+
+static const struct {
+    const char *extension, *name;
+    bool used;
+} extensions[] = {
+    {"cl_khr_fp16", "fp16", false},
+    {"cl_khr_fp64", "fp64", false},
+    {"cl_khr_subgroups", "subgroups", false},
+    {"cl_intel_subgroups", "intel_subgroups", false},
+    {"cl_khr_integer_dot_product", "integer_dot_product", false},
+};
+
+static void warn(bool wanted, const char *format, ...)
+{
+    if (!wanted)
+        return;
+    char text[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    itera_log(ITERA_LOG_WARNING, "opencl: %s", text);
+}
+
+/* A device's string, without the spaces around it; "" when there is none. To be freed; may be NULL
+ * for lack of memory. */
+static char *device_string(const struct opencl_api *cl, cl_device_id id, cl_device_info what)
+{
+    size_t size = 0;
+    if (cl->GetDeviceInfo(id, what, 0, NULL, &size))
+        size = 0;
+    char *text = calloc(size + 1, 1);
+    if (!text || (size && cl->GetDeviceInfo(id, what, size, text, NULL)))
+        return text;
+    size_t length = strlen(text), skip = strspn(text, " ");
+    while (length > skip && text[length - 1] == ' ')
+        length--;
+    memmove(text, text + skip, length - skip);
+    text[length - skip] = '\0';
+    return text;
+}
+
+static void copy_device_string(const struct opencl_api *cl, cl_device_id id, cl_device_info what,
+                               char *out, size_t size)
+{
+    char *text = device_string(cl, id, what);
+    snprintf(out, size, "%s", text ? text : "");
+    free(text);
+}
+
+/* A number; 0 when the device does not say. */
+static cl_ulong device_number(const struct opencl_api *cl, cl_device_id id, cl_device_info what)
+{
+    union {
+        cl_uint word;
+        cl_ulong wide;
+    } value = {0};
+    size_t size = 0;
+    if (cl->GetDeviceInfo(id, what, sizeof value, &value, &size))
+        return 0;
+    return size == sizeof value.word ? value.word : value.wide;
+}
+
+/* Whether the list of extensions, separated by spaces, has this one. */
+static bool has_extension(const char *list, const char *name)
+{
+    size_t length = strlen(name);
+    for (const char *at = list; (at = strstr(at, name)); at += length)
+        if ((at == list || at[-1] == ' ') && (at[length] == ' ' || at[length] == '\0'))
+            return true;
+    return false;
+}
+
+/* What the device lacks, or NULL when it will do. */
+static const char *lack(const struct opencl_api *cl, cl_device_id id)
+{
+    char version[64];
+    copy_device_string(cl, id, CL_DEVICE_VERSION, version, sizeof version);
+    int major = 0, minor = 0;
+    if (sscanf(version, "OpenCL %d.%d", &major, &minor) != 2 || major * 10 + minor < 12)
+        return "its OpenCL is older than 1.2";
+    if (!device_number(cl, id, CL_DEVICE_AVAILABLE))
+        return "its driver says that it is not available";
+    if (!device_number(cl, id, CL_DEVICE_COMPILER_AVAILABLE))
+        return "its driver has no compiler";
+    if (!device_number(cl, id, CL_DEVICE_ENDIAN_LITTLE))
+        return "it is big-endian";
+    if (device_number(cl, id, CL_DEVICE_ADDRESS_BITS) < 32)
+        return "it has no 32-bit addresses";
+    size_t items[8] = {0};
+    if (device_number(cl, id, CL_DEVICE_MAX_WORK_ITEM_DIMENSIONS) > 8 ||
+        cl->GetDeviceInfo(id, CL_DEVICE_MAX_WORK_ITEM_SIZES, sizeof items, items, NULL) ||
+        items[0] < ITERA_GPU_LOCAL ||
+        device_number(cl, id, CL_DEVICE_MAX_WORK_GROUP_SIZE) < ITERA_GPU_LOCAL)
+        return "it takes fewer than 128 work items in a group";
+    if (device_number(cl, id, CL_DEVICE_LOCAL_MEM_SIZE) < 16384)
+        return "it has less than 16 KiB of local memory";
+    if (device_number(cl, id, CL_DEVICE_MAX_PARAMETER_SIZE) < PARAMETER_BYTES)
+        return "its kernels take too few bytes of parameters";
+    return NULL;
+}
+
+static enum itera_gpu_vendor find_vendor(const struct opencl_api *cl, cl_device_id id,
+                                         enum itera_device_type type)
+{
+    if (type == ITERA_DEVICE_SOFTWARE)
+        return ITERA_GPU_SOFTWARE;
+    switch (device_number(cl, id, CL_DEVICE_VENDOR_ID)) {
+    case 0x10de:
+        return ITERA_GPU_NVIDIA;
+    case 0x1002:
+        return ITERA_GPU_AMD;
+    case 0x8086:
+        return ITERA_GPU_INTEL;
+    default:
+        return ITERA_GPU_OTHER;
+    }
+}
+
+static void add_feature(struct itera_device_info *info, const char *name, bool used)
+{
+    if (info->n_features == ITERA_MAX_FEATURES)
+        return;
+    int n = info->n_features++;
+    snprintf(info->features[n].name, sizeof info->features[n].name, "%s", name);
+    info->features[n].used = used;
+}
+
+static void describe(const struct opencl_api *cl, const char *platform, int index,
+                     struct opencl_found *f)
+{
+    struct itera_device_info *info = &f->info;
+    *info = (struct itera_device_info){.backend = "opencl"};
+    snprintf(info->id, sizeof info->id, "opencl:%d", index);
+    copy_device_string(cl, f->device, CL_DEVICE_NAME, info->name, sizeof info->name);
+    char version[64];
+    copy_device_string(cl, f->device, CL_DRIVER_VERSION, version, sizeof version);
+    snprintf(info->driver, sizeof info->driver, "%.63s %s", platform, version);
+    info->memory_bytes = device_number(cl, f->device, CL_DEVICE_GLOBAL_MEM_SIZE);
+    cl_ulong type = device_number(cl, f->device, CL_DEVICE_TYPE);
+    if (type & CL_DEVICE_TYPE_CPU)
+        info->type = ITERA_DEVICE_SOFTWARE;
+    else if (device_number(cl, f->device, CL_DEVICE_HOST_UNIFIED_MEMORY))
+        info->type = ITERA_DEVICE_IGPU;
+    else
+        info->type = ITERA_DEVICE_GPU;
+
+    char *list = device_string(cl, f->device, CL_DEVICE_EXTENSIONS);
+    for (size_t i = 0; list && i < sizeof extensions / sizeof *extensions; i++)
+        if (has_extension(list, extensions[i].extension))
+            add_feature(info, extensions[i].name, extensions[i].used);
+    bool clblast = opencl_clblast_load();
+    if (clblast)
+        add_feature(info, "clblast", true);
+
+    f->max_buffer = device_number(cl, f->device, CL_DEVICE_MAX_MEM_ALLOC_SIZE);
+    f->traits = (struct itera_gpu_traits){
+        .vendor = find_vendor(cl, f->device, info->type),
+        .max_local = (uint32_t)device_number(cl, f->device, CL_DEVICE_MAX_WORK_GROUP_SIZE),
+        .shared_bytes = (uint32_t)device_number(cl, f->device, CL_DEVICE_LOCAL_MEM_SIZE),
+        .compute_units = (uint32_t)device_number(cl, f->device, CL_DEVICE_MAX_COMPUTE_UNITS),
+        .max_operand_bytes = f->max_buffer < MAX_ADDRESSED ? f->max_buffer : MAX_ADDRESSED,
+        .half_storage = true,
+        .half_math = list && has_extension(list, "cl_khr_fp16"),
+        .clblast = clblast,
+    };
+    free(list);
+}
+
+static int find_of_platform(const struct opencl_api *cl, cl_platform_id platform, int first,
+                            struct opencl_found *found, int capacity, bool warns)
+{
+    char name[64] = "?";
+    cl->GetPlatformInfo(platform, CL_PLATFORM_NAME, sizeof name - 1, name, NULL);
+    cl_device_id ids[MAX_DEVICES];
+    cl_uint n = 0;
+    cl_int error = itera_gpu_fault(ITERA_GPU_FAULT_LIST)
+                       ? CL_OUT_OF_HOST_MEMORY
+                       : cl->GetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, MAX_DEVICES, ids, &n);
+    if (error == CL_DEVICE_NOT_FOUND)
+        return 0;
+    if (error) {
+        warn(warns,
+             "the driver \"%s\" fails to list its devices (clGetDeviceIDs: %s); they are "
+             "left out; reinstall or remove that driver",
+             name, opencl_error_name(error));
+        return 0;
+    }
+    int count = 0;
+    for (cl_uint i = 0; i < n && i < MAX_DEVICES && count < capacity; i++) {
+        const char *why = lack(cl, ids[i]);
+        if (why) {
+            char device[128];
+            copy_device_string(cl, ids[i], CL_DEVICE_NAME, device, sizeof device);
+            warn(warns, "%s (%s) is left out: %s", device, name, why);
+            continue;
+        }
+        found[count] = (struct opencl_found){.platform = platform, .device = ids[i]};
+        describe(cl, name, first + count, &found[count]);
+        count++;
+    }
+    return count;
+}
+
+int opencl_find(struct opencl_found *found, int capacity, bool warns)
+{
+    const struct opencl_api *cl = opencl_load();
+    if (!cl)
+        return 0;
+    cl_platform_id platforms[MAX_PLATFORMS];
+    cl_uint n = 0;
+    cl_int error = cl->GetPlatformIDs(MAX_PLATFORMS, platforms, &n);
+    if (error == OPENCL_PLATFORM_NOT_FOUND || (!error && n == 0)) {
+        itera_log(ITERA_LOG_DEBUG, "opencl: the loader knows no driver");
+        return 0;
+    }
+    if (error) {
+        warn(warns, "clGetPlatformIDs fails with %s; reinstall the OpenCL loader or its drivers",
+             opencl_error_name(error));
+        return 0;
+    }
+    int count = 0;
+    for (cl_uint i = 0; i < n && i < MAX_PLATFORMS; i++)
+        count += find_of_platform(cl, platforms[i], count, found + count, capacity - count, warns);
+    return count;
+}

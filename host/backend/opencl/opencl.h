@@ -1,0 +1,89 @@
+/* What the files of the OpenCL backend share. */
+#ifndef ITERA_BACKEND_OPENCL_OPENCL_H
+#define ITERA_BACKEND_OPENCL_OPENCL_H
+
+#include "backend/gpu/gpu.h"
+#include "backend/opencl/api.h"
+
+/* A device that can be opened (devices.c). */
+struct opencl_found {
+    cl_platform_id platform;
+    cl_device_id device;
+    struct itera_device_info info;
+    struct itera_gpu_traits traits;
+    uint64_t max_buffer; /* bytes of one buffer */
+};
+
+/* Finds up to `capacity` usable devices, in the loader's order; those that will not do, and
+ * platforms that fail, are left out, with a warning if `warn`. Returns how many there are. */
+int opencl_find(struct opencl_found *found, int capacity, bool warn);
+
+/* The kernel files: those built in, or those of ITERA_KERNEL_DIR (sources.c). */
+struct opencl_source {
+    char name[64]; /* "elementwise.cl" */
+    const char *text;
+    size_t bytes;
+    char *owned; /* text, when it was read from disk */
+};
+struct opencl_sources {
+    struct opencl_source *files;
+    int n;
+};
+enum itera_status opencl_sources_open(struct opencl_sources *sources);
+void opencl_sources_close(struct opencl_sources *sources);
+/* The .cl file with the line `kernel void NAME(`, or -1. */
+int opencl_sources_find(const struct opencl_sources *sources, const char *kernel);
+/* The file's text with its includes in their places, each once; to be freed. */
+enum itera_status opencl_sources_resolve(const struct opencl_sources *sources, int file,
+                                         char **text, size_t *bytes);
+/* A hash of all files. */
+uint64_t opencl_sources_hash(const struct opencl_sources *sources);
+
+/* One .cl file built with one set of constants. */
+struct opencl_program {
+    int file;
+    char options[512];
+    cl_program program;
+};
+
+struct opencl_device {
+    struct itera_gpu_device gpu;
+    const struct opencl_api *cl;
+    cl_device_id id;
+    cl_context context;
+    cl_command_queue queue;
+    cl_command_queue profile_queue; /* made when it is first needed: timing every command costs */
+    uint64_t max_buffer;
+    struct itera_buffer *absent; /* what absent operands are bound to */
+    struct opencl_sources sources;
+    char identity[384]; /* platform, device and driver */
+    struct opencl_program *programs;
+    int n_programs, cap_programs;
+    bool *broken; /* by file: it did not compile */
+};
+
+struct opencl_buffer {
+    struct itera_buffer base;
+    cl_mem mem;
+};
+
+/* Fails with what the device, the call and the error are, and what to do about it. */
+enum itera_status opencl_fail(const struct opencl_device *device, const char *call, cl_int error);
+
+/* programs.c */
+bool opencl_has_kernel(struct itera_gpu_device *device, const char *kernel);
+/* A kernel of the dispatch's name and constants, without arguments; builds its program if that has
+ * not been done. */
+enum itera_status opencl_kernel_create(struct opencl_device *device,
+                                       const struct itera_gpu_dispatch *dispatch, cl_kernel *out);
+void opencl_programs_close(struct opencl_device *device);
+
+/* execute.c */
+enum itera_status opencl_compile(struct itera_device *device, const struct itera_program *program,
+                                 const struct itera_binding *bindings, int n_bindings,
+                                 struct itera_executable **out);
+void opencl_executable_destroy(struct itera_executable *executable);
+enum itera_status opencl_run(struct itera_executable *executable);
+enum itera_status opencl_profile(struct itera_executable *executable, double *op_seconds);
+
+#endif

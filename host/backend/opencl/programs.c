@@ -1,0 +1,228 @@
+/* Programs: a .cl file compiled with one set of constants, when a dispatch first needs it, and kept
+ * on disk as the driver's binary. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/opencl/opencl.h"
+#include "core/clock.h"
+#include "core/log.h"
+
+/* The lines of a build log that an error message has room for. */
+enum { LOG_EXCERPT = 480 };
+
+bool opencl_has_kernel(struct itera_gpu_device *base, const char *kernel)
+{
+    const struct opencl_device *d = (const struct opencl_device *)base;
+    if (!strcmp(kernel, "clblast_gemm"))
+        return d->gpu.traits.clblast;
+    int file = opencl_sources_find(&d->sources, kernel);
+    return file >= 0 && !d->broken[file];
+}
+
+void opencl_programs_close(struct opencl_device *d)
+{
+    for (int i = 0; i < d->n_programs; i++)
+        d->cl->ReleaseProgram(d->programs[i].program);
+    free(d->programs);
+    d->programs = NULL;
+    d->n_programs = d->cap_programs = 0;
+}
+
+static enum itera_status write_options(const struct itera_gpu_dispatch *dispatch, char *out,
+                                       size_t size)
+{
+    size_t used = (size_t)snprintf(out, size, "-cl-std=CL1.2");
+    for (int i = 0; i < dispatch->n_constants && used < size; i++)
+        used += (size_t)snprintf(out + used, size - used, " -D %s=%u", dispatch->constant[i].name,
+                                 dispatch->constant[i].value);
+    if (used < size)
+        return ITERA_OK;
+    return itera_fail(ITERA_ERR_LIMIT, "the constants of kernel %s are too long", dispatch->kernel);
+}
+
+/* What the compiler said, without empty lines; to be freed, may be NULL. */
+static char *build_log(const struct opencl_device *d, cl_program program)
+{
+    size_t size = 0;
+    if (d->cl->GetProgramBuildInfo(program, d->id, CL_PROGRAM_BUILD_LOG, 0, NULL, &size))
+        size = 0;
+    char *text = calloc(size + 1, 1);
+    if (!text || !size ||
+        d->cl->GetProgramBuildInfo(program, d->id, CL_PROGRAM_BUILD_LOG, size, text, NULL))
+        return text;
+    size_t kept = 0;
+    for (size_t i = 0; text[i]; i++)
+        if (text[i] != '\n' || (kept && text[kept - 1] != '\n'))
+            text[kept++] = text[i];
+    while (kept && (text[kept - 1] == '\n' || text[kept - 1] == ' '))
+        kept--;
+    text[kept] = '\0';
+    return text;
+}
+
+static enum itera_status build_failed(struct opencl_device *d, int file, cl_int error,
+                                      const char *log)
+{
+    const struct itera_device_info *info = &d->gpu.base.info;
+    d->broken[file] = true;
+    return itera_fail(ITERA_ERR_DEVICE,
+                      "%s (%s): the kernel file %s does not compile (%s):\n%.*s\nUpdate the "
+                      "device's driver; from now on the ops of this file run on the CPU",
+                      info->id, info->name, d->sources.files[file].name, opencl_error_name(error),
+                      LOG_EXCERPT, log && *log ? log : "the driver gives no reason");
+}
+
+/* Whether `binary` was made by this driver and still serves it. */
+static bool build_binary(const struct opencl_device *d, const unsigned char *binary, size_t bytes,
+                         const char *options, cl_program *out)
+{
+    cl_int error, loaded = CL_SUCCESS;
+    cl_program program =
+        d->cl->CreateProgramWithBinary(d->context, 1, &d->id, &bytes, &binary, &loaded, &error);
+    if (!error && !loaded)
+        error = d->cl->BuildProgram(program, 1, &d->id, options, NULL, NULL);
+    if (!error && !loaded) {
+        *out = program;
+        return true;
+    }
+    if (program)
+        d->cl->ReleaseProgram(program);
+    itera_log(ITERA_LOG_WARNING,
+              "%s: the driver does not take a kernel binary from the cache (%s); it is built anew",
+              d->gpu.base.info.id, opencl_error_name(error ? error : loaded));
+    return false;
+}
+
+static enum itera_status build_source(struct opencl_device *d, int file, const char *text,
+                                      size_t bytes, const char *options, cl_program *out)
+{
+    cl_int error;
+    cl_program program = d->cl->CreateProgramWithSource(d->context, 1, &text, &bytes, &error);
+    if (error)
+        return opencl_fail(d, "clCreateProgramWithSource", error);
+    double start = itera_seconds();
+    bool fault = itera_gpu_fault(ITERA_GPU_FAULT_BUILD);
+    error = fault ? CL_BUILD_PROGRAM_FAILURE
+                  : d->cl->BuildProgram(program, 1, &d->id, options, NULL, NULL);
+    char *log = build_log(d, program);
+    if (error) {
+        enum itera_status status = build_failed(d, file, error, fault ? "simulated" : log);
+        free(log);
+        d->cl->ReleaseProgram(program);
+        return status;
+    }
+    itera_log(ITERA_LOG_DEBUG, "%s: built %s (%s) in %.2f s%s%s", d->gpu.base.info.id,
+              d->sources.files[file].name, options, itera_seconds() - start,
+              log && *log ? ": " : "", log ? log : "");
+    free(log);
+    *out = program;
+    return ITERA_OK;
+}
+
+static void keep_binary(const struct opencl_device *d, const char *name, const char *identity,
+                        cl_program program)
+{
+    size_t bytes = 0;
+    if (d->cl->GetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, sizeof bytes, &bytes, NULL) ||
+        !bytes)
+        return;
+    unsigned char *binary = malloc(bytes);
+    if (binary &&
+        !d->cl->GetProgramInfo(program, CL_PROGRAM_BINARIES, sizeof binary, &binary, NULL))
+        itera_gpu_cache_write(name, identity, binary, bytes);
+    free(binary);
+}
+
+static enum itera_status build(struct opencl_device *d, int file, const char *options,
+                               cl_program *out)
+{
+    char *text;
+    size_t bytes;
+    enum itera_status status = opencl_sources_resolve(&d->sources, file, &text, &bytes);
+    if (status) {
+        d->broken[file] = true;
+        return status;
+    }
+    char identity[sizeof d->identity + 576], name[96];
+    snprintf(identity, sizeof identity, "%s | %s | %016llx", d->identity, options,
+             (unsigned long long)itera_gpu_hash(0, text, bytes));
+    snprintf(name, sizeof name, "%s-%016llx.bin", d->sources.files[file].name,
+             (unsigned long long)itera_gpu_hash(0, identity, strlen(identity)));
+    void *binary = NULL;
+    size_t binary_bytes = 0;
+    status = itera_gpu_cache_read(name, identity, &binary, &binary_bytes);
+    if (!status && !(binary && build_binary(d, binary, binary_bytes, options, out))) {
+        status = build_source(d, file, text, bytes, options, out);
+        if (!status)
+            keep_binary(d, name, identity, *out);
+    }
+    free(binary);
+    free(text);
+    return status;
+}
+
+static enum itera_status find_program(struct opencl_device *d,
+                                      const struct itera_gpu_dispatch *dispatch, int file,
+                                      cl_program *out)
+{
+    struct opencl_program wanted = {.file = file};
+    enum itera_status status = write_options(dispatch, wanted.options, sizeof wanted.options);
+    if (status)
+        return status;
+    for (int i = 0; i < d->n_programs; i++) {
+        if (d->programs[i].file == file && !strcmp(d->programs[i].options, wanted.options)) {
+            *out = d->programs[i].program;
+            return ITERA_OK;
+        }
+    }
+    if (d->n_programs == d->cap_programs) {
+        int cap = d->cap_programs ? d->cap_programs * 2 : 16;
+        struct opencl_program *grown = realloc(d->programs, (size_t)cap * sizeof *grown);
+        if (!grown)
+            return itera_fail(ITERA_ERR_MEMORY, "no memory for the kernels of %s",
+                              d->gpu.base.info.id);
+        d->programs = grown;
+        d->cap_programs = cap;
+    }
+    status = build(d, file, wanted.options, &wanted.program);
+    if (status)
+        return status;
+    d->programs[d->n_programs++] = wanted;
+    *out = wanted.program;
+    return ITERA_OK;
+}
+
+enum itera_status opencl_kernel_create(struct opencl_device *d,
+                                       const struct itera_gpu_dispatch *dispatch, cl_kernel *out)
+{
+    const struct itera_device_info *info = &d->gpu.base.info;
+    int file = opencl_sources_find(&d->sources, dispatch->kernel);
+    if (file < 0)
+        return itera_fail(ITERA_ERR_UNSUPPORTED, "%s (%s): there is no kernel %s", info->id,
+                          info->name, dispatch->kernel);
+    cl_program program;
+    enum itera_status status = find_program(d, dispatch, file, &program);
+    if (status)
+        return status;
+    cl_int error;
+    cl_kernel kernel = d->cl->CreateKernel(program, dispatch->kernel, &error);
+    if (error)
+        return opencl_fail(d, "clCreateKernel", error);
+    size_t most = 0, need = (size_t)dispatch->local[0] * dispatch->local[1] * dispatch->local[2];
+    error = d->cl->GetKernelWorkGroupInfo(kernel, d->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof most,
+                                          &most, NULL);
+    if (error)
+        status = opencl_fail(d, "clGetKernelWorkGroupInfo", error);
+    else if (most < need)
+        status = itera_fail(ITERA_ERR_UNSUPPORTED,
+                            "%s (%s): kernel %s runs in groups of %zu work items, and the driver "
+                            "takes %zu; leave its op to the CPU with ITERA_DISABLE_OPS",
+                            info->id, info->name, dispatch->kernel, need, most);
+    if (status) {
+        d->cl->ReleaseKernel(kernel);
+        return status;
+    }
+    *out = kernel;
+    return ITERA_OK;
+}
