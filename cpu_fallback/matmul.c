@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "backend/cpu/kernel.h"
+#include "tensor/half.h"
 
 static double activate(double x, uint8_t act)
 {
@@ -17,12 +18,20 @@ static double activate(double x, uint8_t act)
     }
 }
 
-/* sum over i of x[i x_step] y[i y_step] */
-static double dot(const float *x, int64_t x_step, const float *y, int64_t y_step, int64_t n)
+/* Element i of the storage of an f32 or f16 operand. */
+static double element(const struct itera_arg *x, int64_t i)
+{
+    return (double)(x->dtype == ITERA_F16 ? itera_f16_to_f32(((const uint16_t *)x->data)[i])
+                                          : itera_f32(x)[i]);
+}
+
+/* sum over i of x[x_at + i x_step] y[y_at + i y_step] */
+static double dot(const struct itera_arg *x, int64_t x_at, int64_t x_step,
+                  const struct itera_arg *y, int64_t y_at, int64_t y_step, int64_t n)
 {
     double sum = 0.0;
     for (int64_t i = 0; i < n; i++)
-        sum += (double)x[i * x_step] * (double)y[i * y_step];
+        sum += element(x, x_at + i * x_step) * element(y, y_at + i * y_step);
     return sum;
 }
 
@@ -39,7 +48,7 @@ static void matmul_run(const struct itera_call *call, struct itera_team *team)
     for (int64_t m = begin; m < end; m++)
         for (int64_t n = 0; n < y->cols; n++) {
             float *out = itera_f32(y) + m * y->ld + n;
-            double v = dot(itera_f32(a) + m * a_row, a_col, itera_f32(b) + n * b_col, b_row, k);
+            double v = dot(a, m * a_row, a_col, b, n * b_col, b_row, k);
             if (attr->accumulate) {
                 *out = (float)(*out + v);
                 continue;
@@ -72,22 +81,22 @@ static void grouped_matmul_run(const struct itera_call *call, struct itera_team 
         if (attr->trans_a && !nobody) {
             for (int64_t m = 0; m < a->cols; m++)
                 for (int64_t n = 0; n < b->cols; n++)
-                    itera_f32(y)[(e * a->cols + m) * y->ld + n] =
-                        (float)dot(itera_f32(a) + begin * a->ld + m, a->ld,
-                                   itera_f32(b) + begin * b->ld + n, b->ld, end - begin);
+                    itera_f32(y)[(e * a->cols + m) * y->ld + n] = (float)dot(
+                        a, begin * a->ld + m, a->ld, b, begin * b->ld + n, b->ld, end - begin);
         } else if (!attr->trans_a) {
             const int64_t step = b->rows / experts; /* rows of b per expert */
-            const float *w = itera_f32(b) + e * step * b->ld;
+            const int64_t w = e * step * b->ld;
             for (int64_t m = begin; m < end; m++)
                 for (int64_t n = 0; n < y->cols; n++) {
                     float *out = itera_f32(y) + m * y->ld + n;
-                    const float *x = itera_f32(a) + m * a->ld;
+                    const int64_t x = m * a->ld;
                     if (nobody)
                         *out = 0.0f;
                     else if (attr->trans_b)
-                        *out = (float)activate(dot(x, 1, w + n * b->ld, 1, a->cols), attr->act);
+                        *out =
+                            (float)activate(dot(a, x, 1, b, w + n * b->ld, 1, a->cols), attr->act);
                     else
-                        *out = (float)activate(dot(x, 1, w + n, b->ld, a->cols), attr->act);
+                        *out = (float)activate(dot(a, x, 1, b, w + n, b->ld, a->cols), attr->act);
                 }
         }
         begin = end;

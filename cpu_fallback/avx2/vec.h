@@ -27,6 +27,15 @@ static inline void vf_store(float *p, vf v)
 {
     _mm256_storeu_ps(p, v);
 }
+/* f16 in memory, as bit patterns; stores round to nearest even. */
+static inline vf vf_load_half(const uint16_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+static inline void vf_store_half(uint16_t *p, vf v)
+{
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
 /* The first n lanes, 0 <= n <= VF_N; the others read as 0 and are not touched in memory. */
 static inline __m256i vf_lanes(int64_t n)
 {

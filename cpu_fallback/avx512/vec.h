@@ -27,6 +27,15 @@ static inline void vf_store(float *p, vf v)
 {
     _mm512_storeu_ps(p, v);
 }
+/* f16 in memory, as bit patterns; stores round to nearest even. */
+static inline vf vf_load_half(const uint16_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+static inline void vf_store_half(uint16_t *p, vf v)
+{
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
 static inline __mmask16 vf_lanes(int64_t n)
 {
     return (__mmask16)((1u << n) - 1);

@@ -27,6 +27,15 @@ static inline void vf_store(float *p, vf v)
 {
     vst1q_f32(p, v);
 }
+/* f16 in memory, as bit patterns; stores round to nearest even. */
+static inline vf vf_load_half(const uint16_t *p)
+{
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+static inline void vf_store_half(uint16_t *p, vf v)
+{
+    vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v)));
+}
 static inline vf vf_load_n(const float *p, int64_t n)
 {
     float t[4] = {0};

@@ -3,9 +3,69 @@
 #include <string.h>
 
 #include "cpu_fallback/simd/matmul.h"
+#include "tensor/half.h"
 
 extern const struct itera_kernel ITERA_SIMD(matmul);
 extern const struct itera_kernel ITERA_SIMD(grouped_matmul);
+
+/* f16 operands are expanded to f32 in the scratch memory, behind what the product needs. */
+
+static bool is_half(const struct itera_arg *x)
+{
+    return x->dtype == ITERA_F16;
+}
+
+static size_t expanded_bytes(const struct itera_arg *x)
+{
+    return is_half(x) ? ((size_t)(x->rows * x->cols) * sizeof(float) + 63) / 64 * 64 : 0;
+}
+
+/* The call as it is once a and b are expanded to `at`. */
+static struct itera_call expanded(const struct itera_call *call, uint8_t *at)
+{
+    struct itera_call wide = *call;
+    for (int i = 0; i < 2; i++) {
+        struct itera_arg *x = &wide.in[i];
+        if (!is_half(x))
+            continue;
+        x->data = at;
+        x->ld = x->cols;
+        x->dtype = ITERA_F32;
+        at += expanded_bytes(&call->in[i]);
+    }
+    return wide;
+}
+
+static void expand(const struct itera_arg *from, const struct itera_arg *to,
+                   struct itera_team *team)
+{
+    int64_t begin, end;
+    if (!is_half(from))
+        return;
+    itera_team_range(team, from->rows, 1, &begin, &end);
+    for (int64_t r = begin; r < end; r++) {
+        const uint16_t *x = (const uint16_t *)from->data + r * from->ld;
+        float *y = itera_f32(to) + r * to->ld;
+        int64_t i = 0;
+        for (; i + VF_N <= from->cols; i += VF_N)
+            vf_store(y + i, vf_load_half(x + i));
+        for (; i < from->cols; i++)
+            y[i] = itera_f16_to_f32(x[i]);
+    }
+}
+
+/* Expands what is f16, with the whole team; returns the call to go on with. */
+static struct itera_call expand_operands(const struct itera_call *call, size_t product_bytes,
+                                         struct itera_team *team)
+{
+    if (!is_half(&call->in[0]) && !is_half(&call->in[1]))
+        return *call;
+    struct itera_call wide = expanded(call, (uint8_t *)call->scratch + product_bytes);
+    for (int i = 0; i < 2; i++)
+        expand(&call->in[i], &wide.in[i], team);
+    itera_team_barrier(team);
+    return wide;
+}
 
 static inline int64_t least(int64_t a, int64_t b)
 {
@@ -338,16 +398,27 @@ static struct mm_product matmul_product(const struct itera_call *call)
     };
 }
 
-static void matmul_run(const struct itera_call *call, struct itera_team *team)
+static size_t matmul_bytes(const struct itera_call *call, int threads)
 {
     struct mm_product g = matmul_product(call);
-    product(call, &g, team);
+    if (mm_dot_suits(&g))
+        return 0;
+    return ((size_t)threads * make_plan(&g).floats * sizeof(float) + 63) / 64 * 64;
 }
 
 static size_t matmul_scratch(const struct itera_call *call, int threads)
 {
-    struct mm_product g = matmul_product(call);
-    return mm_dot_suits(&g) ? 0 : (size_t)threads * make_plan(&g).floats * sizeof(float);
+    struct itera_call wide = expanded(call, call->in[0].data);
+    return matmul_bytes(&wide, threads) + expanded_bytes(&call->in[0]) +
+           expanded_bytes(&call->in[1]);
+}
+
+static void matmul_run(const struct itera_call *call, struct itera_team *team)
+{
+    struct itera_call wide = expanded(call, call->in[0].data);
+    wide = expand_operands(call, matmul_bytes(&wide, team->size), team);
+    struct mm_product g = matmul_product(&wide);
+    product(&wide, &g, team);
 }
 
 const struct itera_kernel ITERA_SIMD(matmul) = {matmul_run, matmul_scratch};
@@ -380,8 +451,24 @@ static void zero_rows(const struct itera_arg *y, int64_t begin, int64_t end)
         memset(itera_f32(y) + i * y->ld, 0, (size_t)y->cols * sizeof(float));
 }
 
-static void grouped_run(const struct itera_call *call, struct itera_team *team)
+static size_t grouped_bytes(const struct itera_call *call, int threads)
 {
+    struct mm_product g = grouped_product(call);
+    return ((size_t)threads * make_plan(&g).floats * sizeof(float) + 63) / 64 * 64;
+}
+
+static size_t grouped_scratch(const struct itera_call *call, int threads)
+{
+    struct itera_call wide = expanded(call, call->in[0].data);
+    return grouped_bytes(&wide, threads) + expanded_bytes(&call->in[0]) +
+           expanded_bytes(&call->in[1]);
+}
+
+static void grouped_run(const struct itera_call *narrow, struct itera_team *team)
+{
+    struct itera_call wide = expanded(narrow, narrow->in[0].data);
+    wide = expand_operands(narrow, grouped_bytes(&wide, team->size), team);
+    const struct itera_call *call = &wide;
     const struct itera_arg *y = &call->out[0];
     const int32_t *offsets = itera_i32(&call->in[2]);
     const int64_t experts = call->in[2].cols - 1, rows = call->in[0].rows;
@@ -425,12 +512,6 @@ static void grouped_run(const struct itera_call *call, struct itera_team *team)
     }
     if (!gradient && team->rank == 0)
         zero_rows(y, begin, rows);
-}
-
-static size_t grouped_scratch(const struct itera_call *call, int threads)
-{
-    struct mm_product g = grouped_product(call);
-    return (size_t)threads * make_plan(&g).floats * sizeof(float);
 }
 
 const struct itera_kernel ITERA_SIMD(grouped_matmul) = {grouped_run, grouped_scratch};

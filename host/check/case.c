@@ -154,3 +154,11 @@ void itera_trial_fill(enum itera_fill fill, double a, double b, struct itera_rng
         }
     }
 }
+
+int32_t itera_case_half(struct itera_case *c, int32_t tensor)
+{
+    struct itera_attr attr = {.dtype = ITERA_F16};
+    int32_t out = ITERA_NEW;
+    itera_case_constant(c, tensor);
+    return itera_record(c->program, ITERA_OP_cast, &attr, &tensor, &out);
+}

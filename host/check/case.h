@@ -44,6 +44,8 @@ int32_t itera_case_strided(struct itera_case *c, const char *name, int rank, con
                            int64_t padding, enum itera_fill fill, double a, double b);
 /* Takes the tensor out of the gradient check (the fill is not differentiable there). */
 void itera_case_constant(struct itera_case *c, int32_t tensor);
+/* The tensor rounded to f16, as an activation. The case is then not differentiable in it. */
+int32_t itera_case_half(struct itera_case *c, int32_t tensor);
 /* Uniform choice in [low, high]. */
 int64_t itera_case_pick(struct itera_case *c, int64_t low, int64_t high);
 /* A size that tends to be awkward: 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65 ... <= high. */

@@ -33,9 +33,12 @@ bool itera_case_matmul(struct itera_case *c)
         {5, 3, 255, 1, 1},    {31, 34, 256, 1, 1}, {1, 70, 33, 0, 0},   {16, 1, 90, 0, 1},
         {33, 2, 17, 0, 1},    {200, 7, 19, 0, 1},  {290, 20, 10, 0, 1}, {12, 100, 7, 1, 0},
     };
-    enum { NAMED = sizeof named / sizeof *named, CASES = NAMED + 48 };
+    enum { NAMED = sizeof named / sizeof *named, FULL = NAMED + 48, CASES = FULL + 24 };
     if (c->index >= CASES)
         return false;
+    /* Then f16 operands: both, a, or b. */
+    const bool half_a = c->index >= FULL && c->index % 3 != 2;
+    const bool half_b = c->index >= FULL && c->index % 3 != 1;
     const bool is_named = c->index < NAMED;
     int64_t m, n, k;
     struct itera_attr attr = {0};
@@ -73,6 +76,10 @@ bool itera_case_matmul(struct itera_case *c)
     }
     int32_t b = matrix(c, "b", attr.trans_b ? n : k, attr.trans_b ? k : n, strided,
                        ITERA_FILL_NORMAL, 0.0, 0.2);
+    if (half_a)
+        a = itera_case_half(c, a);
+    if (half_b)
+        b = itera_case_half(c, b);
     int32_t in[4] = {a, b, ITERA_NONE, ITERA_NONE}, out = ITERA_NEW;
     if (accumulate) {
         attr.accumulate = 1;
@@ -94,17 +101,18 @@ bool itera_case_matmul(struct itera_case *c)
         const bool smooth =
             attr.act == ITERA_ACT_NONE || (attr.act == ITERA_ACT_SOFTPLUS && !residual);
         for (int i = 0; i < c->n_inputs; i++)
-            if (!smooth || in_place)
+            if (!smooth || in_place || half_a || half_b)
                 itera_case_constant(c, c->input[i].tensor);
     }
     static const char *const act[] = {"", " silu", " gelu", " softplus"};
-    snprintf(c->label, sizeof c->label, "m=%d n=%d k=%d %c%c%s%s%s%s%s%s", (int)m, (int)n, (int)k,
-             attr.trans_a ? 't' : 'n', attr.trans_b ? 't' : 'n', act[attr.act],
+    snprintf(c->label, sizeof c->label, "m=%d n=%d k=%d %c%c%s%s%s%s%s%s%s%s", (int)m, (int)n,
+             (int)k, attr.trans_a ? 't' : 'n', attr.trans_b ? 't' : 'n', act[attr.act],
              in[2] >= 0 ? " bias" : "", in[3] >= 0 ? " residual" : "",
              accumulate ? " accumulate"
              : in_place ? " in place"
                         : "",
-             strided ? " strided" : "", extreme ? " extreme" : "");
+             strided ? " strided" : "", extreme ? " extreme" : "", half_a ? " a=f16" : "",
+             half_b ? " b=f16" : "");
     itera_record(c->program, ITERA_OP_matmul, &attr, in, &out);
     return true;
 }
@@ -120,7 +128,7 @@ bool itera_case_grouped_matmul(struct itera_case *c)
         {2, 32, 64, 4, 1},   {1, 64, 32, 4, 1},   {1, 33, 17, 3, 0},   {1, 9, 5, 2, 2},
         {65, 17, 300, 3, 1}, {90, 33, 15, 8, 2},  {64, 1, 1, 5, 1},    {300, 34, 14, 2, 2},
     };
-    enum { NAMED = sizeof named / sizeof *named, CASES = NAMED + 18 };
+    enum { NAMED = sizeof named / sizeof *named, FULL = NAMED + 18, CASES = FULL + 12 };
     if (c->index >= CASES)
         return false;
     int64_t rows, n, k, experts;
@@ -154,13 +162,19 @@ bool itera_case_grouped_matmul(struct itera_case *c)
     int64_t n_offsets = experts + 1;
     int32_t offsets =
         itera_case_input(c, "offsets", 1, &n_offsets, ITERA_FILL_OFFSETS, 0.0, (double)rows);
-    if (attr.act != ITERA_ACT_NONE) {
+    const bool half = c->index >= FULL;
+    if (attr.act != ITERA_ACT_NONE || half) {
         itera_case_constant(c, a);
         itera_case_constant(c, b);
     }
+    if (half) {
+        a = itera_case_half(c, a);
+        b = itera_case_half(c, b);
+    }
     static const char *const forms[] = {"nn", "nt", "tn"};
-    snprintf(c->label, sizeof c->label, "rows=%d n=%d k=%d experts=%d %s act=%d%s", (int)rows,
-             (int)n, (int)k, (int)experts, forms[form], attr.act, strided ? " strided" : "");
+    snprintf(c->label, sizeof c->label, "rows=%d n=%d k=%d experts=%d %s act=%d%s%s", (int)rows,
+             (int)n, (int)k, (int)experts, forms[form], attr.act, strided ? " strided" : "",
+             half ? " f16" : "");
     int32_t in[3] = {a, b, offsets}, out = ITERA_NEW;
     itera_record(c->program, ITERA_OP_grouped_matmul, &attr, in, &out);
     return true;

@@ -9,6 +9,9 @@
 static const char *dtype_of(const struct itera_case *c)
 {
     const struct itera_op *op = &c->program->ops[c->program->n_ops - 1];
+    for (int i = 0; i < ITERA_MAX_IN; i++)
+        if (op->in[i] >= 0 && c->program->tensors[op->in[i]].dtype == ITERA_F16)
+            return itera_dtype_name(ITERA_F16);
     for (int i = 0; i < ITERA_MAX_OUT; i++)
         if (op->out[i] >= 0)
             return itera_dtype_name(c->program->tensors[op->out[i]].dtype);

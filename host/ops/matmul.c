@@ -5,8 +5,8 @@
 
 /* matmul: y = act(a.b + bias) + residual
  *
- * a         (..., K) f32, its leading dims flattened to M rows; trans_a: (..., M) with K such rows
- * b         (..., N) f32 with K flattened rows; trans_b: (N, K), as weights are stored
+ * a         (..., K) f32 or f16, its leading dims flattened to M rows; trans_a: (..., M) with K such rows
+ * b         (..., N) f32 or f16, with K flattened rows; trans_b: (N, K), as weights are stored
  * bias      (N) f32, optional
  * residual  y's dims f32, optional
  * y         a's leading dims and N; (M, N) when trans_a
@@ -28,8 +28,8 @@ static enum itera_status check_act(const char *op, const struct itera_attr *attr
 static enum itera_status check_matrix(const char *what, const struct itera_operand_shape *x)
 {
     char text[96];
-    if (x->dtype != ITERA_F32)
-        return itera_fail(ITERA_ERR_SHAPE, "%s is %s, expected f32", what,
+    if (x->dtype != ITERA_F32 && x->dtype != ITERA_F16)
+        return itera_fail(ITERA_ERR_SHAPE, "%s is %s, expected f32 or f16", what,
                           itera_dtype_name(x->dtype));
     if (x->shape.rank < 2)
         return itera_fail(ITERA_ERR_SHAPE, "%s has dims %s, expected at least two", what,
@@ -168,8 +168,8 @@ const struct itera_op_def itera_op_matmul = {
 
 /* grouped_matmul: one matrix product per expert, over rows sorted by expert
  *
- * a        (..., K) f32, its leading dims flattened to R rows
- * b        (E, K, N) f32, or (E, N, K), as weights are stored, when trans_b
+ * a        (..., K) f32 or f16, its leading dims flattened to R rows
+ * b        (E, K, N) f32 or f16, or (E, N, K), as weights are stored, when trans_b
  * offsets  (E + 1) int32: rows offsets[e] .. offsets[e + 1] - 1 belong to expert e
  * y        a's leading dims and N: y = act(a_e . b_e) for the rows of each expert e
  *
@@ -212,7 +212,7 @@ static enum itera_status grouped_matmul_infer(const struct itera_attr *attr,
     }
     int64_t dim[3] = {experts, -1, -1};
     dim[attr->trans_b ? 2 : 1] = itera_shape_cols(a);
-    if ((status = itera_expect("grouped_matmul: b", in[1], ITERA_F32, 3, dim)))
+    if ((status = itera_expect("grouped_matmul: b", in[1], in[1]->dtype, 3, dim)))
         return status;
     out_like(in[0], b->dim[attr->trans_b ? 1 : 2], &out[0]);
     return ITERA_OK;
@@ -230,8 +230,8 @@ static void grouped_matmul_cost(const struct itera_attr *attr,
     cost->flops = 2.0 * rows * (double)itera_shape_cols(a) * cols + (attr->act ? 4 * elements : 0);
     /* Experts without rows are not read: of more experts than rows, at most one a row is. */
     if (!attr->trans_a && rows < (double)attr->experts)
-        cost->bytes -= (double)itera_shape_elements(&in[1]->shape) * sizeof(float) *
-                       (1 - rows / (double)attr->experts);
+        cost->bytes -= (double)itera_shape_elements(&in[1]->shape) *
+                       (double)itera_dtype_bytes(in[1]->dtype) * (1 - rows / (double)attr->experts);
 }
 
 static void grouped_gradient(struct itera_autodiff *ad, int32_t of, const struct itera_attr *attr,

@@ -38,6 +38,7 @@ struct itera_attr {
     uint8_t renormalize;   /* moe_route: make the selected weights sum to 1 */
     uint8_t kind;          /* moe_balance: enum itera_balance_kind */
     uint8_t inverse;       /* rope: rotate backwards (its gradient) */
+    uint8_t dtype;         /* cast: enum itera_dtype of the result */
     int32_t top_k;
     int32_t experts;
     int32_t heads;
@@ -45,7 +46,8 @@ struct itera_attr {
     int32_t groups;
     int32_t chunk;  /* scans: steps between stored boundary states */
     int32_t stream; /* dropout: which random stream this op draws from */
-    int32_t count;  /* advance: how far; embedding_bwd, position_embedding_bwd: table rows */
+    int32_t count;  /* advance: how far; embedding_bwd, position_embedding_bwd: table rows;
+                       loss_scale: steps until it is doubled */
     float eps;
     float scale; /* scale, fill, attention (on q.k), rope (theta), kl_loss (temperature),
                     moe_balance (weight) */

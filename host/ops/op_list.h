@@ -97,6 +97,11 @@ ITERA_OP_BWD(moe_balance_bwd, "dloss logits load", "dlogits", 1, 1e-9)
 ITERA_OP(grad_norm, "grad", "norm", 1, 1e-9)
 ITERA_OP(adamw, "param! grad m! v! hyper norm", "", 1, 1e-9)
 
+/* precision.c */
+ITERA_OP(cast, "x", "y", 1, 0)
+ITERA_OP(unscale, "x scale", "y", 1, 1e-10)
+ITERA_OP(loss_scale, "scale! norm", "", 0, 0)
+
 /* sample.c */
 ITERA_OP(sample, "logits params rng!", "token", 1, 0)
 ITERA_OP(advance, "start!", "", 0, 0)
