@@ -81,6 +81,11 @@ struct itera_gpu_device {
                                         NULL: the defaults */
     /* Whether the backend has a kernel of this name (and can make it for this device). */
     bool (*has_kernel)(struct itera_gpu_device *device, const char *kernel);
+    /* Makes the dispatch's kernel ready for this device, so that an op whose kernel the driver does
+     * not compile, or not for so large a workgroup, is known before a program is put together.
+     * NULL: has_kernel says it all. */
+    enum itera_status (*prepare)(struct itera_gpu_device *device,
+                                 const struct itera_gpu_dispatch *dispatch);
 };
 
 /* The lowering of one op. */

@@ -228,6 +228,9 @@ static enum itera_status finish_op(struct itera_gpu_lowering *l, int32_t first)
         if (!device->has_kernel(device, d->kernel))
             return itera_fail(ITERA_ERR_UNSUPPORTED, "%s: kernel %s does not work on %s", op,
                               d->kernel, l->device->base.info.id);
+        enum itera_status status = device->prepare ? device->prepare(device, d) : ITERA_OK;
+        if (status)
+            return status == ITERA_ERR_DEVICE ? ITERA_ERR_UNSUPPORTED : status;
         if (kept != i)
             l->dispatches[kept] = *d;
         kept++;

@@ -126,6 +126,7 @@ static enum itera_status opencl_open(int index, const struct itera_device_option
     d->gpu.base.info = found[index].info;
     d->gpu.traits = found[index].traits;
     d->gpu.has_kernel = opencl_has_kernel;
+    d->gpu.prepare = opencl_prepare;
     d->cl = opencl_load();
     d->id = found[index].device;
     d->max_buffer = found[index].max_buffer;

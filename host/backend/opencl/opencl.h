@@ -44,6 +44,12 @@ struct opencl_program {
     int file;
     char options[512];
     cl_program program;
+    /* The kernels that were asked for, and the work items that a group of each may have. */
+    struct opencl_kernel {
+        char name[64];
+        size_t max_local;
+    } * kernels;
+    int n_kernels;
 };
 
 struct opencl_device {
@@ -72,6 +78,8 @@ enum itera_status opencl_fail(const struct opencl_device *device, const char *ca
 
 /* programs.c */
 bool opencl_has_kernel(struct itera_gpu_device *device, const char *kernel);
+enum itera_status opencl_prepare(struct itera_gpu_device *device,
+                                 const struct itera_gpu_dispatch *dispatch);
 /* A kernel of the dispatch's name and constants, without arguments; builds its program if that has
  * not been done. */
 enum itera_status opencl_kernel_create(struct opencl_device *device,

@@ -8,8 +8,8 @@
 #include "core/clock.h"
 #include "core/log.h"
 
-/* The lines of a build log that an error message has room for. */
-enum { LOG_EXCERPT = 480 };
+/* How much of a build log goes to the log (lines) and into an error (characters). */
+enum { LOG_LINES = 20, LOG_EXCERPT = 480 };
 
 bool opencl_has_kernel(struct itera_gpu_device *base, const char *kernel)
 {
@@ -22,8 +22,10 @@ bool opencl_has_kernel(struct itera_gpu_device *base, const char *kernel)
 
 void opencl_programs_close(struct opencl_device *d)
 {
-    for (int i = 0; i < d->n_programs; i++)
+    for (int i = 0; i < d->n_programs; i++) {
         d->cl->ReleaseProgram(d->programs[i].program);
+        free(d->programs[i].kernels);
+    }
     free(d->programs);
     d->programs = NULL;
     d->n_programs = d->cap_programs = 0;
@@ -61,16 +63,30 @@ static char *build_log(const struct opencl_device *d, cl_program program)
     return text;
 }
 
-static enum itera_status build_failed(struct opencl_device *d, int file, cl_int error,
-                                      const char *log)
+/* From now on the file's kernels are not to be had. */
+static enum itera_status build_failed(struct opencl_device *d, int file, cl_int error, char *log)
 {
     const struct itera_device_info *info = &d->gpu.base.info;
+    const char *name = d->sources.files[file].name;
     d->broken[file] = true;
+    /* Whoever asks whether an op is supported hushes the reason, and this is worth some lines. */
+    itera_log_hush(-1);
+    itera_log(ITERA_LOG_WARNING, "%s: the kernel file %s does not compile; its ops are not used",
+              info->id, name);
+    char *line = log;
+    for (int i = 0; line && *line && i < LOG_LINES; i++) {
+        size_t length = strcspn(line, "\n");
+        itera_log(ITERA_LOG_WARNING, "  %.*s", (int)length, line);
+        line += length + (line[length] == '\n');
+    }
+    itera_log_hush(1);
+    for (char *at = log; at && *at; at++)
+        *at = *at == '\n' ? ' ' : *at;
     return itera_fail(ITERA_ERR_DEVICE,
-                      "%s (%s): the kernel file %s does not compile (%s):\n%.*s\nUpdate the "
-                      "device's driver; from now on the ops of this file run on the CPU",
-                      info->id, info->name, d->sources.files[file].name, opencl_error_name(error),
-                      LOG_EXCERPT, log && *log ? log : "the driver gives no reason");
+                      "%s (%s): the kernel file %s does not compile (%s); update the device's "
+                      "driver, or leave the file's ops to the CPU; the compiler says: %.*s",
+                      info->id, info->name, name, opencl_error_name(error), LOG_EXCERPT,
+                      log && *log ? log : "nothing");
 }
 
 /* Whether `binary` was made by this driver and still serves it. */
@@ -102,19 +118,19 @@ static enum itera_status build_source(struct opencl_device *d, int file, const c
     if (error)
         return opencl_fail(d, "clCreateProgramWithSource", error);
     double start = itera_seconds();
-    bool fault = itera_gpu_fault(ITERA_GPU_FAULT_BUILD);
-    error = fault ? CL_BUILD_PROGRAM_FAILURE
-                  : d->cl->BuildProgram(program, 1, &d->id, options, NULL, NULL);
+    error = itera_gpu_fault(ITERA_GPU_FAULT_BUILD)
+                ? CL_BUILD_PROGRAM_FAILURE
+                : d->cl->BuildProgram(program, 1, &d->id, options, NULL, NULL);
     char *log = build_log(d, program);
     if (error) {
-        enum itera_status status = build_failed(d, file, error, fault ? "simulated" : log);
+        enum itera_status status = build_failed(d, file, error, log);
         free(log);
         d->cl->ReleaseProgram(program);
         return status;
     }
-    itera_log(ITERA_LOG_DEBUG, "%s: built %s (%s) in %.2f s%s%s", d->gpu.base.info.id,
+    itera_log(ITERA_LOG_DEBUG, "%s: built %s (%s) in %.2f s%s", d->gpu.base.info.id,
               d->sources.files[file].name, options, itera_seconds() - start,
-              log && *log ? ": " : "", log ? log : "");
+              log && *log ? ", with warnings" : "");
     free(log);
     *out = program;
     return ITERA_OK;
@@ -162,67 +178,103 @@ static enum itera_status build(struct opencl_device *d, int file, const char *op
     return status;
 }
 
+/* The dispatch's program, built if it has not been. */
 static enum itera_status find_program(struct opencl_device *d,
-                                      const struct itera_gpu_dispatch *dispatch, int file,
-                                      cl_program *out)
+                                      const struct itera_gpu_dispatch *dispatch,
+                                      struct opencl_program **out)
 {
-    struct opencl_program wanted = {.file = file};
+    const struct itera_device_info *info = &d->gpu.base.info;
+    struct opencl_program wanted = {.file = opencl_sources_find(&d->sources, dispatch->kernel)};
+    if (wanted.file < 0)
+        return itera_fail(ITERA_ERR_UNSUPPORTED, "%s (%s): there is no kernel %s", info->id,
+                          info->name, dispatch->kernel);
     enum itera_status status = write_options(dispatch, wanted.options, sizeof wanted.options);
     if (status)
         return status;
     for (int i = 0; i < d->n_programs; i++) {
-        if (d->programs[i].file == file && !strcmp(d->programs[i].options, wanted.options)) {
-            *out = d->programs[i].program;
+        *out = &d->programs[i];
+        if ((*out)->file == wanted.file && !strcmp((*out)->options, wanted.options))
             return ITERA_OK;
-        }
     }
     if (d->n_programs == d->cap_programs) {
         int cap = d->cap_programs ? d->cap_programs * 2 : 16;
         struct opencl_program *grown = realloc(d->programs, (size_t)cap * sizeof *grown);
         if (!grown)
-            return itera_fail(ITERA_ERR_MEMORY, "no memory for the kernels of %s",
-                              d->gpu.base.info.id);
+            return itera_fail(ITERA_ERR_MEMORY, "no memory for the kernels of %s", info->id);
         d->programs = grown;
         d->cap_programs = cap;
     }
-    status = build(d, file, wanted.options, &wanted.program);
+    status = build(d, wanted.file, wanted.options, &wanted.program);
     if (status)
         return status;
-    d->programs[d->n_programs++] = wanted;
-    *out = wanted.program;
+    *out = &d->programs[d->n_programs++];
+    **out = wanted;
+    return ITERA_OK;
+}
+
+/* Asks the driver how large a group of this kernel may be. */
+static enum itera_status look_at_kernel(struct opencl_device *d, struct opencl_program *program,
+                                        const char *name, struct opencl_kernel **out)
+{
+    struct opencl_kernel *grown =
+        realloc(program->kernels, ((size_t)program->n_kernels + 1) * sizeof *grown);
+    if (!grown)
+        return itera_fail(ITERA_ERR_MEMORY, "no memory for the kernels of %s", d->gpu.base.info.id);
+    program->kernels = grown;
+    struct opencl_kernel *added = &grown[program->n_kernels];
+    snprintf(added->name, sizeof added->name, "%s", name);
+    cl_int error;
+    cl_kernel kernel = d->cl->CreateKernel(program->program, name, &error);
+    if (error)
+        return opencl_fail(d, "clCreateKernel", error);
+    error = d->cl->GetKernelWorkGroupInfo(kernel, d->id, CL_KERNEL_WORK_GROUP_SIZE,
+                                          sizeof added->max_local, &added->max_local, NULL);
+    d->cl->ReleaseKernel(kernel);
+    if (error)
+        return opencl_fail(d, "clGetKernelWorkGroupInfo", error);
+    program->n_kernels++;
+    *out = added;
+    return ITERA_OK;
+}
+
+enum itera_status opencl_prepare(struct itera_gpu_device *base,
+                                 const struct itera_gpu_dispatch *dispatch)
+{
+    struct opencl_device *d = (struct opencl_device *)base;
+    if (!strcmp(dispatch->kernel, "clblast_gemm"))
+        return ITERA_OK;
+    struct opencl_program *program;
+    enum itera_status status = find_program(d, dispatch, &program);
+    if (status)
+        return status;
+    struct opencl_kernel *kernel = NULL;
+    for (int i = 0; !kernel && i < program->n_kernels; i++)
+        if (!strcmp(program->kernels[i].name, dispatch->kernel))
+            kernel = &program->kernels[i];
+    if (!kernel)
+        status = look_at_kernel(d, program, dispatch->kernel, &kernel);
+    if (status)
+        return status;
+    size_t need = (size_t)dispatch->local[0] * dispatch->local[1] * dispatch->local[2];
+    if (need > kernel->max_local)
+        return itera_fail(ITERA_ERR_UNSUPPORTED,
+                          "%s (%s): kernel %s wants workgroups of %zu, and the driver takes %zu",
+                          base->base.info.id, base->base.info.name, dispatch->kernel, need,
+                          kernel->max_local);
     return ITERA_OK;
 }
 
 enum itera_status opencl_kernel_create(struct opencl_device *d,
                                        const struct itera_gpu_dispatch *dispatch, cl_kernel *out)
 {
-    const struct itera_device_info *info = &d->gpu.base.info;
-    int file = opencl_sources_find(&d->sources, dispatch->kernel);
-    if (file < 0)
-        return itera_fail(ITERA_ERR_UNSUPPORTED, "%s (%s): there is no kernel %s", info->id,
-                          info->name, dispatch->kernel);
-    cl_program program;
-    enum itera_status status = find_program(d, dispatch, file, &program);
+    struct opencl_program *program;
+    enum itera_status status = find_program(d, dispatch, &program);
     if (status)
         return status;
     cl_int error;
-    cl_kernel kernel = d->cl->CreateKernel(program, dispatch->kernel, &error);
+    cl_kernel kernel = d->cl->CreateKernel(program->program, dispatch->kernel, &error);
     if (error)
         return opencl_fail(d, "clCreateKernel", error);
-    size_t most = 0, need = (size_t)dispatch->local[0] * dispatch->local[1] * dispatch->local[2];
-    error = d->cl->GetKernelWorkGroupInfo(kernel, d->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof most,
-                                          &most, NULL);
-    if (error)
-        status = opencl_fail(d, "clGetKernelWorkGroupInfo", error);
-    else if (most < need)
-        status = itera_fail(ITERA_ERR_UNSUPPORTED,
-                            "%s (%s): kernel %s runs in groups of %zu work items, and the driver "
-                            "takes %zu; leave its op to the CPU with ITERA_DISABLE_OPS",
-                            info->id, info->name, dispatch->kernel, need, most);
-    if (status) {
-        d->cl->ReleaseKernel(kernel);
-        return status;
-    }
     *out = kernel;
     return ITERA_OK;
 }
