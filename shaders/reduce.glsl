@@ -79,6 +79,29 @@ vec2 row_sum2(vec2 value, uint width)
 }
 #endif
 
+// The sum over the lanes of a workgroup whose numbers agree in the low `shift` bits: lanes seen as
+// rows of 1 << shift, summed down the columns. All of a column get the result.
+float stack_sum(float value, uint shift)
+{
+    uint i = LANE >> shift;
+    lane_buffer[LANE] = value;
+    barrier();
+    for (uint n = LANES >> shift; n > 1;) {
+        uint stride = n >= 4 ? n / 4 : 1;
+        if (i < stride) {
+            float sum = lane_buffer[LANE];
+            for (uint j = stride; j < n; j += stride)
+                sum += lane_buffer[LANE + (j << shift)];
+            lane_buffer[LANE] = sum;
+        }
+        n = stride;
+        barrier();
+    }
+    float result = lane_buffer[LANE & ((1u << shift) - 1)];
+    barrier();
+    return result;
+}
+
 // The whole workgroup, whose size is a power of two.
 float group_sum(float value)
 {
