@@ -33,15 +33,15 @@ static void catch_signals(void)
 struct arguments {
     struct itera_train_options train;
     struct device_request device;
-    const char *out, *schedule;
+    const char *out, *schedule, *precision;
     int64_t seed;
     bool resume, force;
     struct option_optional json;
     struct {
         bool preset, config, init, tokenizer, data, valid, batch, seq, accumulate, steps, epochs,
-            max_minutes, schedule, lr, min_lr, warmup, beta1, beta2, eps, weight_decay, clip,
-            dropout, aux_weight, positions, seed, log_every, eval_every, eval_tokens, patience,
-            save_every;
+            max_minutes, schedule, precision, lr, min_lr, warmup, beta1, beta2, eps, weight_decay,
+            clip, dropout, aux_weight, positions, seed, log_every, eval_every, eval_tokens,
+            patience, save_every;
     } given;
 };
 
@@ -70,6 +70,7 @@ static const char *changed_option(const struct arguments *a, const struct itera_
     NUMBER(steps, "steps");
     NUMBER(epochs, "epochs");
     NUMBER(schedule, "schedule");
+    NUMBER(precision, "precision");
     NUMBER(min_lr, "min-lr");
     NUMBER(warmup, "warmup");
     NUMBER(beta1, "beta1");
@@ -99,6 +100,7 @@ static int parse(int argc, char **argv, struct arguments *a)
     struct itera_train_options *t = &a->train;
     itera_train_options_default(t);
     a->schedule = "cosine";
+    a->precision = "f32";
     char notes[1024];
     snprintf(notes, sizeof notes,
              "%s\n\nExample: itera train --preset micro --data builtin:stories --max-minutes 1 "
@@ -154,6 +156,9 @@ static int parse(int argc, char **argv, struct arguments *a)
         {"schedule", 0, OPTION_CHOICE, &a->schedule, "S",
          "cosine (default), linear or constant after the warm-up", 0, 0, "cosine|constant|linear",
          &a->given.schedule},
+        {"precision", 0, OPTION_CHOICE, &a->precision, "P",
+         "f32 (default), or f16: mixed, with f32 weights, sums and\noptimiser, and a loss scale", 0,
+         0, "f32|f16", &a->given.precision},
         {"beta1", 0, OPTION_NUMBER, &t->beta1, "X", "AdamW: decay of m (default 0.9)", 0, 0.99999,
          NULL, &a->given.beta1},
         {"beta2", 0, OPTION_NUMBER, &t->beta2, "X", "AdamW: decay of v (default 0.95)", 0,
@@ -215,6 +220,8 @@ static int parse(int argc, char **argv, struct arguments *a)
     t->seed = (uint64_t)a->seed;
     while (strcmp(a->schedule, itera_schedule_name(t->schedule)) != 0)
         t->schedule = (t->schedule + 1) % (ITERA_SCHEDULE_LINEAR + 1);
+    bool half = strcmp(a->precision, itera_precision_name(ITERA_PRECISION_F16)) == 0;
+    t->precision = half ? ITERA_PRECISION_F16 : ITERA_PRECISION_F32;
     return -1;
 }
 

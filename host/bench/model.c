@@ -233,7 +233,8 @@ enum itera_status itera_bench_train(struct itera_model *model, const char *name,
         return itera_fail(ITERA_ERR_ARGUMENT, "%s has %lld positions, too few for %lld tokens",
                           name, (long long)limit, (long long)seq);
     struct itera_train_program t;
-    enum itera_status status = itera_train_program_create(model, batch, seq, 1, 0.1, &t);
+    enum itera_status status =
+        itera_train_program_create(model, batch, seq, 1, 0.1, ITERA_PRECISION_F32, &t);
     if (status)
         return status;
     /* lr 1e-4, betas, eps, no bias correction, clip at 1: values that keep the weights sane. */

@@ -18,7 +18,7 @@ static const char FORMAT[] = "itera-train-1";
 
 /* ---- options as JSON ------------------------------------------------------------------------- */
 
-enum field_kind { FIELD_STRING, FIELD_INTEGER, FIELD_REAL, FIELD_SCHEDULE };
+enum field_kind { FIELD_STRING, FIELD_INTEGER, FIELD_REAL, FIELD_SCHEDULE, FIELD_PRECISION };
 
 static const struct field {
     const char *name;
@@ -29,35 +29,21 @@ static const struct field {
     {                                                                                              \
 #name, kind, offsetof(struct itera_train_options, name)                                    \
     }
-    FIELD(init, FIELD_STRING),
-    FIELD(config, FIELD_STRING),
-    FIELD(preset, FIELD_STRING),
-    FIELD(tokenizer, FIELD_STRING),
-    FIELD(data, FIELD_STRING),
-    FIELD(valid, FIELD_STRING),
-    FIELD(batch, FIELD_INTEGER),
-    FIELD(seq, FIELD_INTEGER),
-    FIELD(accumulate, FIELD_INTEGER),
-    FIELD(steps, FIELD_INTEGER),
-    FIELD(epochs, FIELD_REAL),
-    FIELD(max_minutes, FIELD_REAL),
-    FIELD(schedule, FIELD_SCHEDULE),
-    FIELD(lr, FIELD_REAL),
-    FIELD(min_lr, FIELD_REAL),
-    FIELD(warmup, FIELD_INTEGER),
-    FIELD(beta1, FIELD_REAL),
-    FIELD(beta2, FIELD_REAL),
-    FIELD(eps, FIELD_REAL),
-    FIELD(weight_decay, FIELD_REAL),
-    FIELD(clip, FIELD_REAL),
-    FIELD(dropout, FIELD_REAL),
-    FIELD(aux_weight, FIELD_REAL),
-    FIELD(positions, FIELD_INTEGER),
-    FIELD(log_every, FIELD_INTEGER),
-    FIELD(eval_every, FIELD_INTEGER),
-    FIELD(eval_tokens, FIELD_INTEGER),
-    FIELD(patience, FIELD_INTEGER),
-    FIELD(save_every, FIELD_INTEGER),
+    FIELD(init, FIELD_STRING),        FIELD(config, FIELD_STRING),
+    FIELD(preset, FIELD_STRING),      FIELD(tokenizer, FIELD_STRING),
+    FIELD(data, FIELD_STRING),        FIELD(valid, FIELD_STRING),
+    FIELD(batch, FIELD_INTEGER),      FIELD(seq, FIELD_INTEGER),
+    FIELD(accumulate, FIELD_INTEGER), FIELD(steps, FIELD_INTEGER),
+    FIELD(epochs, FIELD_REAL),        FIELD(max_minutes, FIELD_REAL),
+    FIELD(schedule, FIELD_SCHEDULE),  FIELD(lr, FIELD_REAL),
+    FIELD(min_lr, FIELD_REAL),        FIELD(warmup, FIELD_INTEGER),
+    FIELD(beta1, FIELD_REAL),         FIELD(beta2, FIELD_REAL),
+    FIELD(eps, FIELD_REAL),           FIELD(weight_decay, FIELD_REAL),
+    FIELD(clip, FIELD_REAL),          FIELD(precision, FIELD_PRECISION),
+    FIELD(dropout, FIELD_REAL),       FIELD(aux_weight, FIELD_REAL),
+    FIELD(positions, FIELD_INTEGER),  FIELD(log_every, FIELD_INTEGER),
+    FIELD(eval_every, FIELD_INTEGER), FIELD(eval_tokens, FIELD_INTEGER),
+    FIELD(patience, FIELD_INTEGER),   FIELD(save_every, FIELD_INTEGER),
 #undef FIELD
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
@@ -65,6 +51,26 @@ enum { FIELDS = sizeof fields / sizeof *fields };
 static const void *field_at(const struct itera_train_options *o, const struct field *f)
 {
     return (const char *)o + f->offset;
+}
+
+/* Fields that are enumerations, by their names; NULL behind the last. */
+static const char *choice_name(enum field_kind kind, unsigned value)
+{
+    if (kind == FIELD_SCHEDULE)
+        return value <= ITERA_SCHEDULE_LINEAR ? itera_schedule_name((enum itera_schedule)value)
+                                              : NULL;
+    return value <= ITERA_PRECISION_F16 ? itera_precision_name((enum itera_precision)value) : NULL;
+}
+
+/* The value with this name; anything unknown is an error. */
+static unsigned choice_value(struct itera_json_reader *r, const char *name, enum field_kind kind)
+{
+    const char *text = itera_json_string(r, name, choice_name(kind, 0)), *known;
+    for (unsigned value = 0; (known = choice_name(kind, value)); value++)
+        if (strcmp(text, known) == 0)
+            return value;
+    itera_json_fail(r, name, kind == FIELD_SCHEDULE ? "cosine, constant or linear" : "f32 or f16");
+    return 0;
 }
 
 static json_t *options_to_json(const struct itera_train_options *o)
@@ -86,7 +92,8 @@ static json_t *options_to_json(const struct itera_train_options *o)
             value = json_real(*(const double *)at);
             break;
         case FIELD_SCHEDULE:
-            value = json_string(itera_schedule_name(*(const enum itera_schedule *)at));
+        case FIELD_PRECISION:
+            value = json_string(choice_name(fields[i].kind, *(const unsigned *)at));
             break;
         }
         json_object_set_new(object, fields[i].name, value);
@@ -117,15 +124,8 @@ static void options_from_json(struct itera_trainer *t, struct itera_json_reader 
             *(double *)(void *)at = itera_json_real(r, name, *(double *)(void *)at, -1, 1e18);
             break;
         case FIELD_SCHEDULE:
-            text = itera_json_string(r, name, "cosine");
-            o->schedule = ITERA_SCHEDULE_COSINE;
-            while (strcmp(text, itera_schedule_name(o->schedule)) != 0) {
-                if (o->schedule == ITERA_SCHEDULE_LINEAR) {
-                    itera_json_fail(r, name, "cosine, constant or linear");
-                    break;
-                }
-                o->schedule++;
-            }
+        case FIELD_PRECISION:
+            *(unsigned *)(void *)at = choice_value(r, name, fields[i].kind);
             break;
         }
     }
@@ -214,9 +214,12 @@ static enum itera_status write_text(const char *path, const char *text)
     return itera_writer_commit(&writer);
 }
 
-static enum itera_status save_state(const struct itera_trainer *t, const char *path)
+static enum itera_status save_state(const struct itera_trainer *t, const float scale[2],
+                                    const char *path)
 {
     json_t *root = state_to_json(t);
+    json_object_set_new(root, "loss_scale", json_real((double)scale[0]));
+    json_object_set_new(root, "loss_scale_steps", json_real((double)scale[1]));
     char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
     enum itera_status status =
         text ? write_text(path, text) : itera_fail(ITERA_ERR_MEMORY, "%s: no memory", path);
@@ -243,7 +246,7 @@ static enum itera_status save_moment(const struct itera_trainer *t, const struct
 }
 
 /* The path of a file in a folder, then what to do with it. */
-static enum itera_status save_files(const struct itera_trainer *t, const char *folder)
+static enum itera_status save_files(struct itera_trainer *t, const char *folder)
 {
     char path[4096];
     enum itera_status status = itera_path_join(path, sizeof path, folder, "model.safetensors");
@@ -257,9 +260,12 @@ static enum itera_status save_files(const struct itera_trainer *t, const char *f
         status = itera_path_join(path, sizeof path, folder, "v.safetensors");
     if (!status)
         status = save_moment(t, t->program.v, path);
+    float scale[2];
+    if (!status)
+        status = itera_train_program_get_scale(&t->program, scale);
     if (!status)
         status = itera_path_join(path, sizeof path, folder, "state.json");
-    return status ? status : save_state(t, path);
+    return status ? status : save_state(t, scale, path);
 }
 
 enum itera_status itera_train_checkpoint_save(struct itera_trainer *t)
@@ -333,6 +339,8 @@ enum itera_status itera_train_checkpoint_read_state(struct itera_trainer *t, con
     t->bad_evaluations = itera_json_int(&r, "bad_evaluations", 0, 0, most);
     t->skipped = itera_json_int(&r, "skipped", 0, 0, most);
     t->skipped_in_a_row = itera_json_int(&r, "skipped_in_a_row", 0, 0, most);
+    t->loss_scale[0] = (float)itera_json_real(&r, "loss_scale", 1, 1, 0x1p24);
+    t->loss_scale[1] = (float)itera_json_real(&r, "loss_scale_steps", 0, 0, 0x1p24);
     t->log_bytes = itera_json_int(&r, "log_bytes", 0, 0, INT64_MAX);
     t->data_hash = (uint64_t)itera_json_int(&r, "data_hash", 0, INT64_MIN, INT64_MAX);
     t->valid_hash = (uint64_t)itera_json_int(&r, "valid_hash", 0, INT64_MIN, INT64_MAX);
@@ -386,5 +394,7 @@ static enum itera_status read_moment(struct itera_trainer *t, const char *folder
 enum itera_status itera_train_checkpoint_read_moments(struct itera_trainer *t, const char *folder)
 {
     enum itera_status status = read_moment(t, folder, "m.safetensors", t->program.m);
-    return status ? status : read_moment(t, folder, "v.safetensors", t->program.v);
+    if (!status)
+        status = read_moment(t, folder, "v.safetensors", t->program.v);
+    return status ? status : itera_train_program_set_scale(&t->program, t->loss_scale);
 }

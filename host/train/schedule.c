@@ -5,6 +5,11 @@
 
 static const double PI = 3.14159265358979323846;
 
+const char *itera_precision_name(enum itera_precision precision)
+{
+    return precision == ITERA_PRECISION_F16 ? "f16" : "f32";
+}
+
 const char *itera_schedule_name(enum itera_schedule schedule)
 {
     static const char *const names[] = {"cosine", "constant", "linear"};

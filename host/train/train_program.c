@@ -6,10 +6,15 @@
 #include "core/log.h"
 #include "program/autodiff.h"
 #include "program/fuse.h"
+#include "program/precision.h"
 #include "train/trainer_impl.h"
 
 /* hyper of adamw, in this order. */
 enum { HYPER_COUNT = 8 };
+
+/* The loss scale at the start, and the steps without overflow after which it is doubled. */
+static const float FIRST_SCALE = 65536.0f;
+enum { SCALE_STEPS = 1000 };
 
 /* Makes an activation a tensor that the host may read: its place is bound by the caller. */
 static void expose(struct itera_program *p, int32_t tensor, const char *name)
@@ -28,7 +33,7 @@ struct optimizer_buffers {
 /* grad_norm and AdamW over the flat buffers: [0, decay) with weight decay, the rest without. */
 static void record_optimizer(struct itera_program *p, const struct itera_model *model,
                              const struct optimizer_buffers *at, double weight_decay,
-                             struct itera_bindings *b)
+                             enum itera_precision precision, struct itera_bindings *b)
 {
     const int64_t n = model->layout.elements, eight = HYPER_COUNT, two = 2;
     p->part = ITERA_PART_OPTIMIZER;
@@ -43,6 +48,11 @@ static void record_optimizer(struct itera_program *p, const struct itera_model *
     itera_record(p, ITERA_OP_grad_norm, NULL, &grad, &norm);
     int32_t sum[2] = {tally, norm};
     itera_record(p, ITERA_OP_add, NULL, sum, &tally);
+    if (precision == ITERA_PRECISION_F16) {
+        int32_t in[2] = {itera_bound(p, "scale", ITERA_F32, 1, &two), norm};
+        itera_bind(b, in[0], at->figures, FIGURE_SCALE * 4);
+        itera_record(p, ITERA_OP_loss_scale, &(struct itera_attr){.count = SCALE_STEPS}, in, NULL);
+    }
     const int64_t begin[2] = {0, model->layout.decay_elements};
     const int64_t end[2] = {model->layout.decay_elements, n};
     for (int part = 0; part < 2; part++) {
@@ -114,12 +124,33 @@ static enum itera_status differentiate(struct itera_train_program *t,
         grads[i] = itera_bound(p, param->name, ITERA_F32, param->shape.rank, param->shape.dim);
         itera_bind(b, grads[i], t->grads, (size_t)param->offset * 4);
     }
-    enum itera_status status = p->status
-                                   ? p->status
-                                   : itera_differentiate(p, loss, ITERA_NONE, layout->n_params,
-                                                         t->train.param_tensor, grads);
+    int32_t seed = ITERA_NONE;
+    if (t->precision == ITERA_PRECISION_F16) {
+        /* Starting from the scale instead of 1 scales every gradient. */
+        seed = itera_bound(p, "seed", ITERA_F32, 1, (int64_t[]){1});
+        itera_bind(b, seed, t->figures, FIGURE_SCALE * 4);
+    }
+    enum itera_status status = p->status ? p->status
+                                         : itera_differentiate(p, loss, seed, layout->n_params,
+                                                               t->train.param_tensor, grads);
     free(grads);
+    if (!status && t->precision == ITERA_PRECISION_F16)
+        status = itera_lower_precision(p);
     return status;
+}
+
+/* Takes the loss scale out of the flat gradient. */
+static void record_unscale(struct itera_train_program *t, const struct itera_model *model,
+                           struct itera_bindings *b)
+{
+    const int64_t n = model->layout.elements, two = 2;
+    struct itera_program *p = t->train.p;
+    p->part = ITERA_PART_OPTIMIZER;
+    int32_t in[2] = {itera_bound(p, "grad", ITERA_F32, 1, &n),
+                     itera_bound(p, "scale", ITERA_F32, 1, &two)};
+    itera_bind(b, in[0], t->grads, 0);
+    itera_bind(b, in[1], t->figures, FIGURE_SCALE * 4);
+    itera_record(p, ITERA_OP_unscale, NULL, in, &in[0]);
 }
 
 static void bind_figures(struct itera_train_program *t, int32_t ce, int32_t aux,
@@ -168,9 +199,11 @@ static enum itera_status create_train(struct itera_train_program *t, struct iter
     if (status)
         goto done;
     bind_figures(t, ce, aux, &b);
+    if (t->precision == ITERA_PRECISION_F16)
+        record_unscale(t, model, &b);
     struct optimizer_buffers at = {t->grads, t->m, t->v, t->hyper, t->figures};
     if (t->accumulate == 1) {
-        record_optimizer(g->p, model, &at, weight_decay, &b);
+        record_optimizer(g->p, model, &at, weight_decay, t->precision, &b);
     } else {
         const int64_t n = model->layout.elements;
         g->p->part = ITERA_PART_OPTIMIZER;
@@ -183,7 +216,7 @@ static enum itera_status create_train(struct itera_train_program *t, struct iter
         if (status)
             goto done;
         at.grads = t->sums;
-        record_optimizer(t->update, model, &at, weight_decay, &apart);
+        record_optimizer(t->update, model, &at, weight_decay, t->precision, &apart);
         int32_t sum = itera_bound(t->update, "sum", ITERA_F32, 1, &n);
         itera_bind(&apart, sum, t->sums, 0);
         itera_record(t->update, ITERA_OP_fill, NULL, NULL, &sum);
@@ -195,6 +228,8 @@ static enum itera_status create_train(struct itera_train_program *t, struct iter
         status = b.status;
     if (!status)
         status = itera_compile(t->device, g->p, b.list, b.n, &t->train_run);
+    if (!status)
+        status = itera_train_program_set_scale(t, (float[2]){FIRST_SCALE, 0});
 done:
     itera_bindings_free(&b);
     itera_bindings_free(&apart);
@@ -203,10 +238,14 @@ done:
 
 enum itera_status itera_train_program_create(struct itera_model *model, int64_t batch, int64_t seq,
                                              int64_t accumulate, double weight_decay,
+                                             enum itera_precision precision,
                                              struct itera_train_program *out)
 {
-    *out = (struct itera_train_program){
-        .device = model->device, .batch = batch, .seq = seq, .accumulate = accumulate};
+    *out = (struct itera_train_program){.device = model->device,
+                                        .batch = batch,
+                                        .seq = seq,
+                                        .accumulate = accumulate,
+                                        .precision = precision};
     enum itera_status status = create_train(out, model, weight_decay);
     if (status)
         itera_train_program_destroy(out);
@@ -295,6 +334,16 @@ enum itera_status itera_train_program_step(struct itera_train_program *t,
         figures->load[i] = (double)share;
     }
     return status;
+}
+
+enum itera_status itera_train_program_get_scale(struct itera_train_program *t, float scale[2])
+{
+    return itera_buffer_download(t->figures, FIGURE_SCALE * 4, scale, 2 * sizeof *scale);
+}
+
+enum itera_status itera_train_program_set_scale(struct itera_train_program *t, const float scale[2])
+{
+    return itera_buffer_upload(t->figures, FIGURE_SCALE * 4, scale, 2 * sizeof *scale);
 }
 
 enum itera_status itera_train_program_take_tally(struct itera_train_program *t, int64_t *finite)

@@ -278,7 +278,7 @@ static enum itera_status set_up(struct itera_trainer *t, const struct itera_corp
                           o->data, count, (long long)o->seq);
     }
     status = itera_train_program_create(t->model, o->batch, o->seq, o->accumulate, o->weight_decay,
-                                        &t->program);
+                                        o->precision, &t->program);
     if (status)
         return status;
     t->load = calloc((size_t)(t->program.n_moe * t->program.experts) + 1, sizeof *t->load);
@@ -299,6 +299,9 @@ static enum itera_status measure_step(struct itera_trainer *t, double budget, do
         status = itera_fail(ITERA_ERR_MEMORY, "training: no memory to measure a step");
     if (!status)
         status = itera_buffer_download(t->model->weights, 0, weights, bytes);
+    float scale[2];
+    if (!status)
+        status = itera_train_program_get_scale(&t->program, scale);
     double first = itera_seconds(), begin = first;
     int64_t counted = 0;
     for (int64_t i = 0; !status && (i < 2 || (itera_seconds() - first < budget && i < 30)); i++) {
@@ -314,6 +317,8 @@ static enum itera_status measure_step(struct itera_trainer *t, double budget, do
         status = itera_train_program_take_tally(&t->program, &finite);
     if (!status)
         status = itera_buffer_upload(t->model->weights, 0, weights, bytes);
+    if (!status)
+        status = itera_train_program_set_scale(&t->program, scale);
     if (!status)
         status = itera_buffer_upload(t->program.m, 0, zeros, bytes);
     if (!status)
@@ -528,10 +533,13 @@ static enum itera_status take_tally(struct itera_trainer *t)
     }
     t->skipped += steps - finite;
     t->skipped_in_a_row = finite ? 0 : t->skipped_in_a_row + steps;
-    itera_log(ITERA_LOG_WARNING,
+    /* That is how the loss scale finds its size; without one it is a bad sign. */
+    bool scaled = t->options.precision == ITERA_PRECISION_F16;
+    itera_log(scaled ? ITERA_LOG_INFO : ITERA_LOG_WARNING,
               "step %lld: %lld of the last %lld steps had gradients that are not finite, and were "
-              "skipped",
-              (long long)t->step, (long long)(steps - finite), (long long)steps);
+              "skipped%s",
+              (long long)t->step, (long long)(steps - finite), (long long)steps,
+              scaled ? "; the loss scale is halved each time" : "");
     if (t->skipped_in_a_row < SKIP_LIMIT)
         return ITERA_OK;
     return itera_fail(ITERA_ERR_LIMIT,

@@ -36,12 +36,14 @@ enum {
     FIGURE_AUX = 1,
     FIGURE_NORM = 2,  /* and whether all is finite */
     FIGURE_TALLY = 4, /* sums of both over the steps since the host cleared them */
+    FIGURE_SCALE = 6, /* mixed precision: the loss scale, see op loss_scale */
     FIGURE_LOAD = 16, /* per MoE layer: shares per expert */
 };
 
 struct itera_train_program {
     struct itera_device *device;
     int64_t batch, seq, accumulate;
+    enum itera_precision precision;
     struct itera_graph train, eval;
     struct itera_program *update; /* accumulate > 1: the optimiser apart */
     struct itera_executable *train_run, *update_run, *eval_run; /* eval_run: made when needed */
@@ -59,6 +61,7 @@ struct itera_train_figures {
 
 enum itera_status itera_train_program_create(struct itera_model *model, int64_t batch, int64_t seq,
                                              int64_t accumulate, double weight_decay,
+                                             enum itera_precision precision,
                                              struct itera_train_program *out);
 void itera_train_program_destroy(struct itera_train_program *program);
 /* One optimiser step: `step` picks batches and dropout; lr and the other settings go to the device
@@ -67,6 +70,11 @@ enum itera_status itera_train_program_step(struct itera_train_program *program,
                                            const struct itera_train_options *options, double lr,
                                            int64_t step, const struct itera_dataset *data,
                                            struct itera_train_figures *figures);
+/* Mixed precision: the loss scale and the steps since it changed, for checkpoints. */
+enum itera_status itera_train_program_get_scale(struct itera_train_program *program,
+                                                float scale[2]);
+enum itera_status itera_train_program_set_scale(struct itera_train_program *program,
+                                                const float scale[2]);
 /* How many of the steps since the last call had finite gradients. */
 enum itera_status itera_train_program_take_tally(struct itera_train_program *program,
                                                  int64_t *finite);
@@ -94,8 +102,9 @@ struct itera_trainer {
     int64_t best_step;
     int64_t bad_evaluations; /* in a row */
     int64_t skipped, skipped_in_a_row;
-    int64_t tallied;    /* step up to which the tally was taken */
-    const char *finish; /* a constant; NULL: not finished */
+    float loss_scale[2]; /* as read from a checkpoint */
+    int64_t tallied;     /* step up to which the tally was taken */
+    const char *finish;  /* a constant; NULL: not finished */
 
     FILE *log; /* train.jsonl; NULL: none */
     int64_t log_bytes;
@@ -122,7 +131,7 @@ enum itera_status itera_train_checkpoint_save(struct itera_trainer *trainer);
 /* Reads state.json into a trainer whose arena exists: options, plan, counters. */
 enum itera_status itera_train_checkpoint_read_state(struct itera_trainer *trainer,
                                                     const char *path);
-/* Reads the moments; the trainer's program exists. */
+/* Reads the moments and hands the program the loss scale; the trainer's program exists. */
 enum itera_status itera_train_checkpoint_read_moments(struct itera_trainer *trainer,
                                                       const char *path);
 /* Order-dependent, over all ids. */

@@ -32,6 +32,15 @@ enum itera_schedule {
 };
 const char *itera_schedule_name(enum itera_schedule schedule);
 
+enum itera_precision {
+    ITERA_PRECISION_F32,
+    /* Mixed: products read f16 copies of weights, activations and gradients, sums and all else are
+     * f32, and so are the weights that the optimiser changes. The loss is scaled, so that small
+     * gradients survive in f16; a step whose gradients overflow is skipped and the scale halved. */
+    ITERA_PRECISION_F16,
+};
+const char *itera_precision_name(enum itera_precision precision);
+
 /* Fill with itera_train_options_default, then set what matters. Strings need live only for the
  * call. */
 struct itera_train_options {
@@ -66,9 +75,10 @@ struct itera_train_options {
     double beta1, beta2, eps;
     double weight_decay; /* of matrices; never of norms, biases, A, D */
     double clip;         /* largest norm of the gradient; 0: none */
-    double dropout;      /* -1: the configuration's */
-    double aux_weight;   /* of the load-balance loss; -1: the configuration's */
-    int64_t positions;   /* learned positions; 0: the configuration's */
+    enum itera_precision precision;
+    double dropout;    /* -1: the configuration's */
+    double aux_weight; /* of the load-balance loss; -1: the configuration's */
+    int64_t positions; /* learned positions; 0: the configuration's */
     uint64_t seed;
 
     int64_t log_every;   /* steps */
