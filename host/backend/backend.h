@@ -66,7 +66,8 @@ struct itera_device {
     enum itera_fallback fallback;
     struct itera_device *host; /* the CPU, opened when an op first falls back to it */
     bool fell_back[ITERA_OP_COUNT];
-    bool always_team; /* parity checks: even the smallest op is shared by all threads */
+    bool checking; /* parity checks: even the smallest op is shared by all threads, and program
+                      memory is full of NaN at first */
     /* GPU devices, for parity checks and tuning: of every op compiled from now on that can be
      * computed in several ways, take way force_choice - 1 where it serves the op; 0: the best. */
     int force_choice;

@@ -297,7 +297,7 @@ static enum itera_status add_target(struct itera_checker *checker, const char *i
         return status;
     snprintf(target->name, sizeof target->name, "%s", name);
     /* Small cases must meet the code that large ones run. */
-    target->device->always_team = true;
+    target->device->checking = true;
     checker->n_targets++;
     return ITERA_OK;
 }

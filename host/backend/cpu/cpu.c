@@ -302,17 +302,15 @@ static enum itera_status cpu_compile(struct itera_device *base, const struct ite
     for (int32_t t = 0; t < p->n_tensors; t++)
         bases[t] = (uint8_t *)bases;
     size_t scratch = 0;
-    bool small =
-        base->threads == 1 ||
-        (!base->always_team && estimate(itera_program_cost(p, NULL)) < PROGRAM_ALONE_SECONDS);
+    bool small = base->threads == 1 ||
+                 (!base->checking && estimate(itera_program_cost(p, NULL)) < PROGRAM_ALONE_SECONDS);
     e->alone = true;
     for (int32_t i = 0; i < p->n_ops; i++) {
         const struct itera_op *op = &p->ops[i];
         struct step *step = &e->steps[i];
         const struct itera_kernel *kernel = itera_isa_kernel(device->isa, op->kind);
         step->run = kernel->run;
-        step->alone =
-            small || (!base->always_team && estimate(itera_op_cost(p, op)) < ALONE_SECONDS);
+        step->alone = small || (!base->checking && estimate(itera_op_cost(p, op)) < ALONE_SECONDS);
         e->alone &= step->alone;
         step->call.attr = &op->attr;
         for (int k = 0; k < ITERA_MAX_IN; k++)

@@ -362,6 +362,19 @@ static void resolve(const struct itera_program *p, const struct itera_plan *memo
     }
 }
 
+/* Parity checks start from memory full of NaN, so that reading what nobody wrote shows. */
+static enum itera_status poison(struct itera_buffer *memory)
+{
+    uint32_t *pattern = malloc(memory->bytes + 4);
+    if (!pattern)
+        return itera_fail(ITERA_ERR_MEMORY, "no memory for a parity check");
+    for (size_t i = 0; i < memory->bytes / 4; i++)
+        pattern[i] = 0x7fedbeefu;
+    enum itera_status status = memory->device->backend->upload(memory, 0, pattern, memory->bytes);
+    free(pattern);
+    return status;
+}
+
 enum itera_status itera_gpu_plan_create(struct itera_gpu_device *device,
                                         const struct itera_program *program,
                                         const struct itera_binding *bindings, int n_bindings,
@@ -393,6 +406,8 @@ enum itera_status itera_gpu_plan_create(struct itera_gpu_device *device,
     if (out->memory_bytes)
         status = device->base.backend->buffer_create(&device->base, (size_t)out->memory_bytes,
                                                      &out->memory);
+    if (!status && out->memory && device->base.checking)
+        status = poison(out->memory);
     if (status)
         goto fail;
     resolve(program, &memory, activations, bound, absent, out);
@@ -404,6 +419,7 @@ fail:
     itera_plan_destroy(&memory);
     free(bound);
     free(l.dispatches);
+    itera_buffer_destroy(&out->memory);
     *out = (struct itera_gpu_plan){0};
     return status;
 }
