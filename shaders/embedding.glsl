@@ -1,0 +1,14 @@
+// What the embedding shaders share.
+#ifndef ITERA_EMBEDDING_GLSL
+#define ITERA_EMBEDDING_GLSL
+#include "itera.glsl"
+
+#define SORT_BLOCK 1024
+
+// An id, brought into a table.
+uint table_row(int id, uint rows)
+{
+    return id < 0 ? 0 : min(uint(id), rows - 1);
+}
+
+#endif

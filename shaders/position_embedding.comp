@@ -1,0 +1,21 @@
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#include "embedding.glsl"
+
+ARGS { T(x) T(table) T(start) T(y) uint rows, cols, steps, positions, started; } p;
+IN(1, x)
+IN(2, table)
+IN_INT(3, start)
+OUT(4, y)
+
+// A workgroup takes 128 elements.
+void main()
+{
+    uint row = THREAD / p.cols, col = THREAD % p.cols;
+    if (row >= p.rows)
+        return;
+    uint first = p.started != 0 ? uint(max(start.v[p.start_at + row / p.steps], 0)) : 0;
+    uint position = min(first + row % p.steps, p.positions - 1);
+    y.v[p.y_at + row * p.y_ld + col] =
+        x.v[p.x_at + row * p.x_ld + col] + table.v[p.table_at + position * p.table_ld + col];
+}
