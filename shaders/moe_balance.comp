@@ -1,0 +1,43 @@
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#include "itera.glsl"
+#define LANE_BUFFER 128
+#include "reduce.glsl"
+
+ARGS {
+    T(sum) T(count) T(loss) T(load) uint rows, experts, k, kind;
+    float scale;
+} p;
+IN(1, sum)
+IN_INT(2, count)
+OUT(3, loss)
+OUT(4, load)
+
+// One group computes the loss from the sums over all rows.
+void main()
+{
+    float rows = float(p.rows), n = float(p.experts), share = 1.0 / n;
+    float center = 0, value = 0;
+    for (uint e = LANE; e < p.experts; e += LANES) {
+        float taken = float(count.v[p.count_at + e]) / (rows * float(p.k));
+        float deviation = sum.v[p.sum_at + e] / rows;
+        load.v[p.load_at + e] = taken;
+        center += deviation;
+        value += taken * (share + deviation);
+    }
+    if (p.kind != 0) {
+        value = n * float(p.k) * group_sum(value);
+    } else {
+        center = group_sum(center) / n;
+        float squares = 0;
+        for (uint e = LANE; e < p.experts; e += LANES) {
+            float deviation = sum.v[p.sum_at + e] / rows - center;
+            squares += deviation * deviation;
+        }
+        float mean = share + center + 1e-6;
+        squares = group_sum(squares);
+        value = p.experts > 1 ? squares / (n - 1) / (mean * mean) : 0.0;
+    }
+    if (LANE == 0)
+        loss.v[p.loss_at] = p.scale * value;
+}
