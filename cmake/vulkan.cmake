@@ -1,1 +1,140 @@
+# The Vulkan backend. Every shaders/*.comp is compiled twice (operands as descriptors, and as
+# addresses: shaders/itera.glsl), validated, and embedded. The loader itself is opened at run time:
+# only headers and shader tools are needed to build.
 set(ITERA_HAVE_VULKAN OFF)
+option(ITERA_KERNEL_CHECK "Fail when an op lacks kernels in a GPU backend that is built" OFF)
+
+find_path(ITERA_VULKAN_INCLUDE vulkan/vulkan_core.h)
+find_program(ITERA_GLSLANG NAMES glslangValidator glslang)
+find_program(ITERA_SPIRV_VAL spirv-val)
+mark_as_advanced(ITERA_VULKAN_INCLUDE ITERA_GLSLANG ITERA_SPIRV_VAL)
+
+function(itera_vulkan_missing out)
+    set(missing "")
+    if(NOT ITERA_VULKAN_INCLUDE)
+        list(APPEND missing "the Vulkan headers (libvulkan-dev)")
+    endif()
+    if(NOT ITERA_GLSLANG)
+        list(APPEND missing "glslangValidator (glslang-tools)")
+    endif()
+    if(NOT ITERA_SPIRV_VAL)
+        list(APPEND missing "spirv-val (spirv-tools)")
+    endif()
+    list(JOIN missing ", " missing)
+    set(${out} "${missing}" PARENT_SCOPE)
+endfunction()
+
+# Whether this glslang knows KHR cooperative matrices; shaders/*_coopmat.comp are left out if not.
+function(itera_vulkan_try_coopmat)
+    set(source ${CMAKE_CURRENT_BINARY_DIR}/try_coopmat.comp)
+    file(WRITE ${source} "#version 450
+#extension GL_KHR_cooperative_matrix : require
+#extension GL_KHR_memory_scope_semantics : require
+layout(local_size_x = 32) in;
+void main()
+{
+    coopmat<float, gl_ScopeSubgroup, 16, 16, gl_MatrixUseAccumulator> c;
+    c = coopmat<float, gl_ScopeSubgroup, 16, 16, gl_MatrixUseAccumulator>(0.0);
+}
+")
+    execute_process(COMMAND ${ITERA_GLSLANG} -V --target-env vulkan1.1 ${source} -o ${source}.spv
+                    RESULT_VARIABLE failed OUTPUT_QUIET ERROR_QUIET)
+    if(failed)
+        message(STATUS "Vulkan: this glslang has no GL_KHR_cooperative_matrix")
+    endif()
+    if(failed)
+        set(ITERA_GLSLANG_COOPMAT OFF CACHE INTERNAL "")
+    else()
+        set(ITERA_GLSLANG_COOPMAT ON CACHE INTERNAL "")
+    endif()
+endfunction()
+
+function(itera_vulkan_check_ops shaders)
+    file(STRINGS ${CMAKE_SOURCE_DIR}/host/ops/op_list.h lines REGEX "^ITERA_OP(_BWD)?\\(")
+    set(missing "")
+    foreach(line IN LISTS lines)
+        string(REGEX REPLACE "^ITERA_OP(_BWD)?\\(([a-z0-9_]+),.*" "\\2" op "${line}")
+        set(found ${shaders})
+        list(FILTER found INCLUDE REGEX "^${op}(_.*)?$")
+        if(NOT found)
+            list(APPEND missing ${op})
+        endif()
+    endforeach()
+    if(missing)
+        list(JOIN missing " " missing)
+        message(FATAL_ERROR "Vulkan: no shaders/<op>.comp or shaders/<op>_*.comp for: ${missing}")
+    endif()
+endfunction()
+
+# One edge of the build per shader: both variants, validated, as a C file.
+function(itera_vulkan_shader name)
+    set(source ${CMAKE_SOURCE_DIR}/shaders/${name}.comp)
+    set(out ${CMAKE_CURRENT_BINARY_DIR}/shaders/${name})
+    set(compile ${ITERA_GLSLANG} -V --target-env vulkan1.1 -g0 --quiet)
+    set(validate ${ITERA_SPIRV_VAL} --target-env vulkan1.1)
+    add_custom_command(
+        OUTPUT ${out}.spv ${out}.address.spv ${out}.c
+        COMMAND ${compile} --depfile ${out}.d ${source} -o ${out}.spv
+        COMMAND ${compile} -DITERA_ADDRESS ${source} -o ${out}.address.spv
+        COMMAND ${validate} ${out}.spv
+        COMMAND ${validate} ${out}.address.spv
+        COMMAND ${CMAKE_COMMAND} -DNAME=${name} -DOUT=${out} -P
+                ${CMAKE_SOURCE_DIR}/cmake/embed_vulkan.cmake
+        DEPENDS ${source} ${CMAKE_SOURCE_DIR}/cmake/embed_vulkan.cmake
+        DEPFILE ${out}.d
+        COMMENT "Shader ${name}"
+        VERBATIM)
+    target_sources(itera PRIVATE ${out}.c)
+endfunction()
+
+function(itera_vulkan_setup)
+    file(GLOB sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR}/shaders
+         ${CMAKE_SOURCE_DIR}/shaders/*.comp)
+    list(SORT sources)
+    if(NOT DEFINED ITERA_GLSLANG_COOPMAT)
+        itera_vulkan_try_coopmat()
+    endif()
+    set(names "")
+    set(declarations "")
+    set(entries "")
+    foreach(source IN LISTS sources)
+        string(REGEX REPLACE "\\.comp$" "" name ${source})
+        if(name MATCHES "_coopmat$" AND NOT ITERA_GLSLANG_COOPMAT)
+            continue()
+        endif()
+        list(APPEND names ${name})
+        string(APPEND declarations "extern const struct itera_vulkan_shader itera_spirv_${name};\n")
+        string(APPEND entries "    &itera_spirv_${name},\n")
+    endforeach()
+    if(ITERA_KERNEL_CHECK)
+        itera_vulkan_check_ops("${names}")
+    endif()
+    file(MAKE_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/shaders)
+    foreach(name IN LISTS names)
+        itera_vulkan_shader(${name})
+    endforeach()
+    set(table ${CMAKE_CURRENT_BINARY_DIR}/shaders/itera_vulkan_shaders.c)
+    file(CONFIGURE OUTPUT ${table} @ONLY CONTENT "#include \"backend/vulkan/shader.h\"
+
+@declarations@
+const struct itera_vulkan_shader *const itera_vulkan_shaders[] = {
+@entries@    0,
+};
+")
+    file(GLOB backend CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/host/backend/vulkan/*.c)
+    target_sources(itera PRIVATE ${backend} ${table})
+    target_include_directories(itera SYSTEM PRIVATE ${ITERA_VULKAN_INCLUDE})
+    target_compile_definitions(itera PRIVATE ITERA_HAVE_VULKAN=1)
+endfunction()
+
+if(ITERA_VULKAN)
+    itera_vulkan_missing(missing)
+    if(NOT missing)
+        set(ITERA_HAVE_VULKAN ON)
+        itera_vulkan_setup()
+    elseif(ITERA_VULKAN STREQUAL "AUTO")
+        message(STATUS "Vulkan backend: off, for want of ${missing}")
+    else()
+        message(FATAL_ERROR "ITERA_VULKAN=ON needs ${missing}")
+    endif()
+endif()
