@@ -25,13 +25,19 @@ struct opencl_source {
     size_t bytes;
     char *owned; /* text, when it was read from disk */
 };
+struct opencl_entry {
+    char name[64]; /* of a kernel: what follows `kernel void ` at the beginning of a line */
+    int file;
+};
 struct opencl_sources {
     struct opencl_source *files;
     int n;
+    struct opencl_entry *kernels; /* by name */
+    int n_kernels;
 };
 enum itera_status opencl_sources_open(struct opencl_sources *sources);
 void opencl_sources_close(struct opencl_sources *sources);
-/* The .cl file with the line `kernel void NAME(`, or -1. */
+/* The file that the kernel is in, or -1. */
 int opencl_sources_find(const struct opencl_sources *sources, const char *kernel);
 /* The file's text with its includes in their places, each once; to be freed. */
 enum itera_status opencl_sources_resolve(const struct opencl_sources *sources, int file,

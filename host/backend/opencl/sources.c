@@ -71,16 +71,8 @@ static enum itera_status read_folder(const char *folder, struct opencl_sources *
     return status;
 }
 
-enum itera_status opencl_sources_open(struct opencl_sources *sources)
+static enum itera_status use_embedded(struct opencl_sources *sources)
 {
-    *sources = (struct opencl_sources){0};
-    const char *folder = itera_environment_kernel_dir();
-    if (folder) {
-        enum itera_status status = read_folder(folder, sources);
-        if (status)
-            opencl_sources_close(sources);
-        return status;
-    }
     sources->files = calloc((size_t)opencl_n_embedded, sizeof *sources->files);
     if (!sources->files)
         return itera_fail(ITERA_ERR_MEMORY, "no memory for the OpenCL kernels");
@@ -94,29 +86,80 @@ enum itera_status opencl_sources_open(struct opencl_sources *sources)
     return ITERA_OK;
 }
 
+static int by_kernel(const void *a, const void *b)
+{
+    return strcmp(((const struct opencl_entry *)a)->name, ((const struct opencl_entry *)b)->name);
+}
+
+/* The name of the kernel that begins in this line, if one does. */
+static bool begins_kernel(const char *line, char *name, size_t size)
+{
+    static const char begin[] = "kernel void ";
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789_";
+    if (strncmp(line, begin, sizeof begin - 1))
+        return false;
+    line += sizeof begin - 1;
+    size_t length = strspn(line, letters);
+    if (!length || length >= size || line[length] != '(')
+        return false;
+    memcpy(name, line, length);
+    name[length] = '\0';
+    return true;
+}
+
+static enum itera_status index_kernels(struct opencl_sources *sources)
+{
+    struct opencl_entry entry;
+    for (entry.file = 0; entry.file < sources->n; entry.file++) {
+        const struct opencl_source *file = &sources->files[entry.file];
+        for (const char *line = file->text; ends_with(file->name, ".cl") && *line;) {
+            if (begins_kernel(line, entry.name, sizeof entry.name)) {
+                size_t n = (size_t)sources->n_kernels + 1;
+                struct opencl_entry *grown = realloc(sources->kernels, n * sizeof *grown);
+                if (!grown)
+                    return itera_fail(ITERA_ERR_MEMORY, "no memory for the OpenCL kernels");
+                sources->kernels = grown;
+                grown[sources->n_kernels++] = entry;
+            }
+            line += strcspn(line, "\n");
+            line += *line == '\n';
+        }
+    }
+    if (sources->n_kernels)
+        qsort(sources->kernels, (size_t)sources->n_kernels, sizeof *sources->kernels, by_kernel);
+    return ITERA_OK;
+}
+
+enum itera_status opencl_sources_open(struct opencl_sources *sources)
+{
+    *sources = (struct opencl_sources){0};
+    const char *folder = itera_environment_kernel_dir();
+    enum itera_status status = folder ? read_folder(folder, sources) : use_embedded(sources);
+    if (!status)
+        status = index_kernels(sources);
+    if (status)
+        opencl_sources_close(sources);
+    return status;
+}
+
 void opencl_sources_close(struct opencl_sources *sources)
 {
     for (int i = 0; i < sources->n; i++)
         free(sources->files[i].owned);
     free(sources->files);
+    free(sources->kernels);
     *sources = (struct opencl_sources){0};
 }
 
 int opencl_sources_find(const struct opencl_sources *sources, const char *kernel)
 {
-    static const char begin[] = "\nkernel void ";
-    size_t length = strlen(kernel);
-    for (int i = 0; i < sources->n; i++) {
-        if (!ends_with(sources->files[i].name, ".cl"))
-            continue;
-        const char *at = sources->files[i].text;
-        while ((at = strstr(at, begin))) {
-            at += sizeof begin - 1;
-            if (!strncmp(at, kernel, length) && at[length] == '(')
-                return i;
-        }
-    }
-    return -1;
+    struct opencl_entry key;
+    int length = snprintf(key.name, sizeof key.name, "%s", kernel);
+    if (!sources->n_kernels || length < 0 || (size_t)length >= sizeof key.name)
+        return -1;
+    const struct opencl_entry *entry =
+        bsearch(&key, sources->kernels, (size_t)sources->n_kernels, sizeof key, by_kernel);
+    return entry ? entry->file : -1;
 }
 
 uint64_t opencl_sources_hash(const struct opencl_sources *sources)
