@@ -24,7 +24,9 @@ const char *itera_device_type_name(enum itera_device_type type)
     return (unsigned)type < 4 ? names[type] : "?";
 }
 
-enum itera_status itera_devices(struct itera_device_info **infos, int *count)
+/* Lists the devices of every backend, or of the one that the id names: drivers are not loaded for
+ * nothing. */
+static enum itera_status list(const char *id, struct itera_device_info **infos, int *count)
 {
     *count = 0;
     *infos = calloc(MAX_DEVICES, sizeof **infos);
@@ -32,6 +34,8 @@ enum itera_status itera_devices(struct itera_device_info **infos, int *count)
         return itera_fail(ITERA_ERR_MEMORY, "no memory to list the devices");
     for (int i = 0; i < BACKENDS; i++) {
         int n = 0;
+        if (id && strncmp(id, backends[i]->name, strlen(backends[i]->name)) != 0)
+            continue;
         enum itera_status status = backends[i]->list(*infos + *count, MAX_DEVICES - *count, &n);
         if (status) {
             free(*infos);
@@ -42,6 +46,11 @@ enum itera_status itera_devices(struct itera_device_info **infos, int *count)
         *count += n;
     }
     return ITERA_OK;
+}
+
+enum itera_status itera_devices(struct itera_device_info **infos, int *count)
+{
+    return list(NULL, infos, count);
 }
 
 /* A real GPU first, then an integrated one, then the CPU; software drivers only by name. */
@@ -60,17 +69,33 @@ static int preference(enum itera_device_type type)
     return 0;
 }
 
+static enum itera_status no_such_device(const char *id)
+{
+    struct itera_device_info *infos;
+    int count;
+    enum itera_status status = itera_devices(&infos, &count);
+    if (status)
+        return status;
+    char known[512] = "";
+    size_t used = 0;
+    for (int i = 0; i < count && used + 40 < sizeof known; i++)
+        used +=
+            (size_t)snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", infos[i].id);
+    free(infos);
+    return itera_fail(ITERA_ERR_DEVICE, "there is no device '%s' here; there is: %s", id, known);
+}
+
 enum itera_status itera_device_open(const char *id, const struct itera_device_options *options,
                                     struct itera_device **device)
 {
     *device = NULL;
     struct itera_device_info *infos;
     int count;
-    enum itera_status status = itera_devices(&infos, &count);
+    bool automatic = !id || !strcmp(id, "auto");
+    enum itera_status status = list(automatic ? NULL : id, &infos, &count);
     if (status)
         return status;
     const struct itera_device_info *chosen = NULL;
-    bool automatic = !id || !strcmp(id, "auto");
     for (int i = 0; i < count; i++) {
         if (automatic) {
             if (!chosen || preference(infos[i].type) > preference(chosen->type))
@@ -79,19 +104,8 @@ enum itera_status itera_device_open(const char *id, const struct itera_device_op
             chosen = &infos[i];
         }
     }
-    if (!chosen) {
-        char known[512] = "";
-        size_t used = 0;
-        for (int i = 0; i < count && used + 40 < sizeof known; i++) {
-            memcpy(known + used, i ? ", " : "", i ? 2 : 0);
-            used += i ? 2 : 0;
-            size_t length = strlen(infos[i].id);
-            memcpy(known + used, infos[i].id, length + 1);
-            used += length;
-        }
-        status =
-            itera_fail(ITERA_ERR_DEVICE, "there is no device '%s' here; there is: %s", id, known);
-    }
+    if (!chosen)
+        status = no_such_device(id);
     for (int i = 0; chosen && i < BACKENDS; i++) {
         if (strcmp(backends[i]->name, chosen->backend))
             continue;
