@@ -1,0 +1,52 @@
+/* What the lowerings of the scans share. */
+#ifndef ITERA_BACKEND_GPU_LOWER_SCAN_H
+#define ITERA_BACKEND_GPU_LOWER_SCAN_H
+
+#include "backend/gpu/gpu.h"
+#include "ops/scan.h"
+
+/* Where scan_starts finds the state of the first chunk and leaves that of the last one, and the
+ * words that tell linear_scan_parallel and its kin what their state operand is. */
+enum { ITERA_GPU_NO_STATE, ITERA_GPU_STARTS, ITERA_GPU_STATE };
+
+/* A scan over `time` of `cols` independent columns of each of `batch` sequences, cut in workgroups:
+ * see kernels_cl/scan.clh. */
+struct itera_gpu_scan {
+    enum itera_scan_variant variant;
+    int64_t batch, time, cols;
+    int64_t width, tiles;  /* columns of a workgroup, workgroups for all columns */
+    int64_t chunk, chunks; /* steps of a chunk, chunks of a sequence; 1 unless chunked */
+};
+
+/* Which variant: the op's, if it names one, else the tuned one. */
+enum itera_scan_variant itera_gpu_scan_variant(struct itera_gpu_lowering *l,
+                                               const struct itera_op *op,
+                                               enum itera_scan_variant fallback, int64_t batch,
+                                               int64_t time, int64_t cols);
+struct itera_gpu_scan itera_gpu_scan(struct itera_gpu_lowering *l, const struct itera_op *op,
+                                     int64_t batch, int64_t time, int64_t cols);
+
+/* What the first pass of a chunked scan leaves: (batch, chunks, cols) each. */
+struct itera_gpu_chunks {
+    struct itera_gpu_scratch decay, ends;
+};
+struct itera_gpu_chunks itera_gpu_chunks(struct itera_gpu_lowering *l,
+                                         const struct itera_gpu_scan *s);
+/* The second pass: ends become starts. state may be ITERA_NONE. */
+void itera_gpu_scan_starts(struct itera_gpu_lowering *l, const struct itera_gpu_scan *s,
+                           struct itera_gpu_chunks chunks, int32_t state);
+
+/* The state operand of the third pass, or of the one pass of a scan that is not chunked, and its
+ * two words. */
+void itera_gpu_scan_state(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d,
+                          const struct itera_gpu_scan *s, struct itera_gpu_chunks chunks,
+                          int32_t state);
+void itera_gpu_scan_state_words(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d,
+                                const struct itera_gpu_scan *s, int32_t state);
+
+/* y (rows, cols) = the sum of `count` such parts, which lie in scratch one
+ * after the other. */
+void itera_gpu_scan_sum(struct itera_gpu_lowering *l, struct itera_gpu_scratch parts, int64_t count,
+                        int64_t rows, int64_t cols, int32_t y);
+
+#endif
