@@ -1,0 +1,50 @@
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#include "itera.glsl"
+#include "scan.glsl"
+
+ARGS {
+    T(d) T(A) T(u) T(state) T(h)
+    uint time, cols, width, tiles, chunk, chunks, state_mode, start_ld;
+} p;
+IN(1, d)
+IN(2, A)
+IN(3, u)
+OUT(4, state)
+OUT(5, h)
+
+// A workgroup takes `width` states of a chunk of a sequence, tile by tile of time. Row `sequence *
+// chunks + chunk` of state is where it starts, when state_mode is not 0; when it is 2 it is left
+// with the end.
+void main()
+{
+    uint piece = GROUP / p.tiles, col = GROUP % p.tiles * p.width + LANE % p.width;
+    uint sequence = piece / p.chunks, first = piece % p.chunks * p.chunk;
+    uint end = min(first + p.chunk, p.time);
+    bool live = col < p.cols;
+    float rate = live ? A.v[p.A_at + col] : 0.0;
+    uint state_at = p.state_at + piece * p.start_ld + col;
+    float carry = live && p.state_mode != 0 ? state.v[state_at] : 0.0;
+    for (uint block = first; block < end; block += SCAN_LANES / p.width * SCAN_STEPS) {
+        scan_map step[SCAN_STEPS], own = scan_map(1.0, 0.0), total;
+        uint t = block + LANE / p.width * SCAN_STEPS, row = sequence * p.time + t;
+        [[unroll]] for (uint i = 0; i < SCAN_STEPS; i++) {
+            bool valid = live && t + i < end;
+            float delta = valid ? d.v[p.d_at + (row + i) * p.d_ld] : 0.0;
+            step[i].a = exp(delta * rate);
+            step[i].b = valid ? delta * u.v[p.u_at + (row + i) * p.u_ld + col] : 0.0;
+            own = scan_after(step[i], own);
+        }
+        scan_map before = scan_lanes(own, p.width, total);
+        float value = before.a * carry + before.b;
+        [[unroll]] for (uint i = 0; i < SCAN_STEPS; i++) {
+            value = step[i].a * value + step[i].b;
+            if (live && t + i < end)
+                h.v[p.h_at + (row + i) * p.h_ld + col] = value;
+        }
+        carry = total.a * carry + total.b;
+        barrier();
+    }
+    if (live && p.state_mode == 2 && LANE < p.width)
+        state.v[state_at] = carry;
+}
