@@ -63,7 +63,7 @@ static struct itera_check_summary run_case(enum itera_op_kind kind, int index, i
     struct itera_check_summary summary = {0};
     struct itera_check_target target = {.name = "spoilt"};
     target.device = open_device("ref", threads, !spoil_reference);
-    target.device->always_team = true;
+    target.device->checking = true;
     struct itera_checker checker = {
         .options = &options,
         .fn = remember,

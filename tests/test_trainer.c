@@ -156,7 +156,7 @@ static void test_threads(void **state)
     const struct itera_device_options options = {.threads = 3};
     for (int i = 0; i < 2; i++) {
         assert_int_equal(itera_device_open("cpu", &options, &device), ITERA_OK);
-        device->always_team = true; /* however small the op */
+        device->checking = true; /* however small the op */
         shared[i] = run_whole(&o);
         itera_device_close(&device);
     }

@@ -4,9 +4,11 @@
 #include <string.h>
 
 #include "command.h"
+#include "itera/bench.h"
 #include "itera/device.h"
 #include "options.h"
 #include "output.h"
+#include "progress.h"
 
 static json_t *device_json(const struct itera_device_info *info)
 {
@@ -56,11 +58,55 @@ static void print_table(const struct itera_device_info *infos, int count)
     table_destroy(&table);
 }
 
+static int on_tune(void *user, const char *preset, double progress)
+{
+    (void)user;
+    progress_update(progress, "%s", preset);
+    return 0;
+}
+
+/* Tunes every device that ids (a comma list, or "all") names. */
+static int tune(const struct itera_device_info *infos, int count, const struct option_names *ids,
+                const struct option_names *presets)
+{
+    for (size_t d = 0; d < ids->n; d++) {
+        bool all = !strcmp(ids->item[d], "all");
+        for (int i = 0; i < (all ? count : 1); i++) {
+            const char *id = all ? infos[i].id : ids->item[d];
+            struct itera_device *device;
+            if (itera_device_open(id, NULL, &device))
+                return EXIT_FAILED;
+            progress_start(id, "", 1);
+            enum itera_status status =
+                itera_bench_tune(device, presets->item, (int)presets->n, on_tune, NULL);
+            progress_finish(!status);
+            itera_device_close(&device);
+            if (status)
+                return EXIT_FAILED;
+            progress_line("%s is tuned", id);
+        }
+    }
+    return EXIT_OK;
+}
+
 int itera_command_devices(int argc, char **argv)
 {
+    static const char *const usual[] = {"micro", "tiny", "itera-m", "transformer", "mamba-tiny"};
+    static const char *const all[] = {"all"};
     struct option_optional json = {0};
+    bool tuning = false;
+    struct option_names ids = {1, all};
+    struct option_names presets = {sizeof usual / sizeof *usual, usual};
     const struct command_option options[] = {
-        {"json", 0, OPTION_OPTIONAL, &json, "FILE", "write JSON to FILE, or to stdout"}, {0}};
+        {"tune", 0, OPTION_FLAG, &tuning, NULL,
+         "measure which kernels are fastest on each device and keep it,\ninstead of measuring "
+         "shapes as they come"},
+        {"device", 'd', OPTION_NAMES, &ids, "LIST", "with --tune: which (default: all)"},
+        {"preset", 0, OPTION_NAMES, &presets, "LIST",
+         "with --tune: the shapes of these models\n(default: micro, tiny, itera-m, transformer, "
+         "mamba-tiny)"},
+        {"json", 0, OPTION_OPTIONAL, &json, "FILE", "write JSON to FILE, or to stdout"},
+        {0}};
     const struct command_spec spec = {
         .name = "devices",
         .summary =
@@ -71,18 +117,20 @@ int itera_command_devices(int argc, char **argv)
     int code = options_parse(&spec, argc, argv, &args);
     if (code >= 0)
         return code;
-    options_free(&args);
 
     struct itera_device_info *infos = NULL;
     int count = 0;
     if (itera_devices(&infos, &count) != ITERA_OK)
-        return EXIT_FAILED;
-    if (json.given)
+        code = EXIT_FAILED;
+    else if (tuning)
+        code = tune(infos, count, &ids, &presets);
+    else if (json.given)
         code = print_json(infos, count, json.value);
     else {
         print_table(infos, count);
         code = EXIT_OK;
     }
+    options_free(&args);
     free(infos);
     return code;
 }

@@ -56,6 +56,10 @@ struct itera_backend {
     enum itera_status (*run)(struct itera_executable *executable);
     /* Runs once and gives the seconds of each op (n_ops of the program). */
     enum itera_status (*profile)(struct itera_executable *executable, double *op_seconds);
+    /* Measures, for each op of the program that the device can compute in several ways and that was
+     * not measured yet, which way is the fastest, and keeps that. With program NULL, forgets what
+     * was measured. A backend without such choices has NULL here. */
+    enum itera_status (*tune)(struct itera_device *device, const struct itera_program *program);
 };
 
 /* The base of a backend's device struct. */

@@ -326,6 +326,8 @@ static enum itera_status cpu_compile(struct itera_device *base, const struct ite
     e->memory = memory_create(e->base.memory_bytes + 64);
     if (!e->memory)
         goto fail;
+    for (size_t i = 0; base->checking && i < e->base.memory_bytes / 4; i++)
+        ((uint32_t *)(void *)e->memory)[i] = 0x7fedbeefu;
     for (int i = 0; i < n_bindings; i++)
         bases[bindings[i].tensor] =
             ((struct cpu_buffer *)bindings[i].buffer)->data + bindings[i].offset;

@@ -194,10 +194,8 @@ void itera_gpu_plan_destroy(struct itera_gpu_plan *plan); /* leaves it empty */
  * l->dispatches. */
 enum itera_status itera_gpu_lower_op(struct itera_gpu_lowering *l, int32_t index, int forced);
 
-/* Measures every candidate of the program's ops that have a choice and no measurement yet (or, with
- * `again`, all of them), and keeps the fastest. Takes up to about a second an op and class. */
-enum itera_status itera_gpu_tune(struct itera_gpu_device *device,
-                                 const struct itera_program *program, bool again);
+/* The backend table's `tune` for every GPU backend. Takes up to about a second an op and class. */
+enum itera_status itera_gpu_tune(struct itera_device *device, const struct itera_program *program);
 
 /* The backend table's `supports` for every GPU backend. */
 bool itera_gpu_supports(struct itera_device *device, const struct itera_program *program,
@@ -212,6 +210,7 @@ void itera_gpu_tuning_close(struct itera_gpu_tuning **tuning);
 const char *itera_gpu_tuning_find(const struct itera_gpu_tuning *tuning, const char *key);
 enum itera_status itera_gpu_tuning_set(struct itera_gpu_tuning *tuning, const char *key,
                                        const char *name, double seconds);
+void itera_gpu_tuning_clear(struct itera_gpu_tuning *tuning); /* on disk too, when it is saved */
 /* Writes what was set since it was opened, merged with what other processes wrote meanwhile. */
 enum itera_status itera_gpu_tuning_save(struct itera_gpu_tuning *tuning);
 

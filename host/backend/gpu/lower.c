@@ -390,7 +390,7 @@ enum itera_status itera_gpu_plan_create(struct itera_gpu_device *device,
         return itera_fail(ITERA_ERR_MEMORY, "no memory to compile a program");
     /* A device is tuned for what it meets; software drivers only when they are asked to be. */
     if (device->traits.vendor != ITERA_GPU_SOFTWARE && !device->base.force_choice)
-        status = itera_gpu_tune(device, program, false);
+        status = itera_gpu_tune(&device->base, program);
     if (!status)
         status = lower_program(&l, &scratch);
     if (!status)

@@ -14,6 +14,7 @@ struct itera_gpu_tuning {
     char path[1024]; /* "" when there is no cache folder */
     json_t *choices; /* key -> {"choice": name, "seconds": s} */
     bool changed;
+    bool cleared; /* what the file has does not count */
 };
 
 /* The choices in the file, or an empty object. */
@@ -84,13 +85,19 @@ enum itera_status itera_gpu_tuning_set(struct itera_gpu_tuning *tuning, const ch
     return ITERA_OK;
 }
 
+void itera_gpu_tuning_clear(struct itera_gpu_tuning *tuning)
+{
+    json_object_clear(tuning->choices);
+    tuning->cleared = tuning->changed = true;
+}
+
 enum itera_status itera_gpu_tuning_save(struct itera_gpu_tuning *tuning)
 {
     char folder[768];
     if (!tuning->changed || !tuning->path[0])
         return ITERA_OK;
     /* What another process measured meanwhile stays; what both measured is ours. */
-    json_t *merged = load(tuning);
+    json_t *merged = tuning->cleared ? json_object() : load(tuning);
     json_object_update(merged, tuning->choices);
     json_decref(tuning->choices);
     tuning->choices = merged;
@@ -112,6 +119,7 @@ enum itera_status itera_gpu_tuning_save(struct itera_gpu_tuning *tuning)
         itera_writer_abort(&writer);
     free(text);
     tuning->changed = status != ITERA_OK;
+    tuning->cleared &= status != ITERA_OK;
     return status;
 }
 
@@ -250,39 +258,36 @@ static enum itera_status tune_op(struct itera_gpu_device *device, const struct i
     return status;
 }
 
-enum itera_status itera_gpu_tune(struct itera_gpu_device *device,
-                                 const struct itera_program *program, bool again)
+enum itera_status itera_gpu_tune(struct itera_device *base, const struct itera_program *program)
 {
+    struct itera_gpu_device *device = (struct itera_gpu_device *)base;
     if (!device->tuning)
         return ITERA_OK;
+    if (!program) {
+        itera_gpu_tuning_clear(device->tuning);
+        return ITERA_OK;
+    }
     struct itera_gpu_lowering l = {.device = device, .traits = &device->traits, .program = program};
-    json_t *done = json_object(); /* keys of this call, so that `again` measures each once */
     bool said = false;
-    itera_log_hush(1);
     for (int32_t i = 0; i < program->n_ops; i++) {
-        if (itera_gpu_lower_op(&l, i, -1) || l.n_choices < 2)
+        itera_log_hush(1);
+        enum itera_status status = itera_gpu_lower_op(&l, i, -1);
+        itera_log_hush(-1);
+        if (status || l.n_choices < 2 || itera_gpu_tuning_find(device->tuning, l.choice_key))
             continue;
-        bool known = json_object_get(done, l.choice_key) ||
-                     (!again && itera_gpu_tuning_find(device->tuning, l.choice_key));
-        if (known)
-            continue;
-        if (!said) {
-            itera_log_hush(-1);
+        if (!said)
             itera_log(ITERA_LOG_INFO, "%s: measuring which kernels are fastest (once per shape)",
-                      device->base.info.id);
-            itera_log_hush(1);
-            said = true;
-        }
+                      base->info.id);
+        said = true;
         char key[sizeof l.choice_key];
         memcpy(key, l.choice_key, sizeof key);
-        json_object_set_new(done, key, json_true());
         struct itera_op op = program->ops[i];
-        /* A failed measurement leaves the default in place. */
-        if (tune_op(device, program, &op, key, l.n_choices))
+        itera_log_hush(1); /* a candidate may fail; the default stays in place */
+        status = tune_op(device, program, &op, key, l.n_choices);
+        itera_log_hush(-1);
+        if (status)
             itera_log(ITERA_LOG_DEBUG, "tuning: %s", itera_last_error());
     }
-    itera_log_hush(-1);
-    json_decref(done);
     free(l.dispatches);
     if (itera_gpu_tuning_save(device->tuning))
         itera_log(ITERA_LOG_DEBUG, "tuning: %s", itera_last_error());

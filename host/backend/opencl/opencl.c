@@ -239,6 +239,7 @@ const struct itera_backend itera_backend_opencl = {
     .upload = opencl_upload,
     .download = opencl_download,
     .supports = itera_gpu_supports,
+    .tune = itera_gpu_tune,
     .compile = opencl_compile,
     .executable_destroy = opencl_executable_destroy,
     .run = opencl_run,

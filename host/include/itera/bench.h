@@ -73,6 +73,15 @@ enum itera_status itera_bench_train(struct itera_model *model, const char *name,
                                     const struct itera_bench_options *options, itera_bench_fn *fn,
                                     void *user);
 
+/* Measures which kernels are the fastest for training, prefill and decoding of these presets, where
+ * a device has several, and keeps it in the cache of the device and driver, in place of what was
+ * measured before. Without it, a GPU measures what it meets when it meets it, and a software device
+ * uses defaults. fn may be NULL; progress goes from 0 to 1; a non-zero return stops
+ * (ITERA_ERR_CANCELLED). On the CPU there is nothing to do. */
+typedef int itera_bench_tune_fn(void *user, const char *preset, double progress);
+enum itera_status itera_bench_tune(struct itera_device *device, const char *const *presets,
+                                   int n_presets, itera_bench_tune_fn *fn, void *user);
+
 /* Seconds of one forward pass by part of the model, as measured op by op: name and seconds for each
  * of *count parts (at most 16). */
 struct itera_bench_part {
