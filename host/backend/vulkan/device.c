@@ -293,6 +293,7 @@ const struct itera_backend itera_backend_vulkan = {
     .upload = itera_vulkan_upload,
     .download = itera_vulkan_download,
     .supports = itera_gpu_supports,
+    .tune = itera_gpu_tune,
     .compile = itera_vulkan_compile,
     .executable_destroy = itera_vulkan_executable_destroy,
     .run = itera_vulkan_run,
