@@ -9,21 +9,23 @@ itera_case_fn itera_case_moe_gather;
 itera_case_fn itera_case_moe_combine;
 itera_case_fn itera_case_moe_balance;
 
-/* Sizes of a case: the presets' experts first, then odd numbers up to the limit. */
+/* Sizes of a case: the presets' experts first, then odd numbers up to the limit, and what GPUs cut
+ * into many groups. */
 struct sizes {
     int64_t rows, experts, k, cols;
 };
 
 static struct sizes pick_sizes(struct itera_case *c)
 {
-    static const int16_t named[][4] = {
-        {64, 8, 2, 64},  {1, 8, 2, 128},  {1, 4, 1, 65},  {67, 16, 2, 33},
-        {33, 4, 2, 96},  {1, 1, 1, 1},    {5, 1, 1, 7},   {9, 256, 8, 3},
-        {7, 17, 17, 16}, {31, 31, 3, 15}, {130, 3, 2, 5}, {3, 9, 1, 257},
+    static const uint16_t named[][4] = {
+        {64, 8, 2, 64},    {1, 8, 2, 128},   {1, 4, 1, 65},   {67, 16, 2, 33},
+        {33, 4, 2, 96},    {1, 1, 1, 1},     {5, 1, 1, 7},    {9, 256, 8, 3},
+        {7, 17, 17, 16},   {31, 31, 3, 15},  {130, 3, 2, 5},  {3, 9, 1, 257},
+        {2100, 64, 2, 12}, {40001, 8, 2, 1}, {40, 64, 64, 3}, {3000, 1, 1, 2},
     };
     enum { NAMED = sizeof named / sizeof *named };
     if (c->index < NAMED) {
-        const int16_t *n = named[c->index];
+        const uint16_t *n = named[c->index];
         return (struct sizes){n[0], n[1], n[2], n[3]};
     }
     struct sizes s = {.rows = itera_case_size(c, 97), .experts = itera_case_size(c, 65)};
@@ -46,6 +48,15 @@ static int32_t rows_of(struct itera_case *c, const char *name, int64_t rows, int
     const int64_t dim[] = {2, rows / 2, cols}, flat[] = {rows, cols};
     return batched && rows % 2 == 0 ? itera_case_strided(c, name, 3, dim, padding, fill, a, b)
                                     : itera_case_strided(c, name, 2, flat, padding, fill, a, b);
+}
+
+/* index of the case: k different experts a row, or one that has all. */
+static int32_t experts_of(struct itera_case *c, const struct sizes *s, bool alone)
+{
+    return alone ? rows_of(c, "index", s->rows, s->k, false, ITERA_FILL_STEP,
+                           (double)s->experts - 1, 0)
+                 : rows_of(c, "index", s->rows, s->k, false, ITERA_FILL_EXPERTS, 0,
+                           (double)s->experts);
 }
 
 bool itera_case_moe_route(struct itera_case *c)
@@ -76,16 +87,19 @@ bool itera_case_moe_route(struct itera_case *c)
 
 bool itera_case_moe_sort(struct itera_case *c)
 {
-    if (c->index >= 18)
+    if (c->index >= 24)
         return false;
     struct sizes s = pick_sizes(c);
     bool wild = c->index % 5 == 4; /* indices out of range, which are clamped */
+    bool alone = c->index % 7 == 5;
+    if (c->index >= 18) /* enough for several blocks of a sort */
+        s.rows += 1000;
     int32_t in[1], out[3] = {ITERA_NEW, ITERA_NEW, ITERA_NEW};
     in[0] =
         wild ? rows_of(c, "index", s.rows, s.k, false, ITERA_FILL_INDEX, -3, (double)s.experts + 3)
-             : rows_of(c, "index", s.rows, s.k, false, ITERA_FILL_EXPERTS, 0, (double)s.experts);
+             : experts_of(c, &s, alone);
     struct itera_attr attr = {.experts = (int32_t)s.experts};
-    label(c, &s, wild ? " out of range" : "");
+    label(c, &s, wild ? " out of range" : alone ? " one has all" : "");
     itera_record(c->program, ITERA_OP_moe_sort, &attr, in, out);
     return true;
 }
@@ -101,8 +115,7 @@ static void sorted(struct itera_case *c, const struct sizes *s, bool wild, int32
             rows_of(c, "position", s->rows, s->k, false, ITERA_FILL_INDEX, -2, (double)slots + 2);
         return;
     }
-    int32_t index =
-        rows_of(c, "index", s->rows, s->k, false, ITERA_FILL_EXPERTS, 0, (double)s->experts);
+    int32_t index = experts_of(c, s, c->index % 6 == 3);
     struct itera_attr attr = {.experts = (int32_t)s->experts};
     int32_t out[3] = {ITERA_NEW, ITERA_NEW, ITERA_NEW};
     itera_record(c->program, ITERA_OP_moe_sort, &attr, &index, out);
@@ -159,7 +172,7 @@ bool itera_case_moe_balance(struct itera_case *c)
     int32_t in[2], out[2] = {ITERA_NEW, ITERA_NEW};
     in[0] = rows_of(c, "logits", s.rows, s.experts, c->index % 2,
                     extreme ? ITERA_FILL_EXTREME : ITERA_FILL_NORMAL, 0, extreme ? 60 : 1);
-    in[1] = rows_of(c, "index", s.rows, s.k, false, ITERA_FILL_EXPERTS, 0, (double)s.experts);
+    in[1] = experts_of(c, &s, c->index % 6 == 3);
     struct itera_attr attr = {
         .kind = c->index / 2 % 2 ? ITERA_BALANCE_SWITCH : ITERA_BALANCE_VARIATION, .scale = 0.01f};
     label(c, &s, attr.kind ? " switch" : " variation");
