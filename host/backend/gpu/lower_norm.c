@@ -1,0 +1,181 @@
+/* Lowering of the normalisations (contracts: host/ops/norm.c). */
+#include "backend/gpu/column_sum.h"
+
+enum {
+    ITEMS = 8,           /* elements of a slice that a lane holds, unless the device is too small */
+    LEAST_WIDTH = 32,    /* lanes of a slice: neighbouring floats worth reading together */
+    MOST_WIDTH = 1024,   /* and of any workgroup */
+    FILL_LANES = 131072, /* in gradients: slices that run at once times their width */
+    FEW_ROWS = 4,        /* in gradients: a slice should take at least so many rows */
+};
+
+static int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Lanes for a slice of so many columns. */
+static int64_t slice_width(const struct itera_gpu_lowering *l, int64_t cols)
+{
+    int64_t width = larger(itera_gpu_class(itera_gpu_div_up(cols, ITEMS)), LEAST_WIDTH);
+    int64_t most = MOST_WIDTH;
+    while (most > l->traits->max_local)
+        most /= 2;
+    return smaller(smaller(width, itera_gpu_class(cols)), most);
+}
+
+/* Sets the workgroup and the grid: `slices` of `cols` columns. */
+static void finish_slices(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d,
+                          int64_t slices, int64_t cols, int64_t width)
+{
+    int64_t items = itera_gpu_class(itera_gpu_div_up(cols, width));
+    int64_t local = larger(width, ITERA_GPU_LOCAL);
+    if (items > ITEMS)
+        itera_gpu_constant(d, 3, "ITEMS", items);
+    if (local != ITERA_GPU_LOCAL)
+        itera_gpu_constant(d, 4, "GROUP_LANES", local);
+    itera_gpu_local(d, (uint32_t)local, 1, 1);
+    itera_gpu_groups(l, d, itera_gpu_div_up(slices, local / width), 1, 1);
+}
+
+/* layer_norm with three inputs, rms_norm with two: the last output may be absent. */
+static enum itera_status forward(struct itera_gpu_lowering *l, const struct itera_op *op,
+                                 const char *kernel, int inputs)
+{
+    int64_t rows = itera_gpu_rows(l, op->in[0]), cols = itera_gpu_cols(l, op->in[0]);
+    int64_t width = slice_width(l, cols);
+    struct itera_gpu_dispatch *d = itera_gpu_begin(l, kernel);
+    for (int i = 0; i < inputs; i++)
+        itera_gpu_in(l, d, op->in[i]);
+    itera_gpu_out(l, d, op->out[0]);
+    itera_gpu_out(l, d, op->out[1]);
+    itera_gpu_word(d, rows);
+    itera_gpu_word(d, cols);
+    itera_gpu_word(d, width);
+    itera_gpu_word(d, op->out[1] != ITERA_NONE);
+    itera_gpu_float(d, op->attr.eps);
+    finish_slices(l, d, rows, cols, width);
+    return ITERA_OK;
+}
+
+enum itera_status itera_lower_layer_norm(struct itera_gpu_lowering *l, const struct itera_op *op)
+{
+    return forward(l, op, "layer_norm", 3);
+}
+
+enum itera_status itera_lower_rms_norm(struct itera_gpu_lowering *l, const struct itera_op *op)
+{
+    return forward(l, op, "rms_norm", 2);
+}
+
+enum itera_status itera_lower_gated_rms_norm(struct itera_gpu_lowering *l,
+                                             const struct itera_op *op)
+{
+    int64_t groups = op->attr.groups ? op->attr.groups : 1;
+    int64_t rows = itera_gpu_rows(l, op->in[0]), cols = itera_gpu_cols(l, op->in[0]) / groups;
+    int64_t width = slice_width(l, cols);
+    struct itera_gpu_dispatch *d = itera_gpu_begin(l, "gated_rms_norm");
+    for (int i = 0; i < 3; i++)
+        itera_gpu_in(l, d, op->in[i]);
+    itera_gpu_out(l, d, op->out[0]);
+    itera_gpu_out(l, d, op->out[1]);
+    itera_gpu_word(d, rows);
+    itera_gpu_word(d, cols);
+    itera_gpu_word(d, width);
+    itera_gpu_word(d, groups);
+    itera_gpu_word(d, op->out[1] != ITERA_NONE);
+    itera_gpu_float(d, op->attr.eps);
+    finish_slices(l, d, rows * groups, cols, width);
+    return ITERA_OK;
+}
+
+/* How many slices share the rows of a gradient. */
+static int64_t count_blocks(int64_t rows, int64_t groups, int64_t width)
+{
+    return larger(smaller(FILL_LANES / (width * groups), rows / FEW_ROWS), 1);
+}
+
+/* The sums of one weight's gradient by block: scratch, or the output itself when there is but one
+ * block. */
+static struct itera_gpu_scratch begin_sums(struct itera_gpu_lowering *l,
+                                           struct itera_gpu_dispatch *d, int64_t blocks,
+                                           int64_t cols, int32_t out)
+{
+    struct itera_gpu_scratch sums = {0};
+    if (blocks == 1) {
+        itera_gpu_out(l, d, out);
+    } else {
+        sums = itera_gpu_scratch(l, blocks * cols);
+        itera_gpu_use(d, sums, ITERA_GPU_WRITE);
+    }
+    return sums;
+}
+
+static void finish_sums(struct itera_gpu_lowering *l, struct itera_gpu_scratch sums, int64_t blocks,
+                        int64_t cols, int32_t out)
+{
+    if (blocks > 1)
+        itera_gpu_sum_partial(l, sums, blocks, cols, out, false);
+}
+
+/* dx, then a gradient for each of the weights. */
+static enum itera_status backward(struct itera_gpu_lowering *l, const struct itera_op *op,
+                                  const char *kernel, int weights)
+{
+    int64_t rows = itera_gpu_rows(l, op->in[1]), cols = itera_gpu_cols(l, op->in[1]);
+    int64_t width = slice_width(l, cols), blocks = count_blocks(rows, 1, width);
+    struct itera_gpu_scratch sums[2];
+    struct itera_gpu_dispatch *d = itera_gpu_begin(l, kernel);
+    for (int i = 0; i < 4; i++)
+        itera_gpu_in(l, d, op->in[i]);
+    itera_gpu_out(l, d, op->out[0]);
+    for (int i = 0; i < weights; i++)
+        sums[i] = begin_sums(l, d, blocks, cols, op->out[1 + i]);
+    itera_gpu_word(d, rows);
+    itera_gpu_word(d, cols);
+    itera_gpu_word(d, width);
+    itera_gpu_word(d, blocks);
+    finish_slices(l, d, blocks, cols, width);
+    for (int i = 0; i < weights; i++)
+        finish_sums(l, sums[i], blocks, cols, op->out[1 + i]);
+    return ITERA_OK;
+}
+
+enum itera_status itera_lower_layer_norm_bwd(struct itera_gpu_lowering *l,
+                                             const struct itera_op *op)
+{
+    return backward(l, op, "layer_norm_bwd", 2);
+}
+
+enum itera_status itera_lower_rms_norm_bwd(struct itera_gpu_lowering *l, const struct itera_op *op)
+{
+    return backward(l, op, "rms_norm_bwd", 1);
+}
+
+enum itera_status itera_lower_gated_rms_norm_bwd(struct itera_gpu_lowering *l,
+                                                 const struct itera_op *op)
+{
+    int64_t groups = op->attr.groups ? op->attr.groups : 1;
+    int64_t rows = itera_gpu_rows(l, op->in[1]), all = itera_gpu_cols(l, op->in[1]);
+    int64_t cols = all / groups, width = slice_width(l, cols);
+    int64_t blocks = count_blocks(rows, groups, width);
+    struct itera_gpu_dispatch *d = itera_gpu_begin(l, "gated_rms_norm_bwd");
+    for (int i = 0; i < 5; i++)
+        itera_gpu_in(l, d, op->in[i]);
+    itera_gpu_out(l, d, op->out[0]);
+    itera_gpu_out(l, d, op->out[1]);
+    struct itera_gpu_scratch sums = begin_sums(l, d, blocks, all, op->out[2]);
+    itera_gpu_word(d, rows);
+    itera_gpu_word(d, cols);
+    itera_gpu_word(d, width);
+    itera_gpu_word(d, groups);
+    itera_gpu_word(d, blocks);
+    finish_slices(l, d, blocks * groups, cols, width);
+    finish_sums(l, sums, blocks, all, op->out[2]);
+    return ITERA_OK;
+}

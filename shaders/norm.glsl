@@ -1,0 +1,20 @@
+// What the shaders of the normalisations include.
+//
+// A workgroup takes LANES / width slices, `width` lanes each; a slice is a row, or one group of
+// channels of a row. A lane holds ITEMS elements of it, each `width` further, from the only reading
+// on. In the gradients a slice goes through every blocks-th row, sums what belongs to the weights
+// on the way, and leaves one row of sums.
+#ifndef ITERA_NORM_GLSL
+#define ITERA_NORM_GLSL
+#include "itera.glsl"
+#include "math.glsl"
+
+layout(constant_id = 3) const uint ITEMS = 8;
+layout(constant_id = 4) const uint GROUP_LANES = 128;
+#define LANE_BUFFER GROUP_LANES
+#include "reduce.glsl"
+
+#define SLICE     (GROUP * (LANES / p.width) + LANE / p.width)
+#define COLUMN(k) (LANE % p.width + k * p.width)
+
+#endif
