@@ -69,8 +69,6 @@ static enum itera_status build_failed(struct opencl_device *d, int file, cl_int 
     const struct itera_device_info *info = &d->gpu.base.info;
     const char *name = d->sources.files[file].name;
     d->broken[file] = true;
-    /* Whoever asks whether an op is supported hushes the reason, and this is worth some lines. */
-    itera_log_hush(-1);
     itera_log(ITERA_LOG_WARNING, "%s: the kernel file %s does not compile; its ops are not used",
               info->id, name);
     char *line = log;
@@ -79,14 +77,17 @@ static enum itera_status build_failed(struct opencl_device *d, int file, cl_int 
         itera_log(ITERA_LOG_WARNING, "  %.*s", (int)length, line);
         line += length + (line[length] == '\n');
     }
-    itera_log_hush(1);
     for (char *at = log; at && *at; at++)
         *at = *at == '\n' ? ' ' : *at;
-    return itera_fail(ITERA_ERR_DEVICE,
-                      "%s (%s): the kernel file %s does not compile (%s); update the device's "
-                      "driver, or leave the file's ops to the CPU; the compiler says: %.*s",
-                      info->id, info->name, name, opencl_error_name(error), LOG_EXCERPT,
-                      log && *log ? log : "nothing");
+    itera_log_hush(1); /* it has been said */
+    enum itera_status status =
+        itera_fail(ITERA_ERR_DEVICE,
+                   "%s (%s): the kernel file %s does not compile (%s); update the device's "
+                   "driver, or leave the file's ops to the CPU; the compiler says: %.*s",
+                   info->id, info->name, name, opencl_error_name(error), LOG_EXCERPT,
+                   log && *log ? log : "nothing");
+    itera_log_hush(-1);
+    return status;
 }
 
 /* Whether `binary` was made by this driver and still serves it. */
@@ -204,7 +205,10 @@ static enum itera_status find_program(struct opencl_device *d,
         d->programs = grown;
         d->cap_programs = cap;
     }
+    /* Whoever asks whether an op is supported hushes all messages; those of building are seen. */
+    itera_log_hush(-1);
     status = build(d, wanted.file, wanted.options, &wanted.program);
+    itera_log_hush(1);
     if (status)
         return status;
     *out = &d->programs[d->n_programs++];
