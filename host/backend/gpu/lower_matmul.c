@@ -1,0 +1,443 @@
+/* Lowering of the matrix products (contracts: host/ops/matmul.c). */
+#include "backend/gpu/gpu.h"
+#include "core/log.h"
+
+enum candidate { TILE32, TILE64, TILE128, SPLIT32, SPLIT64, GEMV, CLBLAST, CANDIDATES };
+static const char *const candidate_name[CANDIDATES] = {"tile32",  "tile64", "tile128", "split32",
+                                                       "split64", "gemv",   "clblast"};
+
+enum {
+    DEPTH = 16,        /* of a step of the tiled kernels */
+    GEMV_LANES = 128,  /* of matmul_gemv */
+    GEMV_OUTPUTS = 16, /* sums of one of its invocations, at most */
+    GEMV_FEW = 8,      /* rows up to which it is the default */
+    GEMV_MOST = 32,    /* rows up to which it is tried */
+    MIN_SLICE = 2 * DEPTH,
+    MAX_SLICES = 64,
+    TILE128_LANES = 256,
+    TILE128_SHARED = 2 * 16 * DEPTH * (128 / 4 + 1),
+};
+
+/* A product y (rows, cols) = op(a).op(b) over depth, with what is done to it. */
+struct product {
+    int64_t rows, cols, depth;
+    int32_t a, b, bias, residual, y;
+    bool trans_a, trans_b, accumulate;
+    uint8_t act;
+};
+
+/* Workgroups that keep the device busy. */
+static int64_t wanted_groups(const struct itera_gpu_traits *traits)
+{
+    static const int64_t usual_units[] = {[ITERA_GPU_OTHER] = 16,
+                                          [ITERA_GPU_NVIDIA] = 64,
+                                          [ITERA_GPU_AMD] = 40,
+                                          [ITERA_GPU_INTEL] = 16,
+                                          [ITERA_GPU_SOFTWARE] = 4};
+    return 2 * (traits->compute_units ? traits->compute_units : usual_units[traits->vendor]);
+}
+
+static bool has_tile128(const struct itera_gpu_traits *traits)
+{
+    return traits->max_local >= TILE128_LANES && traits->shared_bytes >= TILE128_SHARED;
+}
+
+static uint32_t tile_lanes(int64_t tile)
+{
+    return tile == 32 ? 64 : tile == 64 ? 128 : 256;
+}
+
+static int64_t tiles(int64_t rows, int64_t cols, int64_t tile)
+{
+    return itera_gpu_div_up(rows, tile) * itera_gpu_div_up(cols, tile);
+}
+
+/* Into how many parts to cut `depth` so that `groups` workgroups become enough. */
+static int64_t slices_for(const struct itera_gpu_lowering *l, int64_t groups, int64_t depth)
+{
+    int64_t slices = itera_gpu_div_up(wanted_groups(l->traits), groups);
+    int64_t most = depth / MIN_SLICE < MAX_SLICES ? depth / MIN_SLICE : MAX_SLICES;
+    return slices > most ? most : slices < 1 ? 1 : slices;
+}
+
+/* The candidates that can serve, by their names; returns their number. */
+struct choice {
+    enum candidate id[CANDIDATES];
+    const char *name[CANDIDATES];
+    int n;
+};
+
+static void offer(struct choice *c, enum candidate id)
+{
+    c->id[c->n] = id;
+    c->name[c->n++] = candidate_name[id];
+}
+
+static int place_of(const struct choice *c, enum candidate id)
+{
+    for (int i = 0; i < c->n; i++)
+        if (c->id[i] == id)
+            return i;
+    return 0;
+}
+
+/* The largest tile that still gives every compute unit work; below that, k is cut where it is long
+ * enough to pay for a second pass. */
+static enum candidate default_tile(const struct itera_gpu_traits *traits, int64_t rows,
+                                   int64_t cols, int64_t batches, int64_t depth)
+{
+    const int64_t wanted = wanted_groups(traits);
+    if (has_tile128(traits) && rows >= 128 && cols >= 128 &&
+        tiles(rows, cols, 128) * batches >= wanted)
+        return TILE128;
+    if (rows > 32 && cols > 32 && tiles(rows, cols, 64) * batches >= wanted / 2)
+        return TILE64;
+    if (depth < 512 || tiles(rows, cols, 32) * batches >= wanted)
+        return TILE32;
+    return rows > 32 && cols > 32 ? SPLIT64 : SPLIT32;
+}
+
+static enum candidate choose_product(struct itera_gpu_lowering *l, const struct product *g)
+{
+    const int64_t few = g->rows < g->cols ? g->rows : g->cols;
+    struct choice c = {.n = 0};
+    offer(&c, TILE32);
+    offer(&c, TILE64);
+    if (has_tile128(l->traits))
+        offer(&c, TILE128);
+    if (g->depth >= 2 * MIN_SLICE) {
+        offer(&c, SPLIT32);
+        offer(&c, SPLIT64);
+    }
+    if (few <= GEMV_MOST)
+        offer(&c, GEMV);
+    const struct itera_tensor *t = l->program->tensors;
+    /* It writes the bare product to y, so that y must not hold the residual. */
+    bool in_place = g->residual >= 0 && t[g->residual].base == t[g->y].base;
+    if (l->traits->clblast && !in_place && t[g->a].dtype == ITERA_F32 && t[g->b].dtype == ITERA_F32)
+        offer(&c, CLBLAST);
+    enum candidate usual =
+        few <= GEMV_FEW ? GEMV : default_tile(l->traits, g->rows, g->cols, 1, g->depth);
+    int i = itera_gpu_choice(l, c.name, c.n, place_of(&c, usual), "%lldx%lldx%lld %c%c %d%d",
+                             itera_gpu_class(g->rows), itera_gpu_class(g->cols),
+                             itera_gpu_class(g->depth), g->trans_a ? 't' : 'n',
+                             g->trans_b ? 't' : 'n', t[g->a].dtype, t[g->b].dtype);
+    return c.id[i];
+}
+
+static void storage_constants(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d, int32_t a,
+                              int32_t b, uint8_t act)
+{
+    itera_gpu_constant(d, 3, "A_TYPE", itera_gpu_tensor(l, a)->dtype);
+    itera_gpu_constant(d, 4, "B_TYPE", itera_gpu_tensor(l, b)->dtype);
+    itera_gpu_constant(d, 5, "ACT", act);
+}
+
+/* Adds up `slices` parts of y. They are in scratch, or there is one, in y itself (part NULL). */
+static void reduce(struct itera_gpu_lowering *l, const struct product *g,
+                   const struct itera_gpu_scratch *part, int64_t slices)
+{
+    struct itera_gpu_dispatch *d = itera_gpu_begin(l, "matmul_reduce");
+    if (part)
+        itera_gpu_use(d, *part, ITERA_GPU_READ);
+    else
+        itera_gpu_in(l, d, g->y);
+    itera_gpu_in(l, d, g->bias);
+    itera_gpu_in(l, d, g->residual);
+    if (g->accumulate)
+        itera_gpu_inout(l, d, g->y);
+    else
+        itera_gpu_out(l, d, g->y);
+    itera_gpu_word(d, g->rows);
+    itera_gpu_word(d, g->cols);
+    itera_gpu_word(d, g->bias >= 0);
+    itera_gpu_word(d, g->residual >= 0);
+    itera_gpu_word(d, g->accumulate);
+    itera_gpu_word(d, slices);
+    itera_gpu_word(d, part ? g->cols : itera_gpu_tensor(l, g->y)->shape.ld);
+    itera_gpu_word(d, g->rows * g->cols);
+    itera_gpu_constant(d, 5, "ACT", g->act);
+    itera_gpu_groups(l, d, itera_gpu_div_up(g->rows * g->cols, ITERA_GPU_LOCAL), 1, 1);
+}
+
+/* What matmul_tile and matmul_gemv have in common: k in `slices` parts, each slice_depth long. */
+struct cut {
+    int64_t slices, slice_depth;
+    struct itera_gpu_scratch part;
+};
+
+static struct cut cut_depth(struct itera_gpu_lowering *l, const struct product *g, int64_t slices)
+{
+    struct cut c = {.slices = 1, .slice_depth = g->depth};
+    if (slices > 1) {
+        c.slice_depth = itera_gpu_div_up(itera_gpu_div_up(g->depth, slices), DEPTH) * DEPTH;
+        c.slices = itera_gpu_div_up(g->depth, c.slice_depth);
+    }
+    if (c.slices > 1)
+        c.part = itera_gpu_scratch(l, c.slices * g->rows * g->cols);
+    return c;
+}
+
+static struct itera_gpu_dispatch *begin_product(struct itera_gpu_lowering *l, const char *kernel,
+                                                const struct product *g, const struct cut *c)
+{
+    struct itera_gpu_dispatch *d = itera_gpu_begin(l, kernel);
+    const bool cut = c->slices > 1;
+    itera_gpu_in(l, d, g->a);
+    itera_gpu_in(l, d, g->b);
+    itera_gpu_in(l, d, cut ? ITERA_NONE : g->bias);
+    itera_gpu_in(l, d, cut ? ITERA_NONE : g->residual);
+    if (cut)
+        itera_gpu_use(d, c->part, ITERA_GPU_WRITE);
+    else if (g->accumulate)
+        itera_gpu_inout(l, d, g->y);
+    else
+        itera_gpu_out(l, d, g->y);
+    itera_gpu_word(d, g->rows);
+    itera_gpu_word(d, g->cols);
+    itera_gpu_word(d, g->depth);
+    itera_gpu_word(d, g->trans_a);
+    itera_gpu_word(d, g->trans_b);
+    itera_gpu_word(d, g->bias >= 0);
+    itera_gpu_word(d, g->residual >= 0);
+    itera_gpu_word(d, g->accumulate);
+    itera_gpu_word(d, c->slices);
+    itera_gpu_word(d, c->slice_depth);
+    storage_constants(l, d, g->a, g->b, cut ? ITERA_ACT_NONE : g->act);
+    return d;
+}
+
+static void lower_tile(struct itera_gpu_lowering *l, const struct product *g, int64_t tile,
+                       int64_t slices)
+{
+    const struct cut c = cut_depth(l, g, slices);
+    struct itera_gpu_dispatch *d = begin_product(l, "matmul_tile", g, &c);
+    itera_gpu_constant(d, 6, "TILE", tile);
+    itera_gpu_local(d, tile_lanes(tile), 1, 1);
+    itera_gpu_groups(l, d, tiles(g->rows, g->cols, tile) * c.slices, 1, 1);
+    if (c.slices > 1)
+        reduce(l, g, &c.part, c.slices);
+}
+
+/* How the invocations of a workgroup of the gemv kernels share `cols` columns of `depth`: columns
+ * that are contiguous along k take many invocations each, the others lie side by side. */
+struct gemv_shape {
+    int64_t k_lanes, cols, group_cols;
+};
+
+static struct gemv_shape gemv_shape(const struct itera_gpu_lowering *l, int64_t rows, int64_t cols,
+                                    int64_t depth, bool contiguous_k)
+{
+    struct gemv_shape s = {.k_lanes = contiguous_k ? 32 : 4, .cols = 1};
+    const int64_t wanted = 2 * wanted_groups(l->traits), most = GEMV_OUTPUTS / rows;
+    if (contiguous_k && depth >= 512 && cols * 32 / GEMV_LANES < wanted)
+        s.k_lanes = GEMV_LANES;
+    while (s.cols < 4 && s.cols < most && cols * s.k_lanes / (GEMV_LANES * 2 * s.cols) >= wanted)
+        s.cols *= 2;
+    s.group_cols = GEMV_LANES / s.k_lanes * s.cols;
+    return s;
+}
+
+static void gemv_constants(struct itera_gpu_dispatch *d, const struct gemv_shape *s, int64_t rows)
+{
+    itera_gpu_constant(d, 6, "K_LANES", s->k_lanes);
+    itera_gpu_constant(d, 7, "COLS", s->cols);
+    itera_gpu_constant(d, 8, "ROWS", rows);
+}
+
+static void lower_gemv(struct itera_gpu_lowering *l, const struct product *g)
+{
+    /* The kernel streams its second operand: when y has fewer columns than rows, that is a. */
+    struct product f = *g;
+    const bool swapped = g->cols < g->rows;
+    if (swapped) {
+        f.a = g->b;
+        f.b = g->a;
+        f.trans_a = !g->trans_b;
+        f.trans_b = !g->trans_a;
+    }
+    const int64_t few = swapped ? g->cols : g->rows, many = swapped ? g->rows : g->cols;
+    const int64_t rows = few < 8 ? itera_gpu_class(few) : 8;
+    const struct gemv_shape s = gemv_shape(l, rows, many, g->depth, f.trans_b);
+    const int64_t groups = itera_gpu_div_up(many, s.group_cols) * itera_gpu_div_up(few, rows);
+    /* Workgroups whose columns are contiguous along k are many and short already. */
+    const struct cut c = cut_depth(l, g, f.trans_b ? 1 : slices_for(l, groups, g->depth / 4));
+    struct itera_gpu_dispatch *d = begin_product(l, "matmul_gemv", &f, &c);
+    itera_gpu_word(d, swapped);
+    gemv_constants(d, &s, rows);
+    itera_gpu_groups(l, d, groups * c.slices, 1, 1);
+    if (c.slices > 1)
+        reduce(l, g, &c.part, c.slices);
+}
+
+static void lower_clblast(struct itera_gpu_lowering *l, const struct product *g)
+{
+    struct itera_gpu_dispatch *d = itera_gpu_begin(l, "clblast_gemm");
+    itera_gpu_in(l, d, g->a);
+    itera_gpu_in(l, d, g->b);
+    if (g->accumulate)
+        itera_gpu_inout(l, d, g->y);
+    else
+        itera_gpu_out(l, d, g->y);
+    itera_gpu_word(d, g->rows);
+    itera_gpu_word(d, g->cols);
+    itera_gpu_word(d, g->depth);
+    itera_gpu_word(d, g->trans_a);
+    itera_gpu_word(d, g->trans_b);
+    itera_gpu_word(d, g->accumulate);
+    itera_gpu_groups(l, d, 1, 1, 1);
+    if (g->bias >= 0 || g->residual >= 0 || g->act)
+        reduce(l, g, NULL, 1);
+}
+
+enum itera_status itera_lower_matmul(struct itera_gpu_lowering *l, const struct itera_op *op)
+{
+    const struct product g = {
+        .rows = itera_gpu_rows(l, op->out[0]),
+        .cols = itera_gpu_cols(l, op->out[0]),
+        .depth = op->attr.trans_a ? itera_gpu_rows(l, op->in[0]) : itera_gpu_cols(l, op->in[0]),
+        .a = op->in[0],
+        .b = op->in[1],
+        .bias = op->in[2],
+        .residual = op->in[3],
+        .y = op->out[0],
+        .trans_a = op->attr.trans_a,
+        .trans_b = op->attr.trans_b,
+        .accumulate = op->attr.accumulate,
+        .act = op->attr.act,
+    };
+    const enum candidate way = choose_product(l, &g);
+    switch (way) {
+    case TILE32:
+    case TILE64:
+    case TILE128:
+        lower_tile(l, &g, 32 << (way - TILE32), 1);
+        break;
+    case SPLIT32:
+    case SPLIT64: {
+        const int64_t tile = way == SPLIT32 ? 32 : 64;
+        int64_t slices = slices_for(l, tiles(g.rows, g.cols, tile), g.depth);
+        lower_tile(l, &g, tile, slices < 2 ? 2 : slices);
+        break;
+    }
+    case GEMV:
+        lower_gemv(l, &g);
+        break;
+    default:
+        lower_clblast(l, &g);
+    }
+    return ITERA_OK;
+}
+
+/* y_e = act(a_e . op(b_e)), with tiles or for few rows. */
+static void lower_experts(struct itera_gpu_lowering *l, const struct itera_op *op)
+{
+    const int32_t a = op->in[0], b = op->in[1], y = op->out[0];
+    const int64_t rows = itera_gpu_rows(l, a), cols = itera_gpu_cols(l, y);
+    const int64_t depth = itera_gpu_cols(l, a), experts = op->attr.experts;
+    struct choice c = {.n = 0};
+    offer(&c, TILE32);
+    offer(&c, TILE64);
+    if (has_tile128(l->traits))
+        offer(&c, TILE128);
+    if (rows <= GEMV_MOST)
+        offer(&c, GEMV);
+    enum candidate usual = default_tile(l->traits, rows / experts, cols, experts, 0);
+    if (rows <= GEMV_FEW || (rows <= GEMV_MOST && rows <= experts))
+        usual = GEMV;
+    int i = itera_gpu_choice(l, c.name, c.n, place_of(&c, usual), "%lldx%lldx%lld e%lld n%c %d%d",
+                             itera_gpu_class(rows), itera_gpu_class(cols), itera_gpu_class(depth),
+                             itera_gpu_class(experts), op->attr.trans_b ? 't' : 'n',
+                             itera_gpu_tensor(l, a)->dtype, itera_gpu_tensor(l, b)->dtype);
+    const bool gemv = c.id[i] == GEMV;
+    struct itera_gpu_dispatch *d =
+        itera_gpu_begin(l, gemv ? "grouped_matmul_gemv" : "grouped_matmul_tile");
+    itera_gpu_in(l, d, a);
+    itera_gpu_in(l, d, b);
+    itera_gpu_in(l, d, op->in[2]);
+    itera_gpu_out(l, d, y);
+    itera_gpu_word(d, rows);
+    itera_gpu_word(d, cols);
+    itera_gpu_word(d, depth);
+    itera_gpu_word(d, op->attr.trans_b);
+    itera_gpu_word(d, experts);
+    itera_gpu_word(d, op->attr.trans_b ? cols : depth);
+    storage_constants(l, d, a, b, op->attr.act);
+    if (gemv) {
+        const struct gemv_shape s = gemv_shape(l, 1, cols * rows, depth, op->attr.trans_b);
+        gemv_constants(d, &s, 1);
+        itera_gpu_groups(l, d, rows * itera_gpu_div_up(cols, s.group_cols), 1, 1);
+    } else {
+        const int64_t tile = 32 << (c.id[i] - TILE32);
+        itera_gpu_constant(d, 6, "TILE", tile);
+        itera_gpu_local(d, tile_lanes(tile), 1, 1);
+        /* Every segment, the two that are nobody's included, may end with a broken tile. */
+        itera_gpu_groups(l, d, (rows / tile + experts + 2) * itera_gpu_div_up(cols, tile), 1, 1);
+    }
+}
+
+/* y_e = a_eT . b_e */
+static void lower_weights(struct itera_gpu_lowering *l, const struct itera_op *op)
+{
+    const int64_t experts = op->attr.experts, rows = itera_gpu_rows(l, op->in[0]);
+    const int64_t out_rows = itera_gpu_cols(l, op->in[0]), cols = itera_gpu_cols(l, op->in[1]);
+    const int64_t depth = rows / experts; /* on average */
+    struct choice c = {.n = 0};
+    offer(&c, TILE32);
+    offer(&c, TILE64);
+    if (has_tile128(l->traits))
+        offer(&c, TILE128);
+    if (rows >= 2 * MIN_SLICE) {
+        offer(&c, SPLIT32);
+        offer(&c, SPLIT64);
+    }
+    enum candidate usual = default_tile(l->traits, out_rows, cols, experts, depth);
+    int i =
+        itera_gpu_choice(l, c.name, c.n, place_of(&c, usual), "%lldx%lldx%lld e%lld tn %d%d",
+                         itera_gpu_class(out_rows), itera_gpu_class(cols), itera_gpu_class(rows),
+                         itera_gpu_class(experts), itera_gpu_tensor(l, op->in[0])->dtype,
+                         itera_gpu_tensor(l, op->in[1])->dtype);
+    const bool split = c.id[i] == SPLIT32 || c.id[i] == SPLIT64;
+    const int64_t tile = 32 << (c.id[i] - (split ? SPLIT32 : TILE32));
+    const int64_t grid = tiles(out_rows, cols, tile) * experts;
+    int64_t slices = split ? slices_for(l, grid, depth) : 1;
+    if (split && slices < 2)
+        slices = 2;
+    const struct product g = {.rows = out_rows * experts,
+                              .cols = cols,
+                              .bias = ITERA_NONE,
+                              .residual = ITERA_NONE,
+                              .y = op->out[0]};
+    struct itera_gpu_scratch part = {0};
+    if (slices > 1)
+        part = itera_gpu_scratch(l, slices * g.rows * g.cols);
+    struct itera_gpu_dispatch *d = itera_gpu_begin(l, "grouped_matmul_weights");
+    itera_gpu_in(l, d, op->in[0]);
+    itera_gpu_in(l, d, op->in[1]);
+    itera_gpu_in(l, d, op->in[2]);
+    if (slices > 1)
+        itera_gpu_use(d, part, ITERA_GPU_WRITE);
+    else
+        itera_gpu_out(l, d, g.y);
+    itera_gpu_word(d, rows);
+    itera_gpu_word(d, out_rows);
+    itera_gpu_word(d, cols);
+    itera_gpu_word(d, experts);
+    itera_gpu_word(d, slices);
+    storage_constants(l, d, op->in[0], op->in[1], ITERA_ACT_NONE);
+    itera_gpu_constant(d, 6, "TILE", tile);
+    itera_gpu_local(d, tile_lanes(tile), 1, 1);
+    itera_gpu_groups(l, d, grid * slices, 1, 1);
+    if (slices > 1)
+        reduce(l, &g, &part, slices);
+}
+
+enum itera_status itera_lower_grouped_matmul(struct itera_gpu_lowering *l,
+                                             const struct itera_op *op)
+{
+    if (op->attr.trans_a)
+        lower_weights(l, op);
+    else
+        lower_experts(l, op);
+    return ITERA_OK;
+}

@@ -1,0 +1,28 @@
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#include "matmul_gemv.glsl"
+
+// y_e = act(a_e . op(b_e)) for few rows in all (decoding), zeros in rows that are nobody's. A
+// workgroup computes some columns of one row, whose expert it finds by the offsets. ROWS is 1.
+ARGS {
+    T(a) T(b) T(offsets) T(y)
+    uint rows, cols, depth, trans_b, experts;
+    uint b_step; // rows of b an expert
+} p;
+OUT(4, y)
+#include "grouped_matmul.glsl"
+
+void main()
+{
+    uint across = (p.cols + C_LANES * COLS - 1) / (C_LANES * COLS);
+    uint row = GROUP / across, col = GROUP % across * C_LANES * COLS;
+    Segment s = find_segment(row, 1);
+    if (!s.found)
+        return;
+    Side few = Side(p.a_at, p.a_ld, 1, p.rows);
+    Side many = Side(p.b_at + s.expert * p.b_step * p.b_ld, p.trans_b != 0 ? p.b_ld : 1,
+                     p.trans_b != 0 ? 1 : p.b_ld, p.cols);
+    multiply_lines(few, many, row, col, 0, s.nobody ? 0 : p.depth);
+    for (uint i = LANE; i < OUTPUTS && col + i < p.cols; i += GEMV_LANES)
+        y.v[p.y_at + row * p.y_ld + col + i] = s.nobody ? 0.0 : activate(parts[i * K_LANES], ACT);
+}

@@ -1,0 +1,114 @@
+// The tiled product: a workgroup computes TILE x TILE elements of op(a).op(b), each invocation
+// TM x TN of them in registers. Steps of DEPTH along k pass through shared memory, where both tiles
+// are kept with k as the slow index, so that every access there is a whole vec4.
+#include "matmul.glsl"
+
+layout(constant_id = 6) const uint TILE = 64; // 32, 64 or 128
+const uint DEPTH = 16;
+const uint TM = TILE == 32 ? 4 : 8, TN = TILE == 128 ? 8 : 4;
+const uint TX = TILE / TN, TY = TILE / TM; // invocations across and down: 64, 128 or 256 in all
+const uint FETCHES = 2;                    // vec4 of each tile that an invocation fetches in a step
+const uint FOURS = TILE / 4;
+const uint PITCH = FOURS + 1; // in vec4; invocations that differ in k hit different banks
+
+shared vec4 tile_a[DEPTH * PITCH];
+shared vec4 tile_b[DEPTH * PITCH];
+
+// Element (4i + c, 4j + d) of the invocation's part is acc[(4 * i + c) * (TN / 4) + j][d].
+vec4 acc[16];
+
+// Which four of a tile, and at which k, fetch number `fetch` takes: neighbouring invocations along
+// whichever index is contiguous in memory.
+uvec2 fetch_place(uint fetch, bool contiguous_along)
+{
+    uint i = fetch * TX * TY + LANE;
+    return contiguous_along ? uvec2(i % FOURS, i / FOURS) : uvec2(i / DEPTH, i % DEPTH);
+}
+
+// Four rows of op(a) from `row` on, at k. Those beyond the last row repeat it: what comes of them
+// is not stored. Zeros beyond k_end, where both sides must be zero lest 0 meets infinity.
+vec4 fetch_a(Side s, bool fours, uint row, uint k, uint k_end)
+{
+    if (k >= k_end)
+        return vec4(0.0);
+    uint i = s.at + k * s.deep;
+    if (fours && row + 4 <= s.count)
+        return load_a_four(i + row);
+    uvec4 at = i + min(row + uvec4(0, 1, 2, 3), uvec4(s.count - 1)) * s.along;
+    return vec4(load_a(at.x), load_a(at.y), load_a(at.z), load_a(at.w));
+}
+
+vec4 fetch_b(Side s, bool fours, uint col, uint k, uint k_end)
+{
+    if (k >= k_end)
+        return vec4(0.0);
+    uint i = s.at + k * s.deep;
+    if (fours && col + 4 <= s.count)
+        return load_b_four(i + col);
+    uvec4 at = i + min(col + uvec4(0, 1, 2, 3), uvec4(s.count - 1)) * s.along;
+    return vec4(load_b(at.x), load_b(at.y), load_b(at.z), load_b(at.w));
+}
+
+// Adds the product of what is in shared memory to acc.
+void multiply_tiles()
+{
+    uint tx = LANE % TX, ty = LANE / TX;
+    for (uint k = 0; k < DEPTH; k++) {
+        vec4 right[2];
+        [[unroll]] for (uint j = 0; j < TN / 4; j++)
+            right[j] = tile_b[k * PITCH + j * TX + tx];
+        [[unroll]] for (uint i = 0; i < TM / 4; i++) {
+            vec4 left = tile_a[k * PITCH + i * TY + ty];
+            [[unroll]] for (uint j = 0; j < TN / 4; j++) {
+                acc[(4 * i + 0) * (TN / 4) + j] += left.x * right[j];
+                acc[(4 * i + 1) * (TN / 4) + j] += left.y * right[j];
+                acc[(4 * i + 2) * (TN / 4) + j] += left.z * right[j];
+                acc[(4 * i + 3) * (TN / 4) + j] += left.w * right[j];
+            }
+        }
+    }
+}
+
+// Sets acc to the products of rows `row`.. of op(a) and columns `col`.. of op(b) over k_begin ..
+// k_end - 1. The next step is fetched into registers while this one is multiplied.
+void multiply(Side left, Side right, uint row, uint col, uint k_begin, uint k_end)
+{
+    bool a_along = left.along == 1, b_along = right.along == 1;
+    bool a_fours = by_fours(left.at, left.along, left.deep);
+    bool b_fours = by_fours(right.at, right.along, right.deep);
+    [[unroll]] for (uint i = 0; i < 16; i++)
+        acc[i] = vec4(0.0);
+    uvec2 a_place[FETCHES], b_place[FETCHES];
+    vec4 next_a[FETCHES], next_b[FETCHES];
+    [[unroll]] for (uint f = 0; f < FETCHES; f++) {
+        a_place[f] = fetch_place(f, a_along);
+        b_place[f] = fetch_place(f, b_along);
+        next_a[f] = fetch_a(left, a_fours, row + 4 * a_place[f].x, k_begin + a_place[f].y, k_end);
+        next_b[f] = fetch_b(right, b_fours, col + 4 * b_place[f].x, k_begin + b_place[f].y, k_end);
+    }
+    for (uint k = k_begin; k < k_end; k += DEPTH) {
+        barrier(); // the tiles of the step before have been read
+        [[unroll]] for (uint f = 0; f < FETCHES; f++) {
+            tile_a[a_place[f].y * PITCH + a_place[f].x] = next_a[f];
+            tile_b[b_place[f].y * PITCH + b_place[f].x] = next_b[f];
+        }
+        barrier();
+        [[unroll]] for (uint f = 0; f < FETCHES; f++) {
+            uint next = k + DEPTH;
+            next_a[f] = fetch_a(left, a_fours, row + 4 * a_place[f].x, next + a_place[f].y, k_end);
+            next_b[f] = fetch_b(right, b_fours, col + 4 * b_place[f].x, next + b_place[f].y, k_end);
+        }
+        multiply_tiles();
+    }
+}
+
+// Walks the invocation's elements: STORE(m, n, value) for those inside the matrix.
+#define STORE_TILE(row, col, rows, cols, STORE)                                                    \
+    [[unroll]] for (uint i = 0; i < TM; i++) {                                                     \
+        uint m = (row) + 4 * ((i / 4) * TY + LANE / TX) + i % 4;                                   \
+        [[unroll]] for (uint j = 0; j < TN; j++) {                                                 \
+            uint n = (col) + 4 * ((j / 4) * TX + LANE % TX) + j % 4;                               \
+            if (m < (rows) && n < (cols))                                                          \
+                STORE(m, n, acc[i * (TN / 4) + j / 4][j % 4]);                                     \
+        }                                                                                          \
+    }
