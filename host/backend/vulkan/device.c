@@ -243,6 +243,7 @@ static enum itera_status vulkan_open(int index, const struct itera_device_option
     snprintf(info->id, sizeof info->id, "vulkan:%d", index);
     d->gpu.base.backend = &itera_backend_vulkan;
     d->gpu.has_kernel = itera_vulkan_has_kernel;
+    d->gpu.prepare = itera_vulkan_prepare;
     VkPhysicalDevice *devices = NULL;
     uint32_t n = 0;
     enum itera_status status = ITERA_OK;
@@ -267,6 +268,9 @@ static enum itera_status vulkan_open(int index, const struct itera_device_option
         goto fail;
     set_traits(d);
     set_identity(d);
+    d->staged = itera_gpu_fault(ITERA_GPU_FAULT_STAGING);
+    d->by_address =
+        d->probe.features[ITERA_VULKAN_ADDRESS] && itera_gpu_fault(ITERA_GPU_FAULT_ADDRESSES);
     status = itera_vulkan_choose_memory(d);
     if (!status)
         status = itera_vulkan_pipelines_begin(d);

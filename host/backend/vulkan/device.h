@@ -59,8 +59,9 @@ struct vulkan_device {
     /* memory.c */
     struct vulkan_block *blocks;
     int local_type, mapped_type, system_type, staging_type; /* memory types */
-    bool unified; /* every buffer can be mapped with nothing lost */
-    bool staged;  /* for tests: none is */
+    bool unified;    /* every buffer can be mapped with nothing lost */
+    bool staged;     /* for tests: none is */
+    bool by_address; /* for tests: operands are never descriptors */
     uint64_t allocated;
 
     /* transfer.c */
@@ -117,6 +118,9 @@ bool itera_vulkan_has_kernel(struct itera_gpu_device *device, const char *kernel
 enum itera_status itera_vulkan_pipeline(struct vulkan_device *d,
                                         const struct itera_gpu_dispatch *dispatch,
                                         enum itera_vulkan_variant variant, VkPipeline *out);
+/* Makes the dispatch's pipeline before its operands have their places. */
+enum itera_status itera_vulkan_prepare(struct itera_gpu_device *device,
+                                       const struct itera_gpu_dispatch *dispatch);
 enum itera_status itera_vulkan_layout(struct vulkan_device *d, int n_bindings,
                                       enum itera_vulkan_variant variant, VkDescriptorSetLayout *set,
                                       VkPipelineLayout *layout);

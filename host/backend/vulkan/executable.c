@@ -61,7 +61,7 @@ static enum itera_vulkan_variant choose_variant(const struct vulkan_device *d,
         if (binding_range(d, &dispatch->binding[i]) >
             d->probe.properties.limits.maxStorageBufferRange)
             return ITERA_VULKAN_ADDRESSES;
-    return ITERA_VULKAN_DESCRIPTORS;
+    return d->by_address ? ITERA_VULKAN_ADDRESSES : ITERA_VULKAN_DESCRIPTORS;
 }
 
 /* Variants and pipelines, and where in the uniform buffer each dispatch has its words. */

@@ -274,3 +274,16 @@ enum itera_status itera_vulkan_pipeline(struct vulkan_device *d,
     *out = key.handle;
     return ITERA_OK;
 }
+
+enum itera_status itera_vulkan_prepare(struct itera_gpu_device *device,
+                                       const struct itera_gpu_dispatch *dispatch)
+{
+    struct vulkan_device *d = (struct vulkan_device *)device;
+    enum itera_vulkan_variant variant =
+        d->by_address ? ITERA_VULKAN_ADDRESSES : ITERA_VULKAN_DESCRIPTORS;
+    for (int i = 0; i < dispatch->n_bindings; i++)
+        if (dispatch->binding[i].bytes > d->probe.properties.limits.maxStorageBufferRange)
+            variant = ITERA_VULKAN_ADDRESSES;
+    VkPipeline pipeline;
+    return itera_vulkan_pipeline(d, dispatch, variant, &pipeline);
+}
