@@ -1,0 +1,102 @@
+// What the shaders of ssd_scan and its gradient share: the cut into chunks, decays between the
+// steps of a chunk, and products of 64 x 64 tiles. kernels_cl/scan_ssd.clh is its twin.
+#ifndef ITERA_SCAN_SSD_GLSL
+#define ITERA_SCAN_SSD_GLSL
+
+// heads of width P and states N; heads of a group; steps between boundaries, the parts (chunks in
+// what follows) into which they are cut, the steps of one, and the chunks of a sequence.
+#define SSD_SIZES                                                                                  \
+    uint time, heads, width, states, group_heads, boundary_steps, parts, chunk_steps, chunks;
+
+#define SSD_STEPS 64 // of a chunk at most; rows and columns of a tile of the matrix form
+#define SSD_DEPTH 16 // of a product between barriers
+
+// The first step of chunk k, and how many it has.
+#define SSD_FIRST(k) ((k) / p.parts * p.boundary_steps + (k) % p.parts * p.chunk_steps)
+#define SSD_COUNT(k)                                                                               \
+    (min(min(SSD_FIRST(k) + p.chunk_steps, ((k) / p.parts + 1) * p.boundary_steps), p.time) -      \
+     SSD_FIRST(k))
+
+// A sum kept as two floats, since the difference of two large sums that lie close must be exact.
+vec2 ssd_add(vec2 a, vec2 b)
+{
+    precise float sum = a.x + b.x;
+    precise float part = sum - a.x;
+    precise float low = (a.x - (sum - part)) + (b.x - part) + (a.y + b.y);
+    precise float high = sum + low;
+    precise float rest = low - (high - sum);
+    return vec2(high, rest);
+}
+
+shared vec2 cum[SSD_STEPS];
+shared float steps[SSD_STEPS];
+
+// cum[t] = the sum of dt A from the chunk's first step to t, and steps[t] = dt[t]; `dt` is that of
+// the lane's step, 0 beyond the chunk. All lanes call, after the last use of cum.
+void ssd_cumulate(float dt, float rate)
+{
+    vec2 own = vec2(dt * rate, 0.0);
+    if (LANE < SSD_STEPS) {
+        cum[LANE] = own;
+        steps[LANE] = dt;
+    }
+    barrier();
+    for (uint distance = 1; distance < SSD_STEPS; distance *= 2) {
+        bool has = LANE >= distance && LANE < SSD_STEPS;
+        vec2 before = has ? cum[LANE - distance] : vec2(0.0);
+        barrier();
+        if (has) {
+            own = ssd_add(own, before);
+            cum[LANE] = own;
+        }
+        barrier();
+    }
+}
+
+// What is left at a later step of the state after an earlier one.
+float ssd_decay(vec2 later, vec2 earlier)
+{
+    precise float high = later.x - earlier.x;
+    precise float low = later.y - earlier.y;
+    return exp(high + low);
+}
+
+// A product of tiles: acc += left (64, 16) right (16, 64). Lane i keeps rows i / 16 * 8 and the
+// seven after it of columns i % 16 + 16 j, so that neighbouring lanes store neighbouring columns.
+// left has 4 rows in each vec4; both are padded.
+#define SSD_ROW          (LANE / 16 * 8)
+#define SSD_COLUMN(j)    (LANE % 16 + 16 * (j))
+#define SSD_LEFT(row, k) left[(k) * 17 + (row) / 4][(row) % 4]
+#define SSD_RIGHT(k, c)  right[(k) * 65 + (c)]
+shared vec4 left[SSD_DEPTH * 17];
+shared float right[SSD_DEPTH * 65];
+
+struct ssd_tile {
+    vec4 low[4], high[4]; // rows 0 to 3 and 4 to 7 of column j
+};
+
+void ssd_clear(out ssd_tile acc)
+{
+    [[unroll]] for (uint j = 0; j < 4; j++)
+        acc.low[j] = acc.high[j] = vec4(0.0);
+}
+
+void ssd_multiply(inout ssd_tile acc)
+{
+    [[unroll]] for (uint k = 0; k < SSD_DEPTH; k++) {
+        vec4 low = left[k * 17 + LANE / 16 * 2], high = left[k * 17 + LANE / 16 * 2 + 1];
+        [[unroll]] for (uint j = 0; j < 4; j++) {
+            float r = SSD_RIGHT(k, SSD_COLUMN(j));
+            acc.low[j] += low * r;
+            acc.high[j] += high * r;
+        }
+    }
+}
+
+// Row i (0 to 7) of the lane's column j.
+float ssd_get(ssd_tile acc, uint i, uint j)
+{
+    return i < 4 ? acc.low[j][i % 4] : acc.high[j][i % 4];
+}
+
+#endif
