@@ -34,6 +34,8 @@ layout(set = 0, binding = 1) uniform Addresses { uvec4 at[24]; } operand_address
 #define IN(slot, name)        ITERA_OPERAND(slot, readonly, float, name)
 #define OUT(slot, name)       ITERA_OPERAND(slot, , float, name)
 #define INOUT(slot, name)     ITERA_OPERAND(slot, , float, name)
+#define IN_UINT(slot, name)   ITERA_OPERAND(slot, readonly, uint, name)
+#define OUT_UINT(slot, name)  ITERA_OPERAND(slot, , uint, name)
 #define IN_INT(slot, name)    ITERA_OPERAND(slot, readonly, int, name)
 #define OUT_INT(slot, name)   ITERA_OPERAND(slot, , int, name)
 #define INOUT_INT(slot, name) ITERA_OPERAND(slot, , int, name)

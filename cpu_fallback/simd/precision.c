@@ -26,11 +26,7 @@ FAST(cast)
     struct itera_area a = itera_area(team, y, itera_plain(x) && itera_plain(y));
     for (int64_t r = a.row; r < a.rows_end; r++) {
         int64_t from = r * x->ld + a.col, to = r * y->ld + a.col;
-        if (x->dtype == y->dtype)
-            memcpy((char *)y->data + to * (int64_t)itera_dtype_bytes(y->dtype),
-                   (const char *)x->data + from * (int64_t)itera_dtype_bytes(x->dtype),
-                   (size_t)a.cols * itera_dtype_bytes(y->dtype));
-        else if (y->dtype == ITERA_F16)
+        if (y->dtype == ITERA_F16)
             to_half(itera_f32(x) + from, (uint16_t *)y->data + to, a.cols);
         else
             from_half((const uint16_t *)x->data + from, itera_f32(y) + to, a.cols);

@@ -10,8 +10,8 @@ static bool floating(enum itera_dtype dtype)
     return dtype == ITERA_F32 || dtype == ITERA_F16;
 }
 
-/* y = x as attr.dtype, rounded to nearest even; beyond 65519.99 f16 is infinite. From f16 to f32 it
- * is exact. x and y do not overlap; an f16 y is contiguous. Programs are lowered to f16 after they
+/* y = x as attr.dtype: f32 to f16, rounded to nearest even (beyond 65519.99 it is infinite), or f16
+ * to f32, exactly. x and y do not overlap; an f16 y is contiguous. Programs are lowered to f16 after they
  * are differentiated (program/precision.h), so that cast has no gradient rule.
  *
  * x (any dims) f32 or f16, any ld; y x's dims, f32 or f16 */
@@ -20,8 +20,8 @@ static enum itera_status cast_infer(const struct itera_attr *attr,
                                     struct itera_operand_shape *out)
 {
     enum itera_dtype to = (enum itera_dtype)attr->dtype;
-    if (!floating(in[0]->dtype) || !floating(to))
-        return itera_fail(ITERA_ERR_SHAPE, "cast: from %s to %s, expected f32 and f16",
+    if (!floating(in[0]->dtype) || !floating(to) || in[0]->dtype == to)
+        return itera_fail(ITERA_ERR_SHAPE, "cast: from %s to %s, expected f32 to f16 or back",
                           itera_dtype_name(in[0]->dtype), itera_dtype_name(to));
     itera_out(&out[0], to, in[0]->shape.rank, in[0]->shape.dim);
     return ITERA_OK;

@@ -72,6 +72,7 @@ static void add_tensor(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *
     b.cols = itera_shape_cols(&t->shape);
     b.first_col = t->shape.ld ? t->offset % t->shape.ld : 0;
     b.bytes = (uint64_t)((itera_shape_rows(&t->shape) - 1) * t->shape.ld + b.cols) * b.element;
+    b.bytes = (b.bytes + 3) / 4 * 4; /* f16 is read and written in words */
     add_binding(d, b, t->shape.ld);
     if (b.bytes > l->traits->max_operand_bytes && !l->status)
         l->status = itera_fail(
