@@ -2,10 +2,9 @@
 #include "backend/gpu/column_sum.h"
 
 enum {
-    STEPS = 8,            /* of a lane at a time, as in the kernels */
-    LINE_SHIFT = 5,       /* channels side by side in a workgroup: floats worth reading together */
-    MOST_STEPS = 64,      /* of a lane in the gradient */
-    FILL_LANES = 1 << 18, /* that keep the largest devices busy */
+    STEPS = 8,       /* of a lane at a time, as in the kernels */
+    LINE_SHIFT = 5,  /* channels side by side in a workgroup: floats worth reading together */
+    MOST_STEPS = 64, /* of a lane in the gradient */
 };
 
 /* How a grid covers channels and, above each other, items. */
@@ -73,10 +72,18 @@ enum itera_status itera_lower_causal_conv1d(struct itera_gpu_lowering *l, const 
     return ITERA_OK;
 }
 
-/* Steps that a lane goes through: many, to sum much in registers, if enough lanes remain. */
-static int64_t choose_run(const struct itera_shape *x)
+/* Lanes that keep the device busy. */
+static int64_t fill_lanes(const struct itera_gpu_traits *traits)
 {
-    int64_t run = itera_shape_elements(x) / FILL_LANES / STEPS * STEPS;
+    bool software = traits->vendor == ITERA_GPU_SOFTWARE;
+    int64_t units = traits->compute_units ? traits->compute_units : software ? 2 : 128;
+    return units * (software ? 256 : 2048);
+}
+
+/* Steps that a lane goes through: many, to sum much in registers, if enough lanes remain. */
+static int64_t choose_run(const struct itera_gpu_lowering *l, const struct itera_shape *x)
+{
+    int64_t run = itera_shape_elements(x) / fill_lanes(l->traits) / STEPS * STEPS;
     if (run > MOST_STEPS)
         return MOST_STEPS;
     return run < STEPS ? STEPS : run;
@@ -87,7 +94,7 @@ enum itera_status itera_lower_causal_conv1d_bwd(struct itera_gpu_lowering *l,
 {
     const struct itera_shape *x = &itera_gpu_tensor(l, op->in[1])->shape;
     int64_t taps = itera_gpu_cols(l, op->in[2]), channels = x->dim[2];
-    int64_t run = choose_run(x), runs = itera_gpu_div_up(x->dim[1], run);
+    int64_t run = choose_run(l, x), runs = itera_gpu_div_up(x->dim[1], run);
     struct columns w = cover(channels);
     int64_t down = count_down(&w, x->dim[0] * runs);
     bool bias = op->in[3] != ITERA_NONE, want_dbias = bias && op->out[2] != ITERA_NONE;
