@@ -4,7 +4,11 @@
 enum {
     ELEMENTS = 4, /* of a lane, as in the kernels */
     TILE = ELEMENTS * ITERA_GPU_LOCAL,
-    LINE = 32, /* neighbouring floats that are worth reading together */
+    LINE = 32,  /* neighbouring floats that are worth reading together */
+    SECTOR = 8, /* the fewest that waste no memory traffic; also elements of a lane in sums */
+    FILL_GROUPS = 2048, /* workgroups of 128 that keep the largest devices busy */
+    MAX_BLOCKS = 512,   /* of column sums, so that summing the blocks' sums stays cheap */
+    FEW_ROWS = 4,       /* a lane should sum more of them than that */
 };
 
 /* The words of TILE in the kernels. */
@@ -220,7 +224,8 @@ enum itera_status itera_lower_softplus_mean_bwd(struct itera_gpu_lowering *l,
 enum itera_status itera_lower_softplus_mean(struct itera_gpu_lowering *l, const struct itera_op *op)
 {
     int64_t rows = itera_gpu_rows(l, op->in[0]), cols = itera_gpu_cols(l, op->in[0]);
-    int64_t width = smaller(itera_gpu_class(cols), LINE);
+    int64_t width = larger(itera_gpu_class(itera_gpu_div_up(cols, SECTOR)), LINE);
+    width = smaller(width, smaller(itera_gpu_class(cols), ITERA_GPU_LOCAL));
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "softplus_mean");
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_out(l, d, op->out[0]);
@@ -247,13 +252,6 @@ enum itera_status itera_lower_dropout(struct itera_gpu_lowering *l, const struct
     itera_gpu_groups(l, d, itera_gpu_div_up(rows * cols, TILE), 1, 1);
     return ITERA_OK;
 }
-
-enum {
-    FILL_GROUPS = 2048, /* workgroups of 128 that keep the largest devices busy */
-    MAX_BLOCKS = 512,   /* so that summing the blocks' sums stays cheap */
-    FEW_ROWS = 4,       /* a lane should sum more of them than that */
-    SECTOR = 8,         /* the least width that does not waste memory traffic */
-};
 
 struct itera_gpu_blocks itera_gpu_blocks(int64_t rows, int64_t cols)
 {
