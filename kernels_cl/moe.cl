@@ -429,15 +429,16 @@ kernel void moe_combine_bwd(global const float *dout, global const float *y,
 }
 
 /* ---- moe_balance --------------------------------------------------------------------------------
- * Mean probabilities lie close to each other, and what counts is how far: so deviations from equal
- * shares are summed, which keeps their bits. First by groups, over tiles of rows, then by expert,
- * over groups; one group needs the first step only. */
+ * First sums by groups, over tiles of rows, then by expert, over groups; one group needs the first
+ * step only. For the variation, mean probabilities lie close to each other and what counts is how
+ * far: so what is summed there is their distance from 1 / E, which keeps its bits. */
 
 struct balance_sum_args {
     T(logits) T(index) T(sums) T(counts) uint rows, experts, k, groups;
+    float share;
 };
 
-/* A group sums every p.groups-th tile: sums[e][group] of p - 1 / E, counts[e][group] of
+/* A group sums every p.groups-th tile: sums[e][group] of p - p.share, counts[e][group] of
  * assignments, of which there are none when k is 0. */
 kernel void moe_balance_sum(global const float *logits, global const int *index, global float *sums,
                             global uint *counts, const struct balance_sum_args p)
@@ -445,7 +446,6 @@ kernel void moe_balance_sum(global const float *logits, global const int *index,
     local float x[TILE], part[TILE], sum[TILE];
     local uint count[TILE];
     uint tile_rows = TILE / p.experts;
-    float share = 1.0f / (float)p.experts;
     for (uint i = LANE; i < TILE; i += LANES) {
         sum[i] = 0;
         count[i] = 0;
@@ -460,7 +460,7 @@ kernel void moe_balance_sum(global const float *logits, global const int *index,
             for (uint j = 0; j < p.k; j++)
                 own += clamp_index(index[at + j], p.experts) == i % p.experts;
             count[i] += own;
-            sum[i] += x[i] - share;
+            sum[i] += x[i] - p.share;
         }
     }
     barrier(CLK_LOCAL_MEM_FENCE);
@@ -513,14 +513,13 @@ kernel void moe_balance(global const float *sum, global const uint *count, globa
                         global float *load, const struct balance_args p)
 {
     local float buffer[LOCAL];
-    float rows = (float)p.rows, n = (float)p.experts, share = 1.0f / n;
-    float center = 0, value = 0;
+    float rows = (float)p.rows, n = (float)p.experts, center = 0, value = 0;
     for (uint e = LANE; e < p.experts; e += LANES) {
         float taken = (float)count[p.count_at + e] / (rows * (float)p.k);
-        float deviation = sum[p.sum_at + e] / rows;
+        float mean = sum[p.sum_at + e] / rows;
         load[p.load_at + e] = taken;
-        center += deviation;
-        value += taken * (share + deviation);
+        center += mean;
+        value += taken * mean;
     }
     if (p.kind) {
         value = n * (float)p.k * group_sum(value, buffer);
@@ -531,7 +530,7 @@ kernel void moe_balance(global const float *sum, global const uint *count, globa
             float deviation = sum[p.sum_at + e] / rows - center;
             squares += deviation * deviation;
         }
-        float mean = share + center + 1e-6f;
+        float mean = 1.0f / n + center + 1e-6f;
         squares = group_sum(squares, buffer);
         value = p.experts > 1 ? squares / (n - 1) / (mean * mean) : 0.0f;
     }

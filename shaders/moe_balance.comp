@@ -16,14 +16,13 @@ OUT(4, load)
 // One group computes the loss from the sums over all rows.
 void main()
 {
-    float rows = float(p.rows), n = float(p.experts), share = 1.0 / n;
-    float center = 0, value = 0;
+    float rows = float(p.rows), n = float(p.experts), center = 0, value = 0;
     for (uint e = LANE; e < p.experts; e += LANES) {
         float taken = float(count.v[p.count_at + e]) / (rows * float(p.k));
-        float deviation = sum.v[p.sum_at + e] / rows;
+        float mean = sum.v[p.sum_at + e] / rows;
         load.v[p.load_at + e] = taken;
-        center += deviation;
-        value += taken * (share + deviation);
+        center += mean;
+        value += taken * mean;
     }
     if (p.kind != 0) {
         value = n * float(p.k) * group_sum(value);
@@ -34,7 +33,7 @@ void main()
             float deviation = sum.v[p.sum_at + e] / rows - center;
             squares += deviation * deviation;
         }
-        float mean = share + center + 1e-6;
+        float mean = 1.0 / n + center + 1e-6;
         squares = group_sum(squares);
         value = p.experts > 1 ? squares / (n - 1) / (mean * mean) : 0.0;
     }

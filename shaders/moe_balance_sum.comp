@@ -3,7 +3,10 @@
 #include "itera.glsl"
 #include "moe_tile.glsl"
 
-ARGS { T(logits) T(index) T(sums) T(counts) uint rows, experts, k, groups; } p;
+ARGS {
+    T(logits) T(index) T(sums) T(counts) uint rows, experts, k, groups;
+    float share;
+} p;
 IN(1, logits)
 IN_INT(2, index)
 OUT(3, sums)
@@ -12,14 +15,13 @@ OUT_INT(4, counts)
 shared float sum[TILE];
 shared uint count[TILE];
 
-// Mean probabilities lie close to each other, and what counts is how far: so deviations from equal
-// shares are summed, which keeps their bits. A group sums every p.groups-th tile of rows:
-// sums[e][group] of p - 1 / E, counts[e][group] of assignments, of which there are none when k is
-// 0.
+// A group sums every p.groups-th tile of rows: sums[e][group] of probability - p.share, and
+// counts[e][group] of assignments, of which there are none when k is 0. For the variation, mean
+// probabilities lie close to each other and what counts is how far: so the share is 1 / E there,
+// and the distance keeps its bits.
 void main()
 {
     uint tile_rows = TILE / p.experts;
-    float share = 1.0 / float(p.experts);
     for (uint i = LANE; i < TILE; i += LANES) {
         sum[i] = 0;
         count[i] = 0;
@@ -36,7 +38,7 @@ void main()
             for (uint j = 0; j < p.k; j++)
                 own += clamp_index(index.v[at + j], p.experts) == i % p.experts ? 1 : 0;
             count[i] += own;
-            sum[i] += tile[i] - share;
+            sum[i] += tile[i] - p.share;
         }
     }
     barrier();

@@ -26,7 +26,7 @@ void main()
         uint slot = clamp_index(position.v[p.position_at + row * p.position_ld + j], p.rows * p.k);
         vec4 v;
         LOAD4(y, slot, c, n, v)
-        sum += weight.v[p.weight_at + row * p.weight_ld + j] * v;
+        sum = fma(vec4(weight.v[p.weight_at + row * p.weight_ld + j]), v, sum);
     }
     STORE4(result, row, c, n, sum)
 }

@@ -171,9 +171,9 @@ enum itera_status itera_lower_moe_combine_bwd(struct itera_gpu_lowering *l,
     return ITERA_OK;
 }
 
-/* Of each expert, over all rows of logits: the deviations of its probabilities from 1 / E, summed,
- * and (given an index) how many assignments it has. */
-static void balance_sums(struct itera_gpu_lowering *l, int32_t logits, int32_t index,
+/* Of each expert, over all rows of logits: its probabilities (for the variation their distances
+ * from 1 / E), summed, and (given an index) how many assignments it has. */
+static void balance_sums(struct itera_gpu_lowering *l, int32_t logits, int32_t index, int kind,
                          struct itera_gpu_scratch *sum, struct itera_gpu_scratch *count)
 {
     int64_t rows = itera_gpu_rows(l, logits), experts = itera_gpu_cols(l, logits);
@@ -196,6 +196,7 @@ static void balance_sums(struct itera_gpu_lowering *l, int32_t logits, int32_t i
     itera_gpu_word(d, experts);
     itera_gpu_word(d, index == ITERA_NONE ? 0 : itera_gpu_cols(l, index));
     itera_gpu_word(d, groups);
+    itera_gpu_float(d, kind == ITERA_BALANCE_VARIATION ? 1.0f / (float)experts : 0.0f);
     itera_gpu_groups(l, d, groups, 1, 1);
     if (groups == 1)
         return;
@@ -211,7 +212,7 @@ static void balance_sums(struct itera_gpu_lowering *l, int32_t logits, int32_t i
 enum itera_status itera_lower_moe_balance(struct itera_gpu_lowering *l, const struct itera_op *op)
 {
     struct itera_gpu_scratch sum, count;
-    balance_sums(l, op->in[0], op->in[1], &sum, &count);
+    balance_sums(l, op->in[0], op->in[1], op->attr.kind, &sum, &count);
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "moe_balance");
     itera_gpu_use(d, sum, ITERA_GPU_READ);
     itera_gpu_use(d, count, ITERA_GPU_READ);
@@ -236,7 +237,7 @@ enum itera_status itera_lower_moe_balance_bwd(struct itera_gpu_lowering *l,
     if (by_load) {
         scale *= n * op->attr.top_k;
     } else {
-        balance_sums(l, op->in[1], ITERA_NONE, &sum, &count);
+        balance_sums(l, op->in[1], ITERA_NONE, ITERA_BALANCE_VARIATION, &sum, &count);
         double center = 1 / n + 1e-6;
         scale *= experts > 1 ? 2 / ((n - 1) * center * center * (double)rows) : 0;
     }
