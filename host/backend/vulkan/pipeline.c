@@ -98,7 +98,8 @@ void itera_vulkan_pipelines_end(struct vulkan_device *d)
         d->api.DestroyPipelineCache(d->handle, d->pipeline_cache, NULL);
     }
     for (int i = 0; i < d->n_pipelines; i++)
-        d->api.DestroyPipeline(d->handle, d->pipelines[i].handle, NULL);
+        if (d->pipelines[i].handle)
+            d->api.DestroyPipeline(d->handle, d->pipelines[i].handle, NULL);
     free(d->pipelines);
     for (int i = 0; i < VULKAN_LAYOUTS; i++) {
         if (d->layouts[i])
@@ -226,17 +227,63 @@ static VkResult create_pipeline(struct vulkan_device *d, const struct vulkan_pip
     return result;
 }
 
-static enum itera_status fail_build(struct vulkan_device *d, const char *kernel, VkResult result)
+/* Said once, and also to those who only ask whether an op is supported and hush all messages. */
+static void warn_of_build(const struct vulkan_device *d, const char *kernel, VkResult result)
 {
+    itera_log_hush(-1);
+    itera_log(ITERA_LOG_WARNING,
+              "%s: the driver (%s) does not compile kernel %s (%s); its op is not used",
+              d->gpu.base.info.id, d->gpu.base.info.driver, kernel,
+              itera_vulkan_result_name(result));
+    itera_log_hush(1);
+}
+
+static enum itera_status fail_build(const struct vulkan_device *d, const char *kernel)
+{
+    const struct itera_device_info *info = &d->gpu.base.info;
+    return itera_fail(
+        ITERA_ERR_DEVICE,
+        "%s (%s): the driver (%s) does not compile kernel %s; update it, or leave the "
+        "kernel's op to the CPU with ITERA_DISABLE_OPS",
+        info->id, info->name, info->driver, kernel);
+}
+
+/* Makes the pipeline of a key and keeps it, also when the driver refuses: it is not asked again. */
+static enum itera_status add_pipeline(struct vulkan_device *d, struct vulkan_pipeline *key,
+                                      const struct itera_gpu_dispatch *dispatch)
+{
+    const struct itera_device_info *info = &d->gpu.base.info;
+    bool subgroups = false;
+    if (!key->shader ||
+        !itera_vulkan_can_run(&d->probe, key->shader, key->variant, &subgroups, NULL))
+        return itera_fail(ITERA_ERR_UNSUPPORTED, "%s (%s): kernel %s does not work there", info->id,
+                          info->name, dispatch->kernel);
+    VkDescriptorSetLayout set;
+    VkPipelineLayout layout;
+    enum itera_status status =
+        itera_vulkan_layout(d, dispatch->n_bindings, key->variant, &set, &layout);
+    if (status)
+        return status;
+    if (d->n_pipelines == d->cap_pipelines) {
+        int cap = d->cap_pipelines ? d->cap_pipelines * 2 : 64;
+        struct vulkan_pipeline *grown = realloc(d->pipelines, (size_t)cap * sizeof *grown);
+        if (!grown)
+            return itera_fail(ITERA_ERR_MEMORY, "%s: no memory for pipelines", info->id);
+        d->pipelines = grown;
+        d->cap_pipelines = cap;
+    }
+    VkResult result = create_pipeline(d, key, layout, subgroups, &key->handle);
     if (result == VK_ERROR_DEVICE_LOST || result == VK_ERROR_OUT_OF_HOST_MEMORY ||
         result == VK_ERROR_OUT_OF_DEVICE_MEMORY)
         return itera_vulkan_fail(d, "vkCreateComputePipelines", result);
-    return itera_fail(
-        ITERA_ERR_DEVICE,
-        "%s (%s): kernel %s: vkCreateComputePipelines: %s; update the driver (%s), or "
-        "leave its op to the CPU with ITERA_DISABLE_OPS",
-        d->gpu.base.info.id, d->gpu.base.info.name, kernel, itera_vulkan_result_name(result),
-        d->gpu.base.info.driver);
+    if (result) {
+        key->handle = VK_NULL_HANDLE;
+        warn_of_build(d, dispatch->kernel, result);
+    } else {
+        d->unsaved_pipelines++;
+    }
+    d->pipelines[d->n_pipelines++] = *key;
+    return ITERA_OK;
 }
 
 enum itera_status itera_vulkan_pipeline(struct vulkan_device *d,
@@ -244,35 +291,14 @@ enum itera_status itera_vulkan_pipeline(struct vulkan_device *d,
                                         enum itera_vulkan_variant variant, VkPipeline *out)
 {
     struct vulkan_pipeline key = key_of(dispatch, variant);
-    for (int i = 0; i < d->n_pipelines; i++)
-        if (same(&d->pipelines[i], &key)) {
-            *out = d->pipelines[i].handle;
-            return ITERA_OK;
-        }
-    bool subgroups = false;
-    if (!key.shader || !itera_vulkan_can_run(&d->probe, key.shader, variant, &subgroups, NULL))
-        return itera_fail(ITERA_ERR_UNSUPPORTED, "%s (%s): kernel %s does not work there",
-                          d->gpu.base.info.id, d->gpu.base.info.name, dispatch->kernel);
-    VkDescriptorSetLayout set;
-    VkPipelineLayout layout;
-    enum itera_status status = itera_vulkan_layout(d, dispatch->n_bindings, variant, &set, &layout);
+    int i = 0;
+    while (i < d->n_pipelines && !same(&d->pipelines[i], &key))
+        i++;
+    enum itera_status status = i < d->n_pipelines ? ITERA_OK : add_pipeline(d, &key, dispatch);
     if (status)
         return status;
-    if (d->n_pipelines == d->cap_pipelines) {
-        int cap = d->cap_pipelines ? d->cap_pipelines * 2 : 64;
-        struct vulkan_pipeline *grown = realloc(d->pipelines, (size_t)cap * sizeof *grown);
-        if (!grown)
-            return itera_fail(ITERA_ERR_MEMORY, "%s: no memory for pipelines", d->gpu.base.info.id);
-        d->pipelines = grown;
-        d->cap_pipelines = cap;
-    }
-    VkResult result = create_pipeline(d, &key, layout, subgroups, &key.handle);
-    if (result)
-        return fail_build(d, dispatch->kernel, result);
-    d->pipelines[d->n_pipelines++] = key;
-    d->unsaved_pipelines++;
-    *out = key.handle;
-    return ITERA_OK;
+    *out = d->pipelines[i].handle;
+    return *out ? ITERA_OK : fail_build(d, dispatch->kernel);
 }
 
 enum itera_status itera_vulkan_prepare(struct itera_gpu_device *device,
