@@ -21,6 +21,8 @@ static bool choose(struct itera_case *c, struct form *f)
         {.rows = 9, .cols = 768},  {.rows = 31, .cols = 120, .groups = 8},
         {.rows = 4, .cols = 2},    {.rows = 7, .cols = 33, .groups = 3},
         {.rows = 2090, .cols = 5}, /* more rows than partial sums that one pass adds up */
+        {.rows = 2, .cols = 8200}, /* more columns than the lanes of a usual workgroup hold */
+        {.rows = 3, .cols = 1100},
     };
     enum { NAMED = sizeof named / sizeof *named, CASES = NAMED + 12 };
     if (c->index >= CASES)
