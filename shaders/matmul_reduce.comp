@@ -3,13 +3,12 @@
 #include "itera.glsl"
 #include "math.glsl"
 
-// Adds up the partial sums of `slices` slices, always in the same order, and finishes the product:
+// Adds up the partial sums of `slices` slices, laid out (slices, rows, cols), in their order, and finishes the product:
 // an invocation makes an element of y.
 layout(constant_id = 5) const uint ACT = 0;
 ARGS {
     T(part) T(bias) T(residual) T(y)
     uint rows, cols, has_bias, has_residual, accumulate, slices;
-    uint part_row, part_slice; // strides
 } p;
 IN(1, part)
 IN(2, bias)
@@ -22,9 +21,9 @@ void main()
     uint m = THREAD / p.cols, n = THREAD % p.cols;
     if (m >= p.rows)
         return;
-    uint at = p.part_at + m * p.part_row + n;
+    uint at = p.part_at + m * p.cols + n;
     float sum = 0.0;
     for (uint s = 0; s < p.slices; s++)
-        sum += part.v[at + s * p.part_slice];
+        sum += part.v[at + s * p.rows * p.cols];
     store_result(m, n, sum);
 }

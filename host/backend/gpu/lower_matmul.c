@@ -112,9 +112,7 @@ static enum candidate choose_product(struct itera_gpu_lowering *l, const struct 
     if (few <= GEMV_MOST)
         offer(&c, GEMV);
     const struct itera_tensor *t = l->program->tensors;
-    /* It writes the bare product to y, so that y must not hold the residual. */
-    bool in_place = g->residual >= 0 && t[g->residual].base == t[g->y].base;
-    if (l->traits->clblast && !in_place && t[g->a].dtype == ITERA_F32 && t[g->b].dtype == ITERA_F32)
+    if (l->traits->clblast && t[g->a].dtype == ITERA_F32 && t[g->b].dtype == ITERA_F32)
         offer(&c, CLBLAST);
     enum candidate usual =
         few <= GEMV_FEW ? GEMV : default_tile(l->traits, g->rows, g->cols, 1, g->depth);
@@ -133,15 +131,12 @@ static void storage_constants(struct itera_gpu_lowering *l, struct itera_gpu_dis
     itera_gpu_constant(d, 5, "ACT", act);
 }
 
-/* Adds up `slices` parts of y. They are in scratch, or there is one, in y itself (part NULL). */
+/* Makes y of `slices` sums for each element, laid out (slices, rows, cols) in scratch. */
 static void reduce(struct itera_gpu_lowering *l, const struct product *g,
-                   const struct itera_gpu_scratch *part, int64_t slices)
+                   struct itera_gpu_scratch part, int64_t slices)
 {
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "matmul_reduce");
-    if (part)
-        itera_gpu_use(d, *part, ITERA_GPU_READ);
-    else
-        itera_gpu_in(l, d, g->y);
+    itera_gpu_use(d, part, ITERA_GPU_READ);
     itera_gpu_in(l, d, g->bias);
     itera_gpu_in(l, d, g->residual);
     if (g->accumulate)
@@ -154,8 +149,6 @@ static void reduce(struct itera_gpu_lowering *l, const struct product *g,
     itera_gpu_word(d, g->residual >= 0);
     itera_gpu_word(d, g->accumulate);
     itera_gpu_word(d, slices);
-    itera_gpu_word(d, part ? g->cols : itera_gpu_tensor(l, g->y)->shape.ld);
-    itera_gpu_word(d, g->rows * g->cols);
     itera_gpu_constant(d, 5, "ACT", g->act);
     itera_gpu_groups(l, d, itera_gpu_div_up(g->rows * g->cols, ITERA_GPU_LOCAL), 1, 1);
 }
@@ -216,7 +209,7 @@ static void lower_tile(struct itera_gpu_lowering *l, const struct product *g, in
     itera_gpu_local(d, tile_lanes(tile), 1, 1);
     itera_gpu_groups(l, d, tiles(g->rows, g->cols, tile) * c.slices, 1, 1);
     if (c.slices > 1)
-        reduce(l, g, &c.part, c.slices);
+        reduce(l, g, c.part, c.slices);
 }
 
 /* How the invocations of a workgroup of the gemv kernels share `cols` columns of `depth`: columns
@@ -267,15 +260,22 @@ static void lower_gemv(struct itera_gpu_lowering *l, const struct product *g)
     gemv_constants(d, &s, rows);
     itera_gpu_groups(l, d, groups * c.slices, 1, 1);
     if (c.slices > 1)
-        reduce(l, g, &c.part, c.slices);
+        reduce(l, g, c.part, c.slices);
 }
 
+/* The library makes the bare product, without what is done to it. */
 static void lower_clblast(struct itera_gpu_lowering *l, const struct product *g)
 {
+    const bool more = g->bias >= 0 || g->residual >= 0 || g->act != ITERA_ACT_NONE;
+    struct itera_gpu_scratch product = {0};
+    if (more)
+        product = itera_gpu_scratch(l, g->rows * g->cols);
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "clblast_gemm");
     itera_gpu_in(l, d, g->a);
     itera_gpu_in(l, d, g->b);
-    if (g->accumulate)
+    if (more)
+        itera_gpu_use(d, product, ITERA_GPU_WRITE);
+    else if (g->accumulate)
         itera_gpu_inout(l, d, g->y);
     else
         itera_gpu_out(l, d, g->y);
@@ -286,8 +286,8 @@ static void lower_clblast(struct itera_gpu_lowering *l, const struct product *g)
     itera_gpu_word(d, g->trans_b);
     itera_gpu_word(d, g->accumulate);
     itera_gpu_groups(l, d, 1, 1, 1);
-    if (g->bias >= 0 || g->residual >= 0 || g->act)
-        reduce(l, g, NULL, 1);
+    if (more)
+        reduce(l, g, product, 1);
 }
 
 enum itera_status itera_lower_matmul(struct itera_gpu_lowering *l, const struct itera_op *op)
@@ -429,7 +429,7 @@ static void lower_weights(struct itera_gpu_lowering *l, const struct itera_op *o
     itera_gpu_local(d, tile_lanes(tile), 1, 1);
     itera_gpu_groups(l, d, grid * slices, 1, 1);
     if (slices > 1)
-        reduce(l, &g, &part, slices);
+        reduce(l, &g, part, slices);
 }
 
 enum itera_status itera_lower_grouped_matmul(struct itera_gpu_lowering *l,

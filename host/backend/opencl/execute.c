@@ -59,7 +59,7 @@ static void prepare_gemm(const struct itera_gpu_dispatch *dispatch, struct openc
         .b_at = w[2],
         .b_ld = w[3],
         .y_at = w[4],
-        .y_ld = w[5],
+        .y_ld = w[5] ? w[5] : w[7], /* scratch is dense */
         .m = w[6],
         .n = w[7],
         .k = w[8],

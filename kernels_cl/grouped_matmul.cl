@@ -1,0 +1,146 @@
+/* grouped_matmul: see host/ops/matmul.c for its contract, matmul.clh for how the kernels work. A
+ * program has only those kernels whose constants it is compiled with. */
+#include "matmul.clh"
+
+#define SEGMENT_CHUNK 64 /* no workgroup has fewer invocations */
+
+/* A run of rows begin .. end - 1 with one owner; the rows before the first expert and those after
+ * the last are segments too, but nobody's. */
+struct segment {
+    uint expert, begin, end;
+    bool found, nobody;
+};
+
+/* Walks the segments, cut into blocks of `height` rows, to block `block`; its rows begin at .begin
+ * (the end is the segment's). With height 0 a segment is one block, even when it is empty: block
+ * e + 1 is all of expert e. Each offset counts as at least its predecessor and at most `rows`.
+ * `ends` has SEGMENT_CHUNK elements. */
+static inline struct segment find_segment(global const int *offsets, local int *ends, uint experts,
+                                          uint rows, uint block, uint height)
+{
+    struct segment s = {0, 0, 0, false, false};
+    int begin = 0;
+    for (uint first = 0; first <= experts + 1 && !s.found; first += SEGMENT_CHUNK) {
+        uint turn = first + LANE;
+        barrier(CLK_LOCAL_MEM_FENCE); /* the chunk before has been read */
+        if (LANE < SEGMENT_CHUNK && turn <= experts + 1)
+            ends[LANE] = turn <= experts ? offsets[turn] : (int)rows;
+        barrier(CLK_LOCAL_MEM_FENCE);
+        for (uint i = 0; i < min((uint)SEGMENT_CHUNK, experts + 2 - first) && !s.found; i++) {
+            int end = clamp(ends[i], begin, (int)rows);
+            uint blocks = height == 0 ? 1 : ((uint)(end - begin) + height - 1) / height;
+            if (block < blocks) {
+                s.found = true;
+                s.nobody = first + i == 0 || first + i == experts + 1;
+                s.expert = s.nobody ? 0 : first + i - 1;
+                s.begin = (uint)begin + block * height;
+                s.end = (uint)end;
+            }
+            block -= blocks;
+            begin = end;
+        }
+    }
+    return s;
+}
+
+struct grouped_args {
+    T(a) T(b) T(offsets) T(y) uint rows, cols, depth, trans_b, experts;
+    uint b_step; /* rows of b an expert */
+};
+
+#ifdef TILE
+/* y_e = act(a_e . op(b_e)) for the rows of each expert e, zeros in rows that are nobody's. A
+ * workgroup computes a tile of y within the rows of one expert, which it finds by the offsets: the
+ * grid has as many tiles as there can be, and those that are not needed leave at once. */
+WORKGROUP(TILE_LANES)
+kernel void grouped_matmul_tile(global const a_type *a, global const b_type *b,
+                                global const int *offsets, global float *y,
+                                const struct grouped_args p)
+{
+    local float4 tile_a[DEPTH * PITCH], tile_b[DEPTH * PITCH];
+    local int ends[SEGMENT_CHUNK];
+    uint across = (p.cols + TILE - 1) / TILE;
+    struct segment s =
+        find_segment(offsets + p.offsets_at, ends, p.experts, p.rows, GROUP / across, TILE);
+    if (!s.found)
+        return;
+    uint col = GROUP % across * TILE;
+    struct side left = side_of(p.a_at, p.a_ld, 1, s.end);
+    struct side right = side_of(p.b_at + s.expert * p.b_step * p.b_ld, p.trans_b ? p.b_ld : 1,
+                                p.trans_b ? 1 : p.b_ld, p.cols);
+    float4 acc[TM * TQ];
+    multiply(acc, tile_a, tile_b, a, left, b, right, s.begin, col, 0, s.nobody ? 0 : p.depth);
+#pragma unroll
+    for (uint i = 0; i < TM; i++)
+#pragma unroll
+        for (uint j = 0; j < TN; j++) {
+            uint m = s.begin + TILE_ROW(i), n = col + TILE_COL(j);
+            if (m < s.end && n < p.cols)
+                y[p.y_at + m * p.y_ld + n] = s.nobody ? 0.0f : activate(TILE_SUM(acc, i, j), ACT);
+        }
+}
+
+struct weights_args {
+    T(a) T(b) T(offsets) T(y) uint rows, out_rows, cols, experts, slices;
+};
+
+/* The gradient of the experts' weights: y_e = a_eT . b_e, summed over the rows of expert e. A
+ * workgroup computes a tile of one y_e over one of `slices` equal parts of its rows; with more than
+ * one slice, y is scratch for matmul_reduce, laid out (slices, experts * out_rows, cols). */
+WORKGROUP(TILE_LANES)
+kernel void grouped_matmul_weights(global const a_type *a, global const b_type *b,
+                                   global const int *offsets, global float *y,
+                                   const struct weights_args p)
+{
+    local float4 tile_a[DEPTH * PITCH], tile_b[DEPTH * PITCH];
+    local int ends[SEGMENT_CHUNK];
+    uint down = (p.out_rows + TILE - 1) / TILE, across = (p.cols + TILE - 1) / TILE;
+    uint tile = GROUP % (down * across), rest = GROUP / (down * across);
+    uint expert = rest % p.experts, slice = rest / p.experts;
+    if (slice >= p.slices)
+        return;
+    uint row = tile % down * TILE, col = tile / down * TILE;
+    struct segment s = find_segment(offsets + p.offsets_at, ends, p.experts, p.rows, expert + 1, 0);
+    uint share = (s.end - s.begin + p.slices - 1) / p.slices;
+    uint begin = min(s.begin + slice * share, s.end), end = min(begin + share, s.end);
+
+    struct side left = side_of(p.a_at, 1, p.a_ld, p.out_rows);
+    struct side right = side_of(p.b_at, 1, p.b_ld, p.cols);
+    float4 acc[TM * TQ];
+    multiply(acc, tile_a, tile_b, a, left, b, right, row, col, begin, end);
+    uint first = p.slices > 1 ? (slice * p.experts + expert) * p.out_rows : expert * p.out_rows;
+    uint pitch = p.slices > 1 ? p.cols : p.y_ld;
+#pragma unroll
+    for (uint i = 0; i < TM; i++)
+#pragma unroll
+        for (uint j = 0; j < TN; j++) {
+            uint m = row + TILE_ROW(i), n = col + TILE_COL(j);
+            if (m < p.out_rows && n < p.cols)
+                y[p.y_at + (first + m) * pitch + n] = TILE_SUM(acc, i, j);
+        }
+}
+#endif
+
+#ifdef K_LANES
+/* The same as grouped_matmul_tile for few rows in all (decoding), with ROWS 1: a workgroup computes
+ * some columns of one row, whose expert it finds by the offsets. */
+WORKGROUP(GEMV_LANES)
+kernel void grouped_matmul_gemv(global const a_type *a, global const b_type *b,
+                                global const int *offsets, global float *y,
+                                const struct grouped_args p)
+{
+    local float parts[GEMV_LANES * COLS * ROWS];
+    local int ends[SEGMENT_CHUNK];
+    uint across = (p.cols + C_LANES * COLS - 1) / (C_LANES * COLS);
+    uint row = GROUP / across, col = GROUP % across * C_LANES * COLS;
+    struct segment s = find_segment(offsets + p.offsets_at, ends, p.experts, p.rows, row, 1);
+    if (!s.found)
+        return;
+    struct side few = side_of(p.a_at, p.a_ld, 1, p.rows);
+    struct side many = side_of(p.b_at + s.expert * p.b_step * p.b_ld, p.trans_b ? p.b_ld : 1,
+                               p.trans_b ? 1 : p.b_ld, p.cols);
+    multiply_lines(parts, a, few, b, many, row, col, 0, s.nobody ? 0 : p.depth);
+    for (uint i = LANE; i < OUTPUTS && col + i < p.cols; i += GEMV_LANES)
+        y[p.y_at + row * p.y_ld + col + i] = s.nobody ? 0.0f : activate(parts[i * K_LANES], ACT);
+}
+#endif
