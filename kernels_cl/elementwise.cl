@@ -257,7 +257,7 @@ kernel void softplus_mean(global const float *x, global float *y, const struct s
 #define BLOCK_INDEX (GROUP / p.across)
 #define BLOCK_COL   ((GROUP % p.across << p.shift) + (LANE & ((1u << p.shift) - 1)))
 #define BLOCK_ROW   (BLOCK_INDEX * p.block_rows + (LANE >> p.shift))
-#define BLOCK_END   min(p.rows, BLOCK_INDEX *p.block_rows + p.block_rows)
+#define BLOCK_END   min(p.rows, (BLOCK_INDEX + 1) * p.block_rows)
 
 struct column_sum_args {
     T(x) T(y) BLOCK uint x_row, y_block, wrap, y_outer, y_inner;

@@ -23,7 +23,7 @@
 #define BLOCK_INDEX (GROUP / p.across)
 #define BLOCK_COL   ((GROUP % p.across << p.shift) + (LANE & ((1u << p.shift) - 1)))
 #define BLOCK_ROW   (BLOCK_INDEX * p.block_rows + (LANE >> p.shift))
-#define BLOCK_END   min(p.rows, BLOCK_INDEX * p.block_rows + p.block_rows)
+#define BLOCK_END   min(p.rows, (BLOCK_INDEX + 1) * p.block_rows)
 
 #ifdef UNARY
 ARGS { T(x) T(y) TILE float factor; } p;
