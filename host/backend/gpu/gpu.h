@@ -230,7 +230,8 @@ uint64_t itera_gpu_hash(uint64_t seed, const void *data, size_t bytes);
  * or wait says that the device is lost), "build" (a kernel does not compile), "list" (the driver
  * fails while its devices are listed); and for paths that a device would not take by itself, looked
  * at when it is opened: "staging" (Vulkan: buffers are reached by copies alone), "addresses"
- * (Vulkan: kernels get every operand by its address). */
+ * (Vulkan: kernels get every operand by its address), "barriers" (Vulkan: none between kernels, which
+ * is wrong, and which validation must notice). */
 enum itera_gpu_fault {
     ITERA_GPU_FAULT_MEMORY,
     ITERA_GPU_FAULT_LOST,
@@ -238,6 +239,7 @@ enum itera_gpu_fault {
     ITERA_GPU_FAULT_LIST,
     ITERA_GPU_FAULT_STAGING,
     ITERA_GPU_FAULT_ADDRESSES,
+    ITERA_GPU_FAULT_BARRIERS,
     ITERA_GPU_FAULTS
 };
 bool itera_gpu_fault(enum itera_gpu_fault kind); /* whether it is to fail now */

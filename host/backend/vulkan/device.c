@@ -271,6 +271,7 @@ static enum itera_status vulkan_open(int index, const struct itera_device_option
     d->staged = itera_gpu_fault(ITERA_GPU_FAULT_STAGING);
     d->by_address =
         d->probe.features[ITERA_VULKAN_ADDRESS] && itera_gpu_fault(ITERA_GPU_FAULT_ADDRESSES);
+    d->no_barriers = itera_gpu_fault(ITERA_GPU_FAULT_BARRIERS);
     status = itera_vulkan_choose_memory(d);
     if (!status)
         status = itera_vulkan_pipelines_begin(d);

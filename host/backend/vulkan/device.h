@@ -59,9 +59,10 @@ struct vulkan_device {
     /* memory.c */
     struct vulkan_block *blocks;
     int local_type, mapped_type, system_type, staging_type; /* memory types */
-    bool unified;    /* every buffer can be mapped with nothing lost */
-    bool staged;     /* for tests: none is */
-    bool by_address; /* for tests: operands are never descriptors */
+    bool unified;     /* every buffer can be mapped with nothing lost */
+    bool staged;      /* for tests: none is */
+    bool by_address;  /* for tests: operands are never descriptors */
+    bool no_barriers; /* for tests of validation: programs have races */
     uint64_t allocated;
 
     /* transfer.c */

@@ -240,7 +240,7 @@ static enum itera_status record(struct vulkan_device *d, struct vulkan_executabl
         return itera_vulkan_fail(d, "vkBeginCommandBuffer", result);
     open_barrier(d, e->commands);
     for (int32_t i = 0; i < e->plan.n; i++) {
-        if (e->plan.dispatches[i].barrier)
+        if (e->plan.dispatches[i].barrier && !d->no_barriers)
             dispatch_barrier(d, e->commands);
         record_step(d, e, i, e->commands);
     }
