@@ -278,7 +278,8 @@ static enum itera_status vulkan_open(int index, const struct itera_device_option
     if (!status)
         status = itera_gpu_tuning_open(d->identity, &d->gpu.tuning);
     if (!status)
-        status = itera_vulkan_buffer_create(&d->gpu.base, 256, &d->absent);
+        status = itera_vulkan_buffer_create(&d->gpu.base, VULKAN_ABSENT * VULKAN_ABSENT_BYTES,
+                                            &d->absent);
     if (status)
         goto fail;
     *out = &d->gpu.base;

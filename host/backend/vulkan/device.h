@@ -47,6 +47,8 @@ struct vulkan_pipeline {
 /* Layouts by number of operands; the last is that of the address variant. */
 enum { VULKAN_LAYOUTS = ITERA_GPU_MAX_BINDINGS + 2, VULKAN_ADDRESS_LAYOUT = VULKAN_LAYOUTS - 1 };
 
+enum { VULKAN_ABSENT = 256, VULKAN_ABSENT_BYTES = 256 };
+
 struct vulkan_device {
     struct itera_gpu_device gpu;
     struct itera_vulkan_api api;
@@ -80,7 +82,7 @@ struct vulkan_device {
     double saved_at;
     char identity[256];
 
-    struct itera_buffer *absent; /* bound for absent operands */
+    struct itera_buffer *absent; /* bound for absent operands: VULKAN_ABSENT slots of 256 bytes */
 };
 
 /* device.c. One message for a failed call: device, call, result, and what to do. A lost device is

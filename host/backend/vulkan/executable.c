@@ -64,6 +64,17 @@ static enum itera_vulkan_variant choose_variant(const struct vulkan_device *d,
     return d->by_address ? ITERA_VULKAN_ADDRESSES : ITERA_VULKAN_DESCRIPTORS;
 }
 
+/* Dispatches that run side by side get different memory for their absent operands: no kernel touches
+ * it, but a driver or validation layer may judge by what a kernel's code could do. */
+static void spread_absent(const struct vulkan_device *d, struct itera_gpu_plan *plan)
+{
+    for (int32_t i = 0; i < plan->n; i++)
+        for (int k = 0; k < plan->dispatches[i].n_bindings; k++)
+            if (plan->dispatches[i].binding[k].buffer == d->absent)
+                plan->dispatches[i].binding[k].offset =
+                    (uint64_t)(i % VULKAN_ABSENT) * VULKAN_ABSENT_BYTES;
+}
+
 /* Variants and pipelines, and where in the uniform buffer each dispatch has its words. */
 static enum itera_status make_steps(struct vulkan_device *d, struct vulkan_executable *e,
                                     uint64_t *uniform_bytes)
@@ -267,6 +278,7 @@ enum itera_status itera_vulkan_compile(struct itera_device *base,
         itera_gpu_plan_create(&d->gpu, program, bindings, n_bindings, d->absent, &e->plan);
     if (status)
         goto fail;
+    spread_absent(d, &e->plan);
     e->base.memory_bytes = (size_t)e->plan.memory_bytes;
     e->steps = calloc((size_t)e->plan.n + 1, sizeof *e->steps);
     if (!e->steps) {
