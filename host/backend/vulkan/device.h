@@ -18,6 +18,7 @@ struct vulkan_buffer {
     VkDeviceAddress address; /* 0 unless the device has addresses */
     uint64_t handle_bytes;   /* base.bytes, rounded up; what descriptors may reach */
     uint8_t *mapped;         /* NULL: reached by transfers only */
+    bool slow_reads;         /* the host reads it past its caches */
     struct vulkan_memory memory;
 };
 
@@ -98,6 +99,9 @@ enum itera_status itera_vulkan_choose_memory(struct vulkan_device *d);
 enum itera_status itera_vulkan_buffer_create(struct itera_device *device, size_t bytes,
                                              struct itera_buffer **out);
 void itera_vulkan_buffer_destroy(struct itera_buffer *buffer);
+/* The same in the device's own memory, also when it is small. */
+enum itera_status itera_vulkan_local_create(struct vulkan_device *d, size_t bytes,
+                                            struct itera_buffer **out);
 /* Mapped memory of a type, not zeroed: for staging. */
 enum itera_status itera_vulkan_mapped_create(struct vulkan_device *d, size_t bytes, int type,
                                              struct vulkan_buffer **out);

@@ -120,8 +120,7 @@ static enum itera_status write_uniforms(struct vulkan_device *d, struct vulkan_e
             for (int k = 0; k < dispatch->n_bindings; k++)
                 memcpy(data + e->steps[i].addresses + 16 * k, &address[k], sizeof *address);
     }
-    enum itera_status status =
-        itera_vulkan_buffer_create(&d->gpu.base, (size_t)bytes, &e->uniforms);
+    enum itera_status status = itera_vulkan_local_create(d, (size_t)bytes, &e->uniforms);
     if (!status)
         status = itera_vulkan_upload(e->uniforms, 0, data, (size_t)bytes);
     free(data);

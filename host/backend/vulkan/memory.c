@@ -221,7 +221,7 @@ static VkResult memory_take(struct vulkan_device *d, int type, uint64_t bytes, u
     uint64_t shared = heap_bytes(d, type) / 8 < BLOCK ? heap_bytes(d, type) / 8 : BLOCK;
     bytes = (bytes + GRAIN - 1) / GRAIN * GRAIN;
     align = align < GRAIN ? GRAIN : align;
-    if (bytes > d->probe.max_allocation)
+    if (bytes > heap_bytes(d, type))
         return VK_ERROR_OUT_OF_DEVICE_MEMORY;
     /* A software driver may promise more than there is, and the process dies when it is used. */
     if (d->gpu.traits.vendor == ITERA_GPU_SOFTWARE &&
@@ -296,11 +296,11 @@ static enum itera_status fail_memory(struct vulkan_device *d, uint64_t bytes, in
         snprintf(left, sizeof left, ", %.1f MiB of them free", (double)free * mib);
     return itera_fail(ITERA_ERR_MEMORY,
                       "%s (%s): no memory for a buffer of %.1f MiB (%s; the device has %.1f MiB%s, "
-                      "%.1f MiB for one buffer, and %.1f MiB are used here); close other programs "
-                      "that use the device, or take a smaller batch or model",
+                      "and %.1f MiB are used here); close other programs that use the device, or "
+                      "take a smaller batch or model",
                       d->gpu.base.info.id, d->gpu.base.info.name, (double)bytes * mib,
                       itera_vulkan_result_name(result), (double)heap_bytes(d, type) * mib, left,
-                      (double)d->probe.max_allocation * mib, (double)d->allocated * mib);
+                      (double)d->allocated * mib);
 }
 
 /* A buffer with memory of the type, content undefined. */
@@ -310,7 +310,7 @@ static VkResult create(struct vulkan_device *d, size_t bytes, int type, struct v
     *b = (struct vulkan_buffer){.base = {.device = &d->gpu.base, .bytes = bytes},
                                 .handle_bytes = bytes < 16 ? 16 : ((uint64_t)bytes + 15) / 16 * 16};
     /* Some drivers take any size for a buffer and wrap around later. */
-    if (b->handle_bytes < bytes || b->handle_bytes > d->probe.max_allocation)
+    if (b->handle_bytes < bytes || b->handle_bytes > heap_bytes(d, type))
         return VK_ERROR_OUT_OF_DEVICE_MEMORY;
     VkResult result = create_handle(d, b->handle_bytes, &b->handle);
     if (result)
@@ -329,6 +329,7 @@ static VkResult create(struct vulkan_device *d, size_t bytes, int type, struct v
     }
     if (b->memory.block->mapped)
         b->mapped = b->memory.block->mapped + b->memory.offset;
+    b->slow_reads = !(memory_type(d, type)->propertyFlags & CACHED);
     if (d->probe.features[ITERA_VULKAN_ADDRESS]) {
         const VkBufferDeviceAddressInfoKHR info = {
             .sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO_KHR, .buffer = b->handle};
@@ -351,13 +352,10 @@ enum itera_status itera_vulkan_mapped_create(struct vulkan_device *d, size_t byt
     return fail_memory(d, bytes, type, result);
 }
 
-/* Small buffers are mapped, so that tokens, losses and counters are read with no submission; on a
- * device whose memory is the host's, all are. */
-enum itera_status itera_vulkan_buffer_create(struct itera_device *base, size_t bytes,
-                                             struct itera_buffer **out)
+/* A zeroed buffer, mapped or in the device's own memory. */
+static enum itera_status create_zeroed(struct vulkan_device *d, size_t bytes, bool mapped,
+                                       struct itera_buffer **out)
 {
-    struct vulkan_device *d = (struct vulkan_device *)base;
-    bool mapped = !d->staged && (d->unified || bytes <= SMALL);
     int type = mapped ? d->mapped_type : d->local_type;
     struct vulkan_buffer *b = malloc(sizeof *b);
     VkResult result = b ? VK_SUCCESS : VK_ERROR_OUT_OF_HOST_MEMORY;
@@ -375,8 +373,8 @@ enum itera_status itera_vulkan_buffer_create(struct itera_device *base, size_t b
         free(b);
         return fail_memory(d, bytes, type, result);
     }
-    if (d->staged)
-        b->mapped = NULL;
+    if (!mapped)
+        b->mapped = NULL; /* it may be by chance */
     enum itera_status status = ITERA_OK;
     if (b->mapped)
         memset(b->mapped, 0, b->handle_bytes);
@@ -388,6 +386,21 @@ enum itera_status itera_vulkan_buffer_create(struct itera_device *base, size_t b
     }
     *out = &b->base;
     return ITERA_OK;
+}
+
+/* Small buffers are mapped, so that tokens, losses and counters are read with no submission; on a
+ * device whose memory is the host's, all are. */
+enum itera_status itera_vulkan_buffer_create(struct itera_device *base, size_t bytes,
+                                             struct itera_buffer **out)
+{
+    struct vulkan_device *d = (struct vulkan_device *)base;
+    return create_zeroed(d, bytes, !d->staged && (d->unified || bytes <= SMALL), out);
+}
+
+enum itera_status itera_vulkan_local_create(struct vulkan_device *d, size_t bytes,
+                                            struct itera_buffer **out)
+{
+    return create_zeroed(d, bytes, !d->staged && d->unified, out);
 }
 
 void itera_vulkan_buffer_destroy(struct itera_buffer *base)

@@ -185,10 +185,8 @@ static void query_properties(const struct itera_vulkan_api *api, struct itera_vu
 {
     VkPhysicalDeviceSubgroupProperties subgroup = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES};
-    VkPhysicalDeviceMaintenance3Properties maintenance = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES, .pNext = &subgroup};
     probe->id = (VkPhysicalDeviceIDProperties){
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ID_PROPERTIES, .pNext = &maintenance};
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ID_PROPERTIES, .pNext = &subgroup};
     VkPhysicalDeviceProperties2 all = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
                                        .pNext = &probe->id};
     VkPhysicalDeviceSubgroupSizeControlPropertiesEXT size = {
@@ -211,7 +209,6 @@ static void query_properties(const struct itera_vulkan_api *api, struct itera_vu
 #undef LINK
     api->GetPhysicalDeviceProperties2(probe->physical, &all);
     probe->id.pNext = NULL;
-    probe->max_allocation = maintenance.maxMemoryAllocationSize;
     probe->compute_units = sm.shaderSMCount
                                ? sm.shaderSMCount
                                : core.shaderEngineCount * core.shaderArraysPerEngineCount *

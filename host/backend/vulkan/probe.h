@@ -54,11 +54,10 @@ struct itera_vulkan_probe {
     char driver[128];
     char lacking[160]; /* what it would need to be used, or "" */
     uint32_t queue_family, timestamp_bits;
-    uint64_t max_allocation; /* bytes */
-    uint32_t compute_units;  /* 0: unknown */
-    uint32_t subgroup;       /* size; 0 without ITERA_VULKAN_SUBGROUP */
-    bool subgroup_required;  /* pipelines must ask for that size */
-    bool subgroup_full;      /* pipelines can ask for full subgroups */
+    uint32_t compute_units; /* 0: unknown */
+    uint32_t subgroup;      /* size; 0 without ITERA_VULKAN_SUBGROUP */
+    bool subgroup_required; /* pipelines must ask for that size */
+    bool subgroup_full;     /* pipelines can ask for full subgroups */
     bool features[ITERA_VULKAN_FEATURES];
     struct itera_vulkan_chain chain;                     /* not linked: itera_vulkan_chain_link */
     const char *extensions[ITERA_VULKAN_MAX_EXTENSIONS]; /* to be enabled; literals */

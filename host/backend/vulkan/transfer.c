@@ -6,6 +6,8 @@
 #include "backend/vulkan/device.h"
 
 static const uint64_t LANE_BYTES = (uint64_t)8 << 20;
+/* Reading more than this past the caches takes longer than a copy and a wait. */
+static const size_t SLOW_READ = 4096;
 
 static enum itera_status begin(struct vulkan_device *d)
 {
@@ -158,7 +160,7 @@ enum itera_status itera_vulkan_download(struct itera_buffer *base, size_t offset
     struct vulkan_device *d = (struct vulkan_device *)base->device;
     if (!bytes)
         return ITERA_OK;
-    if (b->mapped) {
+    if (b->mapped && !(b->slow_reads && bytes > SLOW_READ)) {
         memcpy(data, b->mapped + offset, bytes);
         return ITERA_OK;
     }
