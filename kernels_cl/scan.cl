@@ -1,9 +1,11 @@
 /* Passes that the scans share; see scan.clh for the tile of a workgroup. */
 #include "scan.clh"
 
+/* clang-format off */
 struct scan_starts_args {
     T(decay) T(ends) T(state) uint chunks, cols, width, tiles, state_mode;
 };
+/* clang-format on */
 
 /* Between the chunks of a scan: ends (batch, chunks, cols) hold what each chunk leaves from zeros
  * and become the states before each chunk, decay (the same dims) is what a chunk leaves of its
@@ -41,21 +43,25 @@ kernel void scan_starts(global const float *decay, global float *ends, global fl
         state[state_at] = carry;
 }
 
+/* clang-format off */
 struct scan_sum_args {
-    T(parts) T(y) uint count, rows, cols, width;
+    T(parts) T(y) uint count, rows, cols, span, stride, first, width;
 };
+/* clang-format on */
 
-/* y (rows, cols) = the sum over i of parts[i] (count, rows, cols), in the same order every time. A
- * workgroup takes `width` elements of y; its rows share the parts. */
+/* Rows of y = the sum over i of parts[i] (count, rows, cols), in the same order every time; row r
+ * is row r / span * stride + r % span + first of y. A workgroup takes `width` elements of the sum;
+ * its rows share the parts. */
 kernel void scan_sum(global const float *parts, global float *y, const struct scan_sum_args p)
 {
     local float tile[SCAN_LANES];
     uint element = GROUP * p.width + LANE % p.width, elements = p.rows * p.cols;
+    uint row = element / p.cols, y_row = row / p.span * p.stride + row % p.span + p.first;
     float sum = 0.0f;
     if (element < elements)
         for (uint i = LANE / p.width; i < p.count; i += SCAN_LANES / p.width)
             sum += parts[p.parts_at + i * elements + element];
     sum = scan_sum_rows(sum, p.width, tile);
     if (element < elements && LANE < p.width)
-        y[p.y_at + element / p.cols * p.y_ld + element % p.cols] = sum;
+        y[p.y_at + y_row * p.y_ld + element % p.cols] = sum;
 }

@@ -1,6 +1,6 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#define SCAN_COLUMNS
+#define SCAN_COLUMNS 1
 #include "itera.glsl"
 #include "scan.glsl"
 
@@ -56,7 +56,7 @@ void main()
             sums[i * SCAN_LANES + LANE] = sum_d;
         }
         carry = total.a * carry + total.b;
-        scan_sum_columns(p.width);
+        scan_sum_columns(p.width, 0);
         if (LANE % p.width == 0)
             [[unroll]] for (uint i = 0; i < SCAN_STEPS && s + i < end; i++)
                 dd_parts.v[p.dd_parts_at + (tile * p.batch * p.time + row - i) * p.dd_ld] =

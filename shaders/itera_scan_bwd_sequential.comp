@@ -1,6 +1,6 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#define SCAN_COLUMNS
+#define SCAN_COLUMNS 1
 #include "itera.glsl"
 #include "scan.glsl"
 
@@ -43,7 +43,7 @@ void main()
                 du.v[p.du_at + (row - i) * p.du_ld + col] = delta[i] * g;
             flow = e * g;
         }
-        scan_sum_columns(p.width);
+        scan_sum_columns(p.width, 0);
         if (sequence < p.batch && LANE % p.width == 0)
             [[unroll]] for (uint i = 0; i < SCAN_STEPS && first + i < p.time; i++)
                 dd_parts.v[p.dd_parts_at + (tile * p.batch * p.time + row - i) * p.dd_ld] =

@@ -10,6 +10,7 @@
 
 #define SCAN_LANES 128
 #define SCAN_STEPS 4 // that a lane keeps in registers
+#define SCAN_SUMS  (SCAN_STEPS * SCAN_LANES)
 
 struct scan_map {
     float a, b;
@@ -59,18 +60,18 @@ float scan_sum_rows(float v, uint width)
     return tile_a[LANE % width];
 }
 
-#ifdef SCAN_COLUMNS
-shared float sums[SCAN_STEPS * SCAN_LANES];
+#ifdef SCAN_COLUMNS // how many sets of sums
+shared float sums[SCAN_COLUMNS * SCAN_SUMS];
 
-// The sums of sums[i * 128 + lane] over the columns of a row of the tile, for i below SCAN_STEPS;
-// they end in the row's first lane. Called after the lanes have written them.
-void scan_sum_columns(uint width)
+// The sums of sums[set + i * 128 + lane] over the columns of a row of the tile, for i below
+// SCAN_STEPS; they end in the row's first lane. Called after the lanes have written them.
+void scan_sum_columns(uint width, uint set)
 {
     barrier();
     for (uint distance = width / 2; distance > 0; distance /= 2) {
         if (LANE % width < distance)
             [[unroll]] for (uint i = 0; i < SCAN_STEPS; i++)
-                sums[i * SCAN_LANES + LANE] += sums[i * SCAN_LANES + LANE + distance];
+                sums[set + i * SCAN_LANES + LANE] += sums[set + i * SCAN_LANES + LANE + distance];
         barrier();
     }
 }

@@ -68,6 +68,8 @@ float ssd_decay(vec2 later, vec2 earlier)
 #define SSD_COLUMN(j)    (LANE % 16 + 16 * (j))
 #define SSD_LEFT(row, k) left[(k) * 17 + (row) / 4][(row) % 4]
 #define SSD_RIGHT(k, c)  right[(k) * 65 + (c)]
+// another use: (64, 16)
+#define SSD_BLOCK(row, c) left[((row) * 17 + (c)) / 4][((row) * 17 + (c)) % 4]
 shared vec4 left[SSD_DEPTH * 17];
 shared float right[SSD_DEPTH * 65];
 
@@ -97,6 +99,20 @@ void ssd_multiply(inout ssd_tile acc)
 float ssd_get(ssd_tile acc, uint i, uint j)
 {
     return i < 4 ? acc.low[j][i % 4] : acc.high[j][i % 4];
+}
+
+// For lane i below 64, the sum of row i; v are the lane's sums over its columns of its rows.
+float ssd_row_sum(float v[8])
+{
+    float sum = 0.0;
+    [[unroll]] for (uint i = 0; i < 8; i++)
+        SSD_BLOCK(SSD_ROW + i, LANE % 16) = v[i];
+    barrier();
+    if (LANE < SSD_STEPS)
+        for (uint c = 0; c < 16; c++)
+            sum += SSD_BLOCK(LANE, c);
+    barrier();
+    return sum;
 }
 
 #endif

@@ -1,6 +1,6 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#define SCAN_COLUMNS
+#define SCAN_COLUMNS 1
 #include "itera.glsl"
 #include "scan.glsl"
 #include "scan_ssd.glsl"
@@ -60,7 +60,7 @@ void main()
             y_skip[i] = skip * channel_x;
             sums[i * SCAN_LANES + LANE] = sum;
         }
-        scan_sum_columns(p.lanes);
+        scan_sum_columns(p.lanes, 0);
         if (live && lane == 0)
             [[unroll]] for (uint i = 0; i < SCAN_STEPS; i++)
                 if (first + i < p.time)

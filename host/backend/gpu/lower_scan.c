@@ -102,16 +102,19 @@ void itera_gpu_scan_state_words(struct itera_gpu_lowering *l, struct itera_gpu_d
 }
 
 void itera_gpu_scan_sum(struct itera_gpu_lowering *l, struct itera_gpu_scratch parts, int64_t count,
-                        int64_t rows, int64_t cols, int32_t y)
+                        struct itera_gpu_rows rows, int64_t cols, int32_t y)
 {
-    int64_t elements = rows * cols;
+    int64_t elements = rows.sequences * rows.span * cols;
     int64_t width = itera_gpu_class(elements) < LANES ? itera_gpu_class(elements) : LANES;
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "scan_sum");
     itera_gpu_use(d, parts, ITERA_GPU_READ);
     itera_gpu_out(l, d, y);
     itera_gpu_word(d, count);
-    itera_gpu_word(d, rows);
+    itera_gpu_word(d, rows.sequences * rows.span);
     itera_gpu_word(d, cols);
+    itera_gpu_word(d, rows.span);
+    itera_gpu_word(d, rows.stride);
+    itera_gpu_word(d, rows.first);
     itera_gpu_word(d, width);
     itera_gpu_groups(l, d, itera_gpu_div_up(elements, width), 1, 1);
 }

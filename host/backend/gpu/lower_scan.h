@@ -44,9 +44,19 @@ void itera_gpu_scan_state(struct itera_gpu_lowering *l, struct itera_gpu_dispatc
 void itera_gpu_scan_state_words(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d,
                                 const struct itera_gpu_scan *s, int32_t state);
 
-/* y (rows, cols) = the sum of `count` such parts, which lie in scratch one
- * after the other. */
+/* Which rows of a (sequences, time, cols) tensor a sum is for: `span` of each sequence, from its
+ * row `first` on; `stride` rows lie between sequences. */
+struct itera_gpu_rows {
+    int64_t sequences, span, stride, first;
+};
+
+/* These rows of y = the sum of `count` parts, (rows, cols) each, which lie in scratch one after the
+ * other. */
 void itera_gpu_scan_sum(struct itera_gpu_lowering *l, struct itera_gpu_scratch parts, int64_t count,
-                        int64_t rows, int64_t cols, int32_t y);
+                        struct itera_gpu_rows rows, int64_t cols, int32_t y);
+static inline struct itera_gpu_rows itera_gpu_all_rows(int64_t rows)
+{
+    return (struct itera_gpu_rows){.sequences = 1, .span = rows, .stride = rows};
+}
 
 #endif

@@ -143,7 +143,7 @@ enum itera_status itera_lower_itera_scan_bwd(struct itera_gpu_lowering *l,
     else
         bwd_parallel(l, op, &s, &parts);
     if (s.tiles > 1)
-        itera_gpu_scan_sum(l, parts.dd, s.tiles, rows, 1, op->out[0]);
-    itera_gpu_scan_sum(l, parts.dA, s.batch * s.chunks, 1, s.cols, op->out[1]);
+        itera_gpu_scan_sum(l, parts.dd, s.tiles, itera_gpu_all_rows(rows), 1, op->out[0]);
+    itera_gpu_scan_sum(l, parts.dA, s.batch * s.chunks, itera_gpu_all_rows(1), s.cols, op->out[1]);
     return ITERA_OK;
 }

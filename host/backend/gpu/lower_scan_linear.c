@@ -1,4 +1,5 @@
-/* Lowering of linear_scan and its gradient (contracts: host/ops/scan.c; kernels: scan_linear.cl). */
+/* Lowering of linear_scan and its gradient (contracts: host/ops/scan.c; kernels: scan_linear.cl).
+ */
 #include "backend/gpu/lower_scan.h"
 
 static struct itera_gpu_scan scan_of(struct itera_gpu_lowering *l, const struct itera_op *op)
