@@ -17,8 +17,8 @@ extern "C" {
 /* What the device reaches here and now; every row's share of peak refers to it. */
 #define ITERA_BENCH_SIZES 3
 struct itera_bench_peaks {
-    double gflops;      /* f32 matmul of 1024 x 1024 x 1024 */
-    double copy_gbytes; /* reading plus writing, 256 MB */
+    double gflops;      /* f32 matmul of 1024 x 1024 x 1024 (software devices: 192) */
+    double copy_gbytes; /* reading plus writing, 256 MB (software devices: 8) */
     /* Reading, over working sets of these many bytes (caches, then memory). */
     double read_bytes[ITERA_BENCH_SIZES], read_gbytes[ITERA_BENCH_SIZES];
 };
@@ -35,7 +35,8 @@ struct itera_bench_row {
     double p50, p95, p99, best; /* seconds of one run */
     double flops, bytes;        /* of one run: what the work needs, from the cost rules */
     double gemm_gflops;         /* of a 512 x 512 x 512 f32 matmul just before and after: how fast
-                                   the machine was at that moment; 0 where not measured */
+                                   the machine was at that moment; 0 where not measured: on
+                                   anything but the CPU */
     double peak_share;          /* the time that the peaks allow / p50 */
     uint64_t memory_bytes;      /* of the program: activations, scratch, state */
     char peer[32];              /* a peer that was run in turn with ours; "" for none */
