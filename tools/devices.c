@@ -5,6 +5,7 @@
 
 #include "command.h"
 #include "itera/bench.h"
+#include "itera/check.h"
 #include "itera/device.h"
 #include "options.h"
 #include "output.h"
@@ -58,6 +59,89 @@ static void print_table(const struct itera_device_info *infos, int count)
     table_destroy(&table);
 }
 
+/* The ops, by name, with what each device says of them. */
+struct ops {
+    struct {
+        char name[48];
+        int variants, supported[16];
+        char reason[16][160];
+    } row[256];
+    int n_rows, device;
+};
+
+static int on_op(void *user, const char *op, int variants, int supported, const char *reason)
+{
+    struct ops *ops = user;
+    int i = 0;
+    while (i < ops->n_rows && strcmp(ops->row[i].name, op))
+        i++;
+    if (i == (int)(sizeof ops->row / sizeof *ops->row))
+        return 1;
+    if (i == ops->n_rows)
+        snprintf(ops->row[ops->n_rows++].name, sizeof ops->row->name, "%s", op);
+    ops->row[i].variants = variants;
+    ops->row[i].supported[ops->device] = supported;
+    snprintf(ops->row[i].reason[ops->device], sizeof ops->row->reason[0], "%s", reason);
+    return 0;
+}
+
+static json_t *ops_json(const struct itera_device_info *infos, int count, const struct ops *ops)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < ops->n_rows; i++) {
+        json_t *devices = json_object();
+        for (int d = 0; d < count; d++)
+            json_object_set_new(devices, infos[d].id,
+                                ops->row[i].supported[d] ? json_true()
+                                                         : json_string(ops->row[i].reason[d]));
+        json_array_append_new(list, json_pack("{s:s, s:b, s:o}", "op", ops->row[i].name, "variants",
+                                              ops->row[i].variants, "devices", devices));
+    }
+    return json_pack("{s:o}", "ops", list);
+}
+
+static void print_ops(const struct itera_device_info *infos, int count, const struct ops *ops)
+{
+    const char *titles[18] = {"op", "variants"};
+    for (int d = 0; d < count; d++)
+        titles[d + 2] = infos[d].id;
+    struct table *table = table_create(count + 2, titles, "llllllllllllllllll");
+    for (int i = 0; i < ops->n_rows; i++) {
+        table_cell(table, "%s", ops->row[i].name);
+        table_cell(table, "%s", ops->row[i].variants ? "sequential parallel chunked" : "");
+        for (int d = 0; d < count; d++)
+            table_cell(table, "%s", ops->row[i].supported[d] ? "yes" : ops->row[i].reason[d]);
+    }
+    table_print(table);
+    table_destroy(&table);
+}
+
+/* --ops: which ops each device has. */
+static int list_ops(const struct itera_device_info *infos, int count,
+                    const struct option_optional *json)
+{
+    static struct ops ops;
+    if (count > 16)
+        count = 16;
+    for (ops.device = 0; ops.device < count; ops.device++) {
+        struct itera_device *device;
+        enum itera_status status = itera_device_open(infos[ops.device].id, NULL, &device);
+        if (!status)
+            status = itera_check_support(device, on_op, &ops);
+        itera_device_close(&device);
+        if (status)
+            return EXIT_FAILED;
+    }
+    if (!json->given) {
+        print_ops(infos, count, &ops);
+        return EXIT_OK;
+    }
+    json_t *root = ops_json(infos, count, &ops);
+    int code = output_json(root, json->value);
+    json_decref(root);
+    return code;
+}
+
 static int on_tune(void *user, const char *preset, double progress)
 {
     (void)user;
@@ -94,7 +178,7 @@ int itera_command_devices(int argc, char **argv)
     static const char *const usual[] = {"micro", "tiny", "itera-m", "transformer", "mamba-tiny"};
     static const char *const all[] = {"all"};
     struct option_optional json = {0};
-    bool tuning = false;
+    bool tuning = false, listing = false;
     struct option_names ids = {1, all};
     struct option_names presets = {sizeof usual / sizeof *usual, usual};
     const struct command_option options[] = {
@@ -105,6 +189,7 @@ int itera_command_devices(int argc, char **argv)
         {"preset", 0, OPTION_NAMES, &presets, "LIST",
          "with --tune: the shapes of these models\n(default: micro, tiny, itera-m, transformer, "
          "mamba-tiny)"},
+        {"ops", 0, OPTION_FLAG, &listing, NULL, "which ops each device has kernels for"},
         {"json", 0, OPTION_OPTIONAL, &json, "FILE", "write JSON to FILE, or to stdout"},
         {0}};
     const struct command_spec spec = {
@@ -124,6 +209,8 @@ int itera_command_devices(int argc, char **argv)
         code = EXIT_FAILED;
     else if (tuning)
         code = tune(infos, count, &ids, &presets);
+    else if (listing)
+        code = list_ops(infos, count, &json);
     else if (json.given)
         code = print_json(infos, count, json.value);
     else {

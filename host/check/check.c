@@ -40,6 +40,11 @@ uint64_t itera_check_stream(const char *op, int index, int part)
     return (hash ^ (uint64_t)(uint32_t)part) * 0x100000001b3u;
 }
 
+bool itera_check_has_cases(enum itera_op_kind kind)
+{
+    return builders[kind] != NULL;
+}
+
 bool itera_check_build(struct itera_checker *checker, enum itera_op_kind kind, int index,
                        struct itera_case *c)
 {

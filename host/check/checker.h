@@ -29,12 +29,16 @@ struct itera_checker {
 /* The random stream of something that belongs to a case. */
 uint64_t itera_check_stream(const char *op, int index, int part);
 
+/* Whether an op has cases of its own (gradient ops are reached through their forward op's). */
+bool itera_check_has_cases(enum itera_op_kind kind);
 /* Builds case `index` of an op. False when there is none, or after an error (checker->status, or
  * the case's program->status, which is reported as a failure). The caller destroys c->program. */
 bool itera_check_build(struct itera_checker *checker, enum itera_op_kind kind, int index,
                        struct itera_case *c);
 /* Whether a tensor is one of the case's inputs (and not an output made by recording). */
 bool itera_check_is_input(const struct itera_case *c, int32_t tensor);
+/* The output of the case's last op whose gradient is given: the first that is f32, or ITERA_NONE. */
+int32_t itera_check_seeded_output(const struct itera_program *p);
 /* Turns the outputs of the op under test into bound tensors, so that their memory can be watched;
  * `padding` elements are put between their rows. */
 void itera_check_bind_outputs(struct itera_case *c, int64_t padding);

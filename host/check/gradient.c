@@ -21,8 +21,7 @@ struct derivative {
     bool applies; /* there is something to differentiate */
 };
 
-/* The output that is seeded: the first real one. */
-static int32_t seeded_output(const struct itera_program *p)
+int32_t itera_check_seeded_output(const struct itera_program *p)
 {
     const struct itera_op *op = &p->ops[p->n_ops - 1];
     for (int i = 0; i < ITERA_MAX_OUT; i++)
@@ -67,7 +66,7 @@ static bool differentiate(struct itera_checker *checker, enum itera_op_kind kind
         return true;
     if (variant > 0)
         p->ops[p->n_ops - 1].attr.variant = (uint8_t)variant;
-    int32_t out = seeded_output(p);
+    int32_t out = itera_check_seeded_output(p);
     if (out == ITERA_NONE || itera_check_is_input(&d->c, p->tensors[out].base))
         return true;
     for (int i = 0; i < d->c.n_inputs; i++)
@@ -397,8 +396,9 @@ void itera_check_differences(struct itera_checker *checker, enum itera_op_kind k
                                 .stream =
                                     itera_check_stream(itera_op_info(kind)->name, index, 200 + i)};
         draw_direction(&rng, kept, rows * cols, move);
-        struct direction d = {
-            &forward, gradient, seeded_output(c.program), seed, wrt[i], grads[i], x, kept, move};
+        struct direction d = {&forward, gradient, itera_check_seeded_output(c.program),
+                              seed,     wrt[i],   grads[i],
+                              x,        kept,     move};
         check_direction(&d, out);
         for (int64_t r = 0; r < rows; r++)
             memcpy(x + r * s->ld, kept + r * cols, (size_t)cols * sizeof *x);

@@ -58,7 +58,17 @@ typedef int itera_check_fn(void *user, const struct itera_check_result *result);
 enum itera_status itera_check_ops(const struct itera_check_options *options, itera_check_fn *fn,
                                   void *user, struct itera_check_summary *summary);
 
-/* The same for a whole model (file or directory). With `expected`, a safetensors file with
+/* Which ops a device has kernels for, in the order of the op list: called with each op's name,
+ * whether it comes in several variants (scans), and, when the device lacks it for some of the shapes
+ * of the parity cases, why. A non-zero return stops. Errors: ITERA_ERR_MEMORY;
+ * ITERA_ERR_CANCELLED. */
+struct itera_device;
+typedef int itera_support_fn(void *user, const char *op, int variants, int supported,
+                             const char *reason);
+enum itera_status itera_check_support(struct itera_device *device, itera_support_fn *fn,
+                                      void *user);
+
+/* Parity of a whole model (file or directory). With `expected`, a safetensors file with
  * input_ids (batch, time) and logits (batch, time, vocabulary), and perhaps loss (mean next-token
  * cross-entropy plus auxiliary losses), aux_loss and grad.<parameter>: logits and losses must be
  * within 1e-5 relative, gradients within 1e-4 of their norm. Without it (NULL), random tokens go
