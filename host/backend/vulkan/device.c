@@ -100,7 +100,7 @@ static enum itera_status vulkan_list(struct itera_device_info *infos, int capaci
 {
     *count = 0;
     struct itera_vulkan_api api;
-    VkResult result = itera_vulkan_instance_create(&api);
+    VkResult result = itera_vulkan_instance(&api);
     if (result) {
         itera_log(ITERA_LOG_DEBUG, "vulkan: no instance: %s", itera_vulkan_result_name(result));
         return ITERA_OK;
@@ -126,7 +126,6 @@ static enum itera_status vulkan_list(struct itera_device_info *infos, int capaci
     }
     free(probe);
     free(devices);
-    itera_vulkan_instance_destroy(&api);
     return ITERA_OK;
 }
 
@@ -226,7 +225,6 @@ static void vulkan_close(struct itera_device *base)
     }
     if (d->handle && d->api.DestroyDevice)
         d->api.DestroyDevice(d->handle, NULL);
-    itera_vulkan_instance_destroy(&d->api);
     if (d->gpu.tuning)
         itera_gpu_tuning_close(&d->gpu.tuning);
     free(d);
@@ -247,7 +245,7 @@ static enum itera_status vulkan_open(int index, const struct itera_device_option
     VkPhysicalDevice *devices = NULL;
     uint32_t n = 0;
     enum itera_status status = ITERA_OK;
-    VkResult result = itera_vulkan_instance_create(&d->api);
+    VkResult result = itera_vulkan_instance(&d->api);
     const char *call = "vkCreateInstance";
     if (!result) {
         call = "vkEnumeratePhysicalDevices";

@@ -41,14 +41,13 @@ static bool has_portability(PFN_vkEnumerateInstanceExtensionProperties enumerate
     return found;
 }
 
-VkResult itera_vulkan_instance_create(struct itera_vulkan_api *api)
+static VkResult create_instance(struct itera_vulkan_api *api)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    *api = (struct itera_vulkan_api){0};
-    pthread_once(&once, open_loader);
-    api->GetInstanceProcAddr = get_instance_proc_addr;
+    if (!get_instance_proc_addr)
+        open_loader();
     if (!get_instance_proc_addr)
         return VK_ERROR_INITIALIZATION_FAILED;
+    *api = (struct itera_vulkan_api){.GetInstanceProcAddr = get_instance_proc_addr};
     PFN_vkCreateInstance create =
         (PFN_vkCreateInstance)get_instance_proc_addr(NULL, "vkCreateInstance");
     PFN_vkEnumerateInstanceVersion version =
@@ -87,15 +86,22 @@ VkResult itera_vulkan_instance_create(struct itera_vulkan_api *api)
         get_instance_proc_addr(api->instance, "vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR");
     if (complete)
         return VK_SUCCESS;
-    itera_vulkan_instance_destroy(api);
+    if (api->DestroyInstance)
+        api->DestroyInstance(api->instance, NULL);
     return VK_ERROR_INITIALIZATION_FAILED;
 }
 
-void itera_vulkan_instance_destroy(struct itera_vulkan_api *api)
+VkResult itera_vulkan_instance(struct itera_vulkan_api *api)
 {
-    if (api->instance && api->DestroyInstance)
-        api->DestroyInstance(api->instance, NULL);
-    api->instance = VK_NULL_HANDLE;
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    static struct itera_vulkan_api shared;
+    pthread_mutex_lock(&mutex);
+    VkResult result = shared.instance ? VK_SUCCESS : create_instance(&shared);
+    if (result)
+        shared.instance = VK_NULL_HANDLE;
+    *api = shared;
+    pthread_mutex_unlock(&mutex);
+    return result;
 }
 
 bool itera_vulkan_load_device(struct itera_vulkan_api *api, VkDevice device)

@@ -80,10 +80,10 @@ struct itera_vulkan_api {
     VkInstance instance;
 };
 
-/* Makes an instance (Vulkan 1.1) and fills the table's instance functions. VK_ERROR_INITIALIZATION_
- * FAILED when there is no loader or it is older. The caller owns the instance. */
-VkResult itera_vulkan_instance_create(struct itera_vulkan_api *api);
-void itera_vulkan_instance_destroy(struct itera_vulkan_api *api); /* fine when there is none */
+/* Copies a table with the process's instance (Vulkan 1.1) and its functions. There is one instance,
+ * made on first use and never destroyed: devices come and go quickly, drivers do not like to.
+ * VK_ERROR_INITIALIZATION_FAILED when there is no loader or it is older. From any thread. */
+VkResult itera_vulkan_instance(struct itera_vulkan_api *api);
 
 /* Fills the device functions; false when one is missing. */
 bool itera_vulkan_load_device(struct itera_vulkan_api *api, VkDevice device);
