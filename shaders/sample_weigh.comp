@@ -47,7 +47,8 @@ Slope slope_of(uint temperature)
 // The mantissa 38 bits below the point of a number with a larger exponent, with its sign.
 uvec2 aligned(Parts f, int exponent, uint bits)
 {
-    uvec2 m = right_wide(left_wide(uvec2(f.magnitude, 0), 38), uint(min(exponent - f.exponent, 63)));
+    uint right = uint(min(exponent - f.exponent, 63));
+    uvec2 m = right_wide(left_wide(uvec2(f.magnitude, 0), 38), right);
     return bits >> 31 != 0 ? subtract_wide(uvec2(0), m) : m;
 }
 

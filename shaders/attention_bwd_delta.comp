@@ -1,0 +1,26 @@
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#include "itera.glsl"
+#define LANE_BUFFER 128
+#include "reduce.glsl"
+
+ARGS { T(dy) T(y) T(delta) uint rows, heads, d, time; } p;
+IN(1, dy)
+IN(2, y)
+OUT(3, delta)
+
+#define TEAM 32 // invocations that share a row
+
+// delta = dy . y of a head and time step. A workgroup takes 4.
+void main()
+{
+    uint head = THREAD / TEAM, row = head / p.heads, h = head % p.heads;
+    float sum = 0.0;
+    if (row < p.rows)
+        for (uint c = LANE % TEAM; c < p.d; c += TEAM)
+            sum += dy.v[p.dy_at + row * p.dy_ld + h * p.d + c] *
+                   y.v[p.y_at + row * p.y_ld + h * p.d + c];
+    sum = row_sum(sum, TEAM);
+    if (row < p.rows && LANE % TEAM == 0)
+        delta.v[p.delta_at + (row / p.time * p.heads + h) * p.time + row % p.time] = sum;
+}
