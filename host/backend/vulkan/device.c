@@ -239,6 +239,8 @@ static enum itera_status vulkan_open(int index, const struct itera_device_option
         return itera_fail(ITERA_ERR_MEMORY, "no memory to open vulkan:%d", index);
     struct itera_device_info *info = &d->gpu.base.info;
     snprintf(info->id, sizeof info->id, "vulkan:%d", index);
+    snprintf(info->name, sizeof info->name, "not identified yet");
+    snprintf(info->driver, sizeof info->driver, "not identified yet");
     d->gpu.base.backend = &itera_backend_vulkan;
     d->gpu.has_kernel = itera_vulkan_has_kernel;
     d->gpu.prepare = itera_vulkan_prepare;
