@@ -44,7 +44,7 @@ static inline struct segment find_segment(global const int *offsets, local int *
 }
 
 struct grouped_args {
-    T(a) T(b) T(offsets) T(y) uint rows, cols, depth, trans_b, experts;
+    T(a) T(b) T(offsets) T(y) uint rows, cols, depth, trans_b, act, experts;
     uint b_step; /* rows of b an expert */
 };
 
@@ -57,7 +57,7 @@ kernel void grouped_matmul_tile(global const a_type *a, global const b_type *b,
                                 global const int *offsets, global float *y,
                                 const struct grouped_args p)
 {
-    local float4 tile_a[DEPTH * PITCH], tile_b[DEPTH * PITCH];
+    local float4 tiles[TILE_FOURS];
     local int ends[SEGMENT_CHUNK];
     uint across = (p.cols + TILE - 1) / TILE;
     struct segment s =
@@ -65,19 +65,19 @@ kernel void grouped_matmul_tile(global const a_type *a, global const b_type *b,
     if (!s.found)
         return;
     uint col = GROUP % across * TILE;
+    if (s.nobody) {
+        const uint n = col + LANE % TILE, last = min(s.begin + TILE, s.end);
+        for (uint m = s.begin + LANE / TILE; m < last && n < p.cols; m += TILE_LANES / TILE)
+            y[p.y_at + m * p.y_ld + n] = 0.0f;
+        return;
+    }
     struct side left = side_of(p.a_at, p.a_ld, 1, s.end);
     struct side right = side_of(p.b_at + s.expert * p.b_step * p.b_ld, p.trans_b ? p.b_ld : 1,
                                 p.trans_b ? 1 : p.b_ld, p.cols);
     float4 acc[TM * TQ];
-    multiply(acc, tile_a, tile_b, a, left, b, right, s.begin, col, 0, s.nobody ? 0 : p.depth);
-#pragma unroll
-    for (uint i = 0; i < TM; i++)
-#pragma unroll
-        for (uint j = 0; j < TN; j++) {
-            uint m = s.begin + TILE_ROW(i), n = col + TILE_COL(j);
-            if (m < s.end && n < p.cols)
-                y[p.y_at + m * p.y_ld + n] = s.nobody ? 0.0f : activate(TILE_SUM(acc, i, j), ACT);
-        }
+    multiply(acc, tiles, a, left, b, right, s.begin, col, 0, p.depth);
+    struct target t = {.y = y + p.y_at, .ld = p.y_ld, .rows = s.end, .cols = p.cols, .act = p.act};
+    store_tile(t, tiles, acc, s.begin, col);
 }
 
 struct weights_args {
@@ -92,7 +92,7 @@ kernel void grouped_matmul_weights(global const a_type *a, global const b_type *
                                    global const int *offsets, global float *y,
                                    const struct weights_args p)
 {
-    local float4 tile_a[DEPTH * PITCH], tile_b[DEPTH * PITCH];
+    local float4 tiles[TILE_FOURS];
     local int ends[SEGMENT_CHUNK];
     uint down = (p.out_rows + TILE - 1) / TILE, across = (p.cols + TILE - 1) / TILE;
     uint tile = GROUP % (down * across), rest = GROUP / (down * across);
@@ -107,17 +107,15 @@ kernel void grouped_matmul_weights(global const a_type *a, global const b_type *
     struct side left = side_of(p.a_at, 1, p.a_ld, p.out_rows);
     struct side right = side_of(p.b_at, 1, p.b_ld, p.cols);
     float4 acc[TM * TQ];
-    multiply(acc, tile_a, tile_b, a, left, b, right, row, col, begin, end);
-    uint first = p.slices > 1 ? (slice * p.experts + expert) * p.out_rows : expert * p.out_rows;
-    uint pitch = p.slices > 1 ? p.cols : p.y_ld;
-#pragma unroll
-    for (uint i = 0; i < TM; i++)
-#pragma unroll
-        for (uint j = 0; j < TN; j++) {
-            uint m = row + TILE_ROW(i), n = col + TILE_COL(j);
-            if (m < p.out_rows && n < p.cols)
-                y[p.y_at + (first + m) * pitch + n] = TILE_SUM(acc, i, j);
-        }
+    multiply(acc, tiles, a, left, b, right, row, col, begin, end);
+    struct target t = {
+        .y = y + p.y_at,
+        .ld = p.slices > 1 ? p.cols : p.y_ld,
+        .rows = p.out_rows,
+        .cols = p.cols,
+    };
+    t.y += (slice * p.experts + expert) * p.out_rows * t.ld;
+    store_tile(t, tiles, acc, row, col);
 }
 #endif
 
@@ -141,6 +139,6 @@ kernel void grouped_matmul_gemv(global const a_type *a, global const b_type *b,
                                p.trans_b ? 1 : p.b_ld, p.cols);
     multiply_lines(parts, a, few, b, many, row, col, 0, s.nobody ? 0 : p.depth);
     for (uint i = LANE; i < OUTPUTS && col + i < p.cols; i += GEMV_LANES)
-        y[p.y_at + row * p.y_ld + col + i] = s.nobody ? 0.0f : activate(parts[i * K_LANES], ACT);
+        y[p.y_at + row * p.y_ld + col + i] = s.nobody ? 0.0f : activate(parts[i * K_LANES], p.act);
 }
 #endif

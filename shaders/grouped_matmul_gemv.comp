@@ -6,7 +6,7 @@
 // workgroup computes some columns of one row, whose expert it finds by the offsets. ROWS is 1.
 ARGS {
     T(a) T(b) T(offsets) T(y)
-    uint rows, cols, depth, trans_b, experts;
+    uint rows, cols, depth, trans_b, act, experts;
     uint b_step; // rows of b an expert
 } p;
 OUT(4, y)
@@ -24,5 +24,5 @@ void main()
                      p.trans_b != 0 ? 1 : p.b_ld, p.cols);
     multiply_lines(few, many, row, col, 0, s.nobody ? 0 : p.depth);
     for (uint i = LANE; i < OUTPUTS && col + i < p.cols; i += GEMV_LANES)
-        y.v[p.y_at + row * p.y_ld + col + i] = s.nobody ? 0.0 : activate(parts[i * K_LANES], ACT);
+        y.v[p.y_at + row * p.y_ld + col + i] = s.nobody ? 0.0 : activate(parts[i * K_LANES], p.act);
 }

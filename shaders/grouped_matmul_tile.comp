@@ -7,7 +7,7 @@
 // grid has as many tiles as there can be, and those that are not needed leave at once.
 ARGS {
     T(a) T(b) T(offsets) T(y)
-    uint rows, cols, depth, trans_b, experts;
+    uint rows, cols, depth, trans_b, act, experts;
     uint b_step; // rows of b an expert
 } p;
 OUT(4, y)
@@ -20,10 +20,15 @@ void main()
     if (!s.found)
         return;
     uint col = GROUP % across * TILE;
+    if (s.nobody) {
+        uint n = col + LANE % TILE, last = min(s.begin + TILE, s.end);
+        for (uint m = s.begin + LANE / TILE; m < last && n < p.cols; m += TX * TY / TILE)
+            store(p.y_at + m * p.y_ld + n, 0.0);
+        return;
+    }
     Side left = Side(p.a_at, p.a_ld, 1, s.end);
     Side right = Side(p.b_at + s.expert * p.b_step * p.b_ld, p.trans_b != 0 ? p.b_ld : 1,
                       p.trans_b != 0 ? 1 : p.b_ld, p.cols);
-    multiply(left, right, s.begin, col, 0, s.nobody ? 0 : p.depth);
-#define STORE(m, n, sum) y.v[p.y_at + (m) * p.y_ld + (n)] = s.nobody ? 0.0 : activate(sum, ACT)
-    STORE_TILE(s.begin, col, s.end, p.cols, STORE)
+    multiply(left, right, s.begin, col, 0, p.depth);
+    store_tile(p.y_at, p.y_ld, s.begin, col, s.end, p.cols, p.act);
 }

@@ -26,8 +26,7 @@ void main()
 
     Side left = Side(p.a_at, 1, p.a_ld, p.out_rows), right = Side(p.b_at, 1, p.b_ld, p.cols);
     multiply(left, right, row, col, begin, end);
-    uint first = p.slices > 1 ? (slice * p.experts + expert) * p.out_rows : expert * p.out_rows;
-    uint pitch = p.slices > 1 ? p.cols : p.y_ld;
-#define STORE(m, n, sum) y.v[p.y_at + (first + (m)) * pitch + (n)] = sum
-    STORE_TILE(row, col, p.out_rows, p.cols, STORE)
+    uint ld = p.slices > 1 ? p.cols : p.y_ld;
+    store_tile(p.y_at + (slice * p.experts + expert) * p.out_rows * ld, ld, row, col, p.out_rows,
+               p.cols, 0);
 }

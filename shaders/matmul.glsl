@@ -4,10 +4,9 @@
 #include "itera.glsl"
 #include "math.glsl"
 
-// How a and b are stored (enum itera_dtype: 0 is f32, 1 f16, 2 bf16), and the activation.
+// How a and b are stored (enum itera_dtype: 0 is f32, 1 f16, 2 bf16).
 layout(constant_id = 3) const uint A_TYPE = 0;
 layout(constant_id = 4) const uint B_TYPE = 0;
-layout(constant_id = 5) const uint ACT = 0;
 
 // The same memory as words, pairs and fours of words: 16-bit elements need no extension to be read.
 #define PRODUCT_OPERAND(slot, name)                                                                \

@@ -7,12 +7,13 @@
 // of k, slice_depth long; with more than one, y is scratch for matmul_reduce.
 ARGS {
     T(a) T(b) T(bias) T(residual) T(y)
-    uint rows, cols, depth, trans_a, trans_b, has_bias, has_residual, accumulate;
-    uint slices, slice_depth, swapped;
+    uint rows, cols, depth, trans_a, trans_b;
+    uint has_bias, has_residual, act, slices, slice_depth;
+    uint swapped;
 } p;
 IN(3, bias)
 IN(4, residual)
-INOUT(5, y)
+OUT(5, y)
 #include "matmul_finish.glsl"
 
 void main()
@@ -30,14 +31,13 @@ void main()
     Side many = Side(p.b_at, p.trans_b != 0 ? p.b_ld : 1, p.trans_b != 0 ? 1 : p.b_ld, many_count);
     uint begin = slice * p.slice_depth;
     multiply_lines(few, many, row, col, begin, min(begin + p.slice_depth, p.depth));
+    uint ld = p.slices > 1 ? p.cols : p.y_ld;
     for (uint i = LANE; i < OUTPUTS; i += GEMV_LANES) {
         uint f = row + i / (C_LANES * COLS), c = col + i % (C_LANES * COLS);
         if (f >= few_count || c >= many_count)
             continue;
         uint m = p.swapped != 0 ? c : f, n = p.swapped != 0 ? f : c;
-        if (p.slices > 1)
-            store_partial(slice, m, n, parts[i * K_LANES]);
-        else
-            store_result(m, n, parts[i * K_LANES]);
+        float sum = activate(parts[i * K_LANES] + bias_at(n), p.act) + residual_at(m, n);
+        store(p.y_at + slice * p.rows * p.cols + m * ld + n, sum);
     }
 }

@@ -3,17 +3,16 @@
 #include "itera.glsl"
 #include "math.glsl"
 
-// Adds up the partial sums of `slices` slices, laid out (slices, rows, cols), in their order, and finishes the product:
-// an invocation makes an element of y.
-layout(constant_id = 5) const uint ACT = 0;
+// Adds up the partial sums of p.slices slices in their order, and finishes the product: an
+// invocation makes an element of y.
 ARGS {
     T(part) T(bias) T(residual) T(y)
-    uint rows, cols, has_bias, has_residual, accumulate, slices;
+    uint rows, cols, has_bias, has_residual, act, slices;
 } p;
 IN(1, part)
 IN(2, bias)
 IN(3, residual)
-INOUT(4, y)
+OUT(4, y)
 #include "matmul_finish.glsl"
 
 void main()
@@ -25,5 +24,5 @@ void main()
     float sum = 0.0;
     for (uint s = 0; s < p.slices; s++)
         sum += part.v[at + s * p.rows * p.cols];
-    store_result(m, n, sum);
+    store(p.y_at + m * p.y_ld + n, activate(sum + bias_at(n), p.act) + residual_at(m, n));
 }

@@ -3,15 +3,16 @@
 #include "matmul_tile.glsl"
 
 // y = act(op(a).op(b) + bias) + residual. A workgroup computes a tile of y over one of `slices`
-// equal parts of k, slice_depth long; with more than one, y is scratch for matmul_reduce.
+// equal parts of k, slice_depth long; with more than one, y is scratch for matmul_reduce, laid out
+// (slices, rows, cols).
 ARGS {
     T(a) T(b) T(bias) T(residual) T(y)
-    uint rows, cols, depth, trans_a, trans_b, has_bias, has_residual, accumulate;
-    uint slices, slice_depth;
+    uint rows, cols, depth, trans_a, trans_b;
+    uint has_bias, has_residual, act, slices, slice_depth;
 } p;
 IN(3, bias)
 IN(4, residual)
-INOUT(5, y)
+OUT(5, y)
 #include "matmul_finish.glsl"
 
 // Tiles go by bands of this many rows of tiles, so that those at work together share operands.
@@ -31,10 +32,6 @@ void main()
     Side right = Side(p.b_at, p.trans_b != 0 ? p.b_ld : 1, p.trans_b != 0 ? 1 : p.b_ld, p.cols);
     uint begin = slice * p.slice_depth;
     multiply(left, right, row, col, begin, min(begin + p.slice_depth, p.depth));
-    if (p.slices > 1) {
-#define STORE(m, n, sum) store_partial(slice, m, n, sum)
-        STORE_TILE(row, col, p.rows, p.cols, STORE)
-    } else {
-        STORE_TILE(row, col, p.rows, p.cols, store_result)
-    }
+    store_tile(p.y_at + slice * p.rows * p.cols, p.slices > 1 ? p.cols : p.y_ld, row, col, p.rows,
+               p.cols, p.act);
 }

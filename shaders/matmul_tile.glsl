@@ -3,7 +3,7 @@
 // are kept with k as the slow index, so that every access there is a whole vec4.
 #include "matmul.glsl"
 
-layout(constant_id = 6) const uint TILE = 64; // 32, 64 or 128
+layout(constant_id = 5) const uint TILE = 64; // 32, 64 or 128
 const uint DEPTH = 16;
 const uint TM = TILE == 32 ? 4 : 8, TN = TILE == 128 ? 8 : 4;
 const uint TX = TILE / TN, TY = TILE / TM; // invocations across and down: 64, 128 or 256 in all
@@ -11,8 +11,8 @@ const uint FETCHES = 2;                    // vec4 of each tile that an invocati
 const uint FOURS = TILE / 4;
 const uint PITCH = FOURS + 1; // in vec4; invocations that differ in k hit different banks
 
-shared vec4 tile_a[DEPTH * PITCH];
-shared vec4 tile_b[DEPTH * PITCH];
+const uint TILE_B = DEPTH * PITCH; // where b's tile begins
+shared vec4 tiles[2 * DEPTH * PITCH];
 
 // Element (4i + c, 4j + d) of the invocation's part is acc[(4 * i + c) * (TN / 4) + j][d].
 vec4 acc[16];
@@ -56,9 +56,9 @@ void multiply_tiles()
     for (uint k = 0; k < DEPTH; k++) {
         vec4 right[2];
         [[unroll]] for (uint j = 0; j < TN / 4; j++)
-            right[j] = tile_b[k * PITCH + j * TX + tx];
+            right[j] = tiles[TILE_B + k * PITCH + j * TX + tx];
         [[unroll]] for (uint i = 0; i < TM / 4; i++) {
-            vec4 left = tile_a[k * PITCH + i * TY + ty];
+            vec4 left = tiles[k * PITCH + i * TY + ty];
             [[unroll]] for (uint j = 0; j < TN / 4; j++) {
                 acc[(4 * i + 0) * (TN / 4) + j] += left.x * right[j];
                 acc[(4 * i + 1) * (TN / 4) + j] += left.y * right[j];
@@ -89,8 +89,8 @@ void multiply(Side left, Side right, uint row, uint col, uint k_begin, uint k_en
     for (uint k = k_begin; k < k_end; k += DEPTH) {
         barrier(); // the tiles of the step before have been read
         [[unroll]] for (uint f = 0; f < FETCHES; f++) {
-            tile_a[a_place[f].y * PITCH + a_place[f].x] = next_a[f];
-            tile_b[b_place[f].y * PITCH + b_place[f].x] = next_b[f];
+            tiles[a_place[f].y * PITCH + a_place[f].x] = next_a[f];
+            tiles[TILE_B + b_place[f].y * PITCH + b_place[f].x] = next_b[f];
         }
         barrier();
         [[unroll]] for (uint f = 0; f < FETCHES; f++) {
@@ -102,13 +102,61 @@ void multiply(Side left, Side right, uint row, uint col, uint k_begin, uint k_en
     }
 }
 
-// Walks the invocation's elements: STORE(m, n, value) for those inside the matrix.
-#define STORE_TILE(row, col, rows, cols, STORE)                                                    \
-    [[unroll]] for (uint i = 0; i < TM; i++) {                                                     \
-        uint m = (row) + 4 * ((i / 4) * TY + LANE / TX) + i % 4;                                   \
-        [[unroll]] for (uint j = 0; j < TN; j++) {                                                 \
-            uint n = (col) + 4 * ((j / 4) * TX + LANE % TX) + j % 4;                               \
-            if (m < (rows) && n < (cols))                                                          \
-                STORE(m, n, acc[i * (TN / 4) + j / 4][j % 4]);                                     \
-        }                                                                                          \
+// A finished tile leaves through shared memory, part by part, so that neighbouring invocations
+// write neighbouring elements.
+const uint PARTS = TILE / 32;
+const uint PART_ROWS = TM / PARTS; // of an invocation
+const uint BATCH = 4;
+
+// Puts part `part` of the tile where the operands were.
+void stage(uint part)
+{
+    uint tx = LANE % TX, ty = LANE / TX;
+    barrier();
+    [[unroll]] for (uint i = 0; i < PART_ROWS; i++)
+        [[unroll]] for (uint j = 0; j < TN / 4; j++)
+            tiles[(ty * PART_ROWS + i) * FOURS + j * TX + tx] =
+                acc[(part * PART_ROWS + i) * (TN / 4) + j];
+    barrier();
+}
+
+// The row in the tile of line `line` of what is staged.
+uint staged_row(uint part, uint line)
+{
+    uint i = part * PART_ROWS + line % PART_ROWS;
+    return 4 * (i / 4 * TY + line / PART_ROWS) + i % 4;
+}
+
+// Of the shader: what is added to a sum before and after the activation, and its storage.
+float bias_at(uint n);
+float residual_at(uint m, uint n);
+void store(uint i, float value);
+
+// Stores the tile at (row, col) of a matrix of `rows` and `cols` that begins at element `at`.
+// Activations, long as their code is, pass over what is staged: an invocation reads only its own
+// there. What is added at the end is fetched for several elements before the first is stored.
+void store_tile(uint at, uint ld, uint row, uint col, uint rows, uint cols, uint act)
+{
+    uint n = col + LANE % TILE, lines = TX * TY / TILE; // at a time
+    float before = n < cols ? bias_at(n) : 0.0;
+    [[unroll]] for (uint part = 0; part < PARTS; part++) {
+        stage(part);
+        if (act != 0)
+            [[dont_unroll]] for (uint i = LANE; i < TILE * TILE / PARTS; i += TX * TY)
+                tiles[i >> 2][i & 3] = activate(tiles[i >> 2][i & 3] + before, act);
+        for (uint line = LANE / TILE; line < TILE / PARTS; line += BATCH * lines) {
+            uint m[BATCH];
+            float after[BATCH];
+            [[unroll]] for (uint i = 0; i < BATCH; i++) {
+                m[i] = row + staged_row(part, line + i * lines);
+                after[i] = m[i] < rows && n < cols ? residual_at(m[i], n) : 0.0;
+            }
+            [[unroll]] for (uint i = 0; i < BATCH; i++) {
+                uint staged = (line + i * lines) * TILE + LANE % TILE;
+                float sum = tiles[staged >> 2][staged & 3];
+                if (m[i] < rows && n < cols)
+                    store(at + m[i] * ld + n, (act != 0 ? sum : sum + before) + after[i]);
+            }
+        }
     }
+}

@@ -22,7 +22,7 @@ enum {
 struct product {
     int64_t rows, cols, depth;
     int32_t a, b, bias, residual, y;
-    bool trans_a, trans_b, accumulate;
+    bool trans_a, trans_b;
     uint8_t act;
 };
 
@@ -124,11 +124,10 @@ static enum candidate choose_product(struct itera_gpu_lowering *l, const struct 
 }
 
 static void storage_constants(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d, int32_t a,
-                              int32_t b, uint8_t act)
+                              int32_t b)
 {
     itera_gpu_constant(d, 3, "A_TYPE", itera_gpu_tensor(l, a)->dtype);
     itera_gpu_constant(d, 4, "B_TYPE", itera_gpu_tensor(l, b)->dtype);
-    itera_gpu_constant(d, 5, "ACT", act);
 }
 
 /* Makes y of `slices` sums for each element, laid out (slices, rows, cols) in scratch. */
@@ -139,17 +138,13 @@ static void reduce(struct itera_gpu_lowering *l, const struct product *g,
     itera_gpu_use(d, part, ITERA_GPU_READ);
     itera_gpu_in(l, d, g->bias);
     itera_gpu_in(l, d, g->residual);
-    if (g->accumulate)
-        itera_gpu_inout(l, d, g->y);
-    else
-        itera_gpu_out(l, d, g->y);
+    itera_gpu_out(l, d, g->y);
     itera_gpu_word(d, g->rows);
     itera_gpu_word(d, g->cols);
     itera_gpu_word(d, g->bias >= 0);
     itera_gpu_word(d, g->residual >= 0);
-    itera_gpu_word(d, g->accumulate);
+    itera_gpu_word(d, g->act);
     itera_gpu_word(d, slices);
-    itera_gpu_constant(d, 5, "ACT", g->act);
     itera_gpu_groups(l, d, itera_gpu_div_up(g->rows * g->cols, ITERA_GPU_LOCAL), 1, 1);
 }
 
@@ -175,15 +170,14 @@ static struct itera_gpu_dispatch *begin_product(struct itera_gpu_lowering *l, co
                                                 const struct product *g, const struct cut *c)
 {
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, kernel);
-    const bool cut = c->slices > 1;
+    const bool cut = c->slices > 1; /* then matmul_reduce does the rest */
+    const int32_t bias = cut ? ITERA_NONE : g->bias, residual = cut ? ITERA_NONE : g->residual;
     itera_gpu_in(l, d, g->a);
     itera_gpu_in(l, d, g->b);
-    itera_gpu_in(l, d, cut ? ITERA_NONE : g->bias);
-    itera_gpu_in(l, d, cut ? ITERA_NONE : g->residual);
+    itera_gpu_in(l, d, bias);
+    itera_gpu_in(l, d, residual);
     if (cut)
         itera_gpu_use(d, c->part, ITERA_GPU_WRITE);
-    else if (g->accumulate)
-        itera_gpu_inout(l, d, g->y);
     else
         itera_gpu_out(l, d, g->y);
     itera_gpu_word(d, g->rows);
@@ -191,12 +185,12 @@ static struct itera_gpu_dispatch *begin_product(struct itera_gpu_lowering *l, co
     itera_gpu_word(d, g->depth);
     itera_gpu_word(d, g->trans_a);
     itera_gpu_word(d, g->trans_b);
-    itera_gpu_word(d, g->bias >= 0);
-    itera_gpu_word(d, g->residual >= 0);
-    itera_gpu_word(d, g->accumulate);
+    itera_gpu_word(d, bias >= 0);
+    itera_gpu_word(d, residual >= 0);
+    itera_gpu_word(d, cut ? ITERA_ACT_NONE : g->act);
     itera_gpu_word(d, c->slices);
     itera_gpu_word(d, c->slice_depth);
-    storage_constants(l, d, g->a, g->b, cut ? ITERA_ACT_NONE : g->act);
+    storage_constants(l, d, g->a, g->b);
     return d;
 }
 
@@ -205,7 +199,7 @@ static void lower_tile(struct itera_gpu_lowering *l, const struct product *g, in
 {
     const struct cut c = cut_depth(l, g, slices);
     struct itera_gpu_dispatch *d = begin_product(l, "matmul_tile", g, &c);
-    itera_gpu_constant(d, 6, "TILE", tile);
+    itera_gpu_constant(d, 5, "TILE", tile);
     itera_gpu_local(d, tile_lanes(tile), 1, 1);
     itera_gpu_groups(l, d, tiles(g->rows, g->cols, tile) * c.slices, 1, 1);
     if (c.slices > 1)
@@ -233,9 +227,9 @@ static struct gemv_shape gemv_shape(const struct itera_gpu_lowering *l, int64_t 
 
 static void gemv_constants(struct itera_gpu_dispatch *d, const struct gemv_shape *s, int64_t rows)
 {
-    itera_gpu_constant(d, 6, "K_LANES", s->k_lanes);
-    itera_gpu_constant(d, 7, "COLS", s->cols);
-    itera_gpu_constant(d, 8, "ROWS", rows);
+    itera_gpu_constant(d, 5, "K_LANES", s->k_lanes);
+    itera_gpu_constant(d, 6, "COLS", s->cols);
+    itera_gpu_constant(d, 7, "ROWS", rows);
 }
 
 static void lower_gemv(struct itera_gpu_lowering *l, const struct product *g)
@@ -266,7 +260,9 @@ static void lower_gemv(struct itera_gpu_lowering *l, const struct product *g)
 /* The library makes the bare product, without what is done to it. */
 static void lower_clblast(struct itera_gpu_lowering *l, const struct product *g)
 {
-    const bool more = g->bias >= 0 || g->residual >= 0 || g->act != ITERA_ACT_NONE;
+    const bool bare = g->bias < 0 && g->act == ITERA_ACT_NONE;
+    const bool accumulate = bare && g->residual == g->y;
+    const bool more = !bare || (g->residual >= 0 && !accumulate);
     struct itera_gpu_scratch product = {0};
     if (more)
         product = itera_gpu_scratch(l, g->rows * g->cols);
@@ -275,7 +271,7 @@ static void lower_clblast(struct itera_gpu_lowering *l, const struct product *g)
     itera_gpu_in(l, d, g->b);
     if (more)
         itera_gpu_use(d, product, ITERA_GPU_WRITE);
-    else if (g->accumulate)
+    else if (accumulate)
         itera_gpu_inout(l, d, g->y);
     else
         itera_gpu_out(l, d, g->y);
@@ -284,7 +280,7 @@ static void lower_clblast(struct itera_gpu_lowering *l, const struct product *g)
     itera_gpu_word(d, g->depth);
     itera_gpu_word(d, g->trans_a);
     itera_gpu_word(d, g->trans_b);
-    itera_gpu_word(d, g->accumulate);
+    itera_gpu_word(d, accumulate);
     itera_gpu_groups(l, d, 1, 1, 1);
     if (more)
         reduce(l, g, product, 1);
@@ -299,11 +295,11 @@ enum itera_status itera_lower_matmul(struct itera_gpu_lowering *l, const struct 
         .a = op->in[0],
         .b = op->in[1],
         .bias = op->in[2],
-        .residual = op->in[3],
+        /* To accumulate is to have y itself as the residual. */
+        .residual = op->attr.accumulate ? op->out[0] : op->in[3],
         .y = op->out[0],
         .trans_a = op->attr.trans_a,
         .trans_b = op->attr.trans_b,
-        .accumulate = op->attr.accumulate,
         .act = op->attr.act,
     };
     const enum candidate way = choose_product(l, &g);
@@ -360,16 +356,17 @@ static void lower_experts(struct itera_gpu_lowering *l, const struct itera_op *o
     itera_gpu_word(d, cols);
     itera_gpu_word(d, depth);
     itera_gpu_word(d, op->attr.trans_b);
+    itera_gpu_word(d, op->attr.act);
     itera_gpu_word(d, experts);
     itera_gpu_word(d, op->attr.trans_b ? cols : depth);
-    storage_constants(l, d, a, b, op->attr.act);
+    storage_constants(l, d, a, b);
     if (gemv) {
         const struct gemv_shape s = gemv_shape(l, 1, cols * rows, depth, op->attr.trans_b);
         gemv_constants(d, &s, 1);
         itera_gpu_groups(l, d, rows * itera_gpu_div_up(cols, s.group_cols), 1, 1);
     } else {
         const int64_t tile = 32 << (c.id[i] - TILE32);
-        itera_gpu_constant(d, 6, "TILE", tile);
+        itera_gpu_constant(d, 5, "TILE", tile);
         itera_gpu_local(d, tile_lanes(tile), 1, 1);
         /* Every segment, the two that are nobody's included, may end with a broken tile. */
         itera_gpu_groups(l, d, (rows / tile + experts + 2) * itera_gpu_div_up(cols, tile), 1, 1);
@@ -424,8 +421,8 @@ static void lower_weights(struct itera_gpu_lowering *l, const struct itera_op *o
     itera_gpu_word(d, cols);
     itera_gpu_word(d, experts);
     itera_gpu_word(d, slices);
-    storage_constants(l, d, op->in[0], op->in[1], ITERA_ACT_NONE);
-    itera_gpu_constant(d, 6, "TILE", tile);
+    storage_constants(l, d, op->in[0], op->in[1]);
+    itera_gpu_constant(d, 5, "TILE", tile);
     itera_gpu_local(d, tile_lanes(tile), 1, 1);
     itera_gpu_groups(l, d, grid * slices, 1, 1);
     if (slices > 1)
