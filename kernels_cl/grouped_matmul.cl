@@ -5,34 +5,35 @@
 #define SEGMENT_CHUNK 64 /* no workgroup has fewer invocations */
 
 /* A run of rows begin .. end - 1 with one owner; the rows before the first expert and those after
- * the last are segments too, but nobody's. */
+ * the last are segments too, but not owned. */
 struct segment {
     uint expert, begin, end;
-    bool found, nobody;
+    bool owned;
 };
 
 /* Walks the segments, cut into blocks of `height` rows, to block `block`; its rows begin at .begin
  * (the end is the segment's). With height 0 a segment is one block, even when it is empty: block
- * e + 1 is all of expert e. Each offset counts as at least its predecessor and at most `rows`.
- * `ends` has SEGMENT_CHUNK elements. */
+ * e + 1 is all of expert e. Past the last block there are no rows. Each offset counts as at least
+ * its predecessor and at most `rows`. `ends` has SEGMENT_CHUNK elements. */
 static inline struct segment find_segment(global const int *offsets, local int *ends, uint experts,
                                           uint rows, uint block, uint height)
 {
-    struct segment s = {0, 0, 0, false, false};
+    struct segment s = {0, 0, 0, false};
     int begin = 0;
-    for (uint first = 0; first <= experts + 1 && !s.found; first += SEGMENT_CHUNK) {
+    bool found = false;
+    for (uint first = 0; first <= experts + 1 && !found; first += SEGMENT_CHUNK) {
         uint turn = first + LANE;
         barrier(CLK_LOCAL_MEM_FENCE); /* the chunk before has been read */
         if (LANE < SEGMENT_CHUNK && turn <= experts + 1)
             ends[LANE] = turn <= experts ? offsets[turn] : (int)rows;
         barrier(CLK_LOCAL_MEM_FENCE);
-        for (uint i = 0; i < min((uint)SEGMENT_CHUNK, experts + 2 - first) && !s.found; i++) {
+        for (uint i = 0; i < min((uint)SEGMENT_CHUNK, experts + 2 - first) && !found; i++) {
             int end = clamp(ends[i], begin, (int)rows);
             uint blocks = height == 0 ? 1 : ((uint)(end - begin) + height - 1) / height;
             if (block < blocks) {
-                s.found = true;
-                s.nobody = first + i == 0 || first + i == experts + 1;
-                s.expert = s.nobody ? 0 : first + i - 1;
+                found = true;
+                s.owned = first + i > 0 && first + i <= experts;
+                s.expert = s.owned ? first + i - 1 : 0;
                 s.begin = (uint)begin + block * height;
                 s.end = (uint)end;
             }
@@ -51,7 +52,7 @@ struct grouped_args {
 #ifdef TILE
 /* y_e = act(a_e . op(b_e)) for the rows of each expert e, zeros in rows that are nobody's. A
  * workgroup computes a tile of y within the rows of one expert, which it finds by the offsets: the
- * grid has as many tiles as there can be, and those that are not needed leave at once. */
+ * grid has as many tiles as there can be, and some of them have nothing to do. */
 WORKGROUP(TILE_LANES)
 kernel void grouped_matmul_tile(global const a_type *a, global const b_type *b,
                                 global const int *offsets, global float *y,
@@ -62,21 +63,14 @@ kernel void grouped_matmul_tile(global const a_type *a, global const b_type *b,
     uint across = (p.cols + TILE - 1) / TILE;
     struct segment s =
         find_segment(offsets + p.offsets_at, ends, p.experts, p.rows, GROUP / across, TILE);
-    if (!s.found)
-        return;
     uint col = GROUP % across * TILE;
-    if (s.nobody) {
-        const uint n = col + LANE % TILE, last = min(s.begin + TILE, s.end);
-        for (uint m = s.begin + LANE / TILE; m < last && n < p.cols; m += TILE_LANES / TILE)
-            y[p.y_at + m * p.y_ld + n] = 0.0f;
-        return;
-    }
     struct side left = side_of(p.a_at, p.a_ld, 1, s.end);
     struct side right = side_of(p.b_at + s.expert * p.b_step * p.b_ld, p.trans_b ? p.b_ld : 1,
                                 p.trans_b ? 1 : p.b_ld, p.cols);
     float4 acc[TM * TQ];
-    multiply(acc, tiles, a, left, b, right, s.begin, col, 0, p.depth);
-    struct target t = {.y = y + p.y_at, .ld = p.y_ld, .rows = s.end, .cols = p.cols, .act = p.act};
+    multiply(acc, tiles, a, left, b, right, s.begin, col, 0, s.owned ? p.depth : 0);
+    struct target t = {
+        .y = y + p.y_at, .ld = p.y_ld, .rows = s.end, .cols = p.cols, .act = s.owned ? p.act : 0};
     store_tile(t, tiles, acc, s.begin, col);
 }
 
@@ -97,8 +91,6 @@ kernel void grouped_matmul_weights(global const a_type *a, global const b_type *
     uint down = (p.out_rows + TILE - 1) / TILE, across = (p.cols + TILE - 1) / TILE;
     uint tile = GROUP % (down * across), rest = GROUP / (down * across);
     uint expert = rest % p.experts, slice = rest / p.experts;
-    if (slice >= p.slices)
-        return;
     uint row = tile % down * TILE, col = tile / down * TILE;
     struct segment s = find_segment(offsets + p.offsets_at, ends, p.experts, p.rows, expert + 1, 0);
     uint share = (s.end - s.begin + p.slices - 1) / p.slices;
@@ -111,7 +103,7 @@ kernel void grouped_matmul_weights(global const a_type *a, global const b_type *
     struct target t = {
         .y = y + p.y_at,
         .ld = p.slices > 1 ? p.cols : p.y_ld,
-        .rows = p.out_rows,
+        .rows = slice < p.slices ? p.out_rows : 0,
         .cols = p.cols,
     };
     t.y += (slice * p.experts + expert) * p.out_rows * t.ld;
@@ -132,13 +124,11 @@ kernel void grouped_matmul_gemv(global const a_type *a, global const b_type *b,
     uint across = (p.cols + C_LANES * COLS - 1) / (C_LANES * COLS);
     uint row = GROUP / across, col = GROUP % across * C_LANES * COLS;
     struct segment s = find_segment(offsets + p.offsets_at, ends, p.experts, p.rows, row, 1);
-    if (!s.found)
-        return;
     struct side few = side_of(p.a_at, p.a_ld, 1, p.rows);
     struct side many = side_of(p.b_at + s.expert * p.b_step * p.b_ld, p.trans_b ? p.b_ld : 1,
                                p.trans_b ? 1 : p.b_ld, p.cols);
-    multiply_lines(parts, a, few, b, many, row, col, 0, s.nobody ? 0 : p.depth);
-    for (uint i = LANE; i < OUTPUTS && col + i < p.cols; i += GEMV_LANES)
-        y[p.y_at + row * p.y_ld + col + i] = s.nobody ? 0.0f : activate(parts[i * K_LANES], p.act);
+    multiply_lines(parts, a, few, b, many, row, col, 0, s.owned ? p.depth : 0);
+    for (uint i = LANE; i < OUTPUTS && col + i < p.cols && row < s.end; i += GEMV_LANES)
+        y[p.y_at + row * p.y_ld + col + i] = activate(parts[i * K_LANES], s.owned ? p.act : 0);
 }
 #endif

@@ -21,8 +21,7 @@ kernel void matmul_tile(global const a_type *a, global const b_type *b, global c
     local float4 tiles[TILE_FOURS];
     uint down = (p.rows + TILE - 1) / TILE, across = (p.cols + TILE - 1) / TILE;
     uint slice = GROUP / (down * across), tile = GROUP % (down * across);
-    if (slice >= p.slices)
-        return;
+    const bool idle = slice >= p.slices; /* the grid may be larger than asked for */
     uint band = tile / (BAND * across), in_band = tile % (BAND * across);
     uint height = min((uint)BAND, down - band * BAND);
     uint row = (band * BAND + in_band % height) * TILE, col = in_band / height * TILE;
@@ -31,14 +30,15 @@ kernel void matmul_tile(global const a_type *a, global const b_type *b, global c
     struct side right = side_of(p.b_at, p.trans_b ? p.b_ld : 1, p.trans_b ? 1 : p.b_ld, p.cols);
     uint begin = slice * p.slice_depth;
     float4 acc[TM * TQ];
-    multiply(acc, tiles, a, left, b, right, row, col, begin, min(begin + p.slice_depth, p.depth));
+    multiply(acc, tiles, a, left, b, right, row, col, begin,
+             idle ? begin : min(begin + p.slice_depth, p.depth));
     struct target t = {
         .y = y + p.y_at + slice * p.rows * p.cols,
         .bias = p.has_bias ? bias + p.bias_at : 0,
         .residual = p.has_residual ? residual + p.residual_at : 0,
         .ld = p.slices > 1 ? p.cols : p.y_ld,
         .residual_ld = p.residual_ld,
-        .rows = p.rows,
+        .rows = idle ? 0 : p.rows,
         .cols = p.cols,
         .act = p.act,
     };
@@ -65,19 +65,19 @@ kernel void matmul_gemv(global const a_type *a, global const b_type *b, global c
     uint across = (many_count + C_LANES * COLS - 1) / (C_LANES * COLS);
     uint down = (few_count + ROWS - 1) / ROWS;
     uint slice = GROUP / (down * across), place = GROUP % (down * across);
-    if (slice >= p.slices)
-        return;
+    const bool idle = slice >= p.slices; /* the grid may be larger than asked for */
     uint row = place % down * ROWS, col = place / down * C_LANES * COLS;
 
     struct side few = side_of(p.a_at, p.trans_a ? 1 : p.a_ld, p.trans_a ? p.a_ld : 1, few_count);
     struct side many = side_of(p.b_at, p.trans_b ? p.b_ld : 1, p.trans_b ? 1 : p.b_ld, many_count);
     uint begin = slice * p.slice_depth;
-    multiply_lines(parts, a, few, b, many, row, col, begin, min(begin + p.slice_depth, p.depth));
+    multiply_lines(parts, a, few, b, many, row, col, begin,
+                   idle ? begin : min(begin + p.slice_depth, p.depth));
     const uint ld = p.slices > 1 ? p.cols : p.y_ld;
     for (uint i = LANE; i < OUTPUTS; i += GEMV_LANES) {
         uint f = row + i / (C_LANES * COLS), c = col + i % (C_LANES * COLS);
         uint m = args.swapped ? c : f, n = args.swapped ? f : c;
-        if (f >= few_count || c >= many_count)
+        if (idle || f >= few_count || c >= many_count)
             continue;
         float sum = parts[i * K_LANES];
         if (p.has_bias)

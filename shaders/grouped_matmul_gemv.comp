@@ -17,12 +17,10 @@ void main()
     uint across = (p.cols + C_LANES * COLS - 1) / (C_LANES * COLS);
     uint row = GROUP / across, col = GROUP % across * C_LANES * COLS;
     Segment s = find_segment(row, 1);
-    if (!s.found)
-        return;
     Side few = Side(p.a_at, p.a_ld, 1, p.rows);
     Side many = Side(p.b_at + s.expert * p.b_step * p.b_ld, p.trans_b != 0 ? p.b_ld : 1,
                      p.trans_b != 0 ? 1 : p.b_ld, p.cols);
-    multiply_lines(few, many, row, col, 0, s.nobody ? 0 : p.depth);
-    for (uint i = LANE; i < OUTPUTS && col + i < p.cols; i += GEMV_LANES)
-        y.v[p.y_at + row * p.y_ld + col + i] = s.nobody ? 0.0 : activate(parts[i * K_LANES], p.act);
+    multiply_lines(few, many, row, col, 0, s.owned ? p.depth : 0);
+    for (uint i = LANE; i < OUTPUTS && col + i < p.cols && row < s.end; i += GEMV_LANES)
+        y.v[p.y_at + row * p.y_ld + col + i] = activate(parts[i * K_LANES], s.owned ? p.act : 0);
 }

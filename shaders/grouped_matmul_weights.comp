@@ -17,8 +17,6 @@ void main()
     uint down = (p.out_rows + TILE - 1) / TILE, across = (p.cols + TILE - 1) / TILE;
     uint tile = GROUP % (down * across), rest = GROUP / (down * across);
     uint expert = rest % p.experts, slice = rest / p.experts;
-    if (slice >= p.slices)
-        return;
     uint row = tile % down * TILE, col = tile / down * TILE;
     Segment s = find_segment(expert + 1, 0);
     uint share = (s.end - s.begin + p.slices - 1) / p.slices;
@@ -27,6 +25,6 @@ void main()
     Side left = Side(p.a_at, 1, p.a_ld, p.out_rows), right = Side(p.b_at, 1, p.b_ld, p.cols);
     multiply(left, right, row, col, begin, end);
     uint ld = p.slices > 1 ? p.cols : p.y_ld;
-    store_tile(p.y_at + (slice * p.experts + expert) * p.out_rows * ld, ld, row, col, p.out_rows,
-               p.cols, 0);
+    store_tile(p.y_at + (slice * p.experts + expert) * p.out_rows * ld, ld, row, col,
+               slice < p.slices ? p.out_rows : 0, p.cols, 0);
 }

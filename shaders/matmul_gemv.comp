@@ -23,18 +23,17 @@ void main()
     uint across = (many_count + C_LANES * COLS - 1) / (C_LANES * COLS);
     uint down = (few_count + ROWS - 1) / ROWS;
     uint slice = GROUP / (down * across), place = GROUP % (down * across);
-    if (slice >= p.slices)
-        return;
+    bool idle = slice >= p.slices; // the grid may be larger than asked for
     uint row = place % down * ROWS, col = place / down * C_LANES * COLS;
 
     Side few = Side(p.a_at, p.trans_a != 0 ? 1 : p.a_ld, p.trans_a != 0 ? p.a_ld : 1, few_count);
     Side many = Side(p.b_at, p.trans_b != 0 ? p.b_ld : 1, p.trans_b != 0 ? 1 : p.b_ld, many_count);
     uint begin = slice * p.slice_depth;
-    multiply_lines(few, many, row, col, begin, min(begin + p.slice_depth, p.depth));
+    multiply_lines(few, many, row, col, begin, idle ? begin : min(begin + p.slice_depth, p.depth));
     uint ld = p.slices > 1 ? p.cols : p.y_ld;
     for (uint i = LANE; i < OUTPUTS; i += GEMV_LANES) {
         uint f = row + i / (C_LANES * COLS), c = col + i % (C_LANES * COLS);
-        if (f >= few_count || c >= many_count)
+        if (idle || f >= few_count || c >= many_count)
             continue;
         uint m = p.swapped != 0 ? c : f, n = p.swapped != 0 ? f : c;
         float sum = activate(parts[i * K_LANES] + bias_at(n), p.act) + residual_at(m, n);

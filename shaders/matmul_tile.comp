@@ -22,8 +22,7 @@ void main()
 {
     uint down = (p.rows + TILE - 1) / TILE, across = (p.cols + TILE - 1) / TILE;
     uint slice = GROUP / (down * across), tile = GROUP % (down * across);
-    if (slice >= p.slices)
-        return;
+    bool idle = slice >= p.slices; // the grid may be larger than asked for
     uint band = tile / (BAND * across), in_band = tile % (BAND * across);
     uint height = min(BAND, down - band * BAND);
     uint row = (band * BAND + in_band % height) * TILE, col = in_band / height * TILE;
@@ -31,7 +30,7 @@ void main()
     Side left = Side(p.a_at, p.trans_a != 0 ? 1 : p.a_ld, p.trans_a != 0 ? p.a_ld : 1, p.rows);
     Side right = Side(p.b_at, p.trans_b != 0 ? p.b_ld : 1, p.trans_b != 0 ? 1 : p.b_ld, p.cols);
     uint begin = slice * p.slice_depth;
-    multiply(left, right, row, col, begin, min(begin + p.slice_depth, p.depth));
-    store_tile(p.y_at + slice * p.rows * p.cols, p.slices > 1 ? p.cols : p.y_ld, row, col, p.rows,
-               p.cols, p.act);
+    multiply(left, right, row, col, begin, idle ? begin : min(begin + p.slice_depth, p.depth));
+    store_tile(p.y_at + slice * p.rows * p.cols, p.slices > 1 ? p.cols : p.y_ld, row, col,
+               idle ? 0 : p.rows, p.cols, p.act);
 }

@@ -2,9 +2,10 @@
 #include "backend/gpu/gpu.h"
 #include "core/log.h"
 
-enum candidate { TILE32, TILE64, TILE128, SPLIT32, SPLIT64, GEMV, CLBLAST, CANDIDATES };
+/* gemv gives a column 32 invocations, gemv128 a whole workgroup: for few, long columns. */
+enum candidate { TILE32, TILE64, TILE128, SPLIT32, SPLIT64, GEMV, GEMV128, CLBLAST, CANDIDATES };
 static const char *const candidate_name[CANDIDATES] = {"tile32",  "tile64", "tile128", "split32",
-                                                       "split64", "gemv",   "clblast"};
+                                                       "split64", "gemv",   "gemv128", "clblast"};
 
 enum {
     DEPTH = 16,        /* of a step of the tiled kernels */
@@ -97,9 +98,17 @@ static enum candidate default_tile(const struct itera_gpu_traits *traits, int64_
     return rows > 32 && cols > 32 ? SPLIT64 : SPLIT32;
 }
 
+/* The better way to compute `cols` columns of `depth` in all, each from its own row of memory. */
+static enum candidate default_gemv(const struct itera_gpu_traits *traits, int64_t cols,
+                                   int64_t depth)
+{
+    return depth >= 512 && cols * 32 / GEMV_LANES < wanted_groups(traits) ? GEMV128 : GEMV;
+}
+
 static enum candidate choose_product(struct itera_gpu_lowering *l, const struct product *g)
 {
     const int64_t few = g->rows < g->cols ? g->rows : g->cols;
+    const bool contiguous_k = g->cols < g->rows ? !g->trans_a : g->trans_b; /* of the other */
     struct choice c = {.n = 0};
     offer(&c, TILE32);
     offer(&c, TILE64);
@@ -111,11 +120,14 @@ static enum candidate choose_product(struct itera_gpu_lowering *l, const struct 
     }
     if (few <= GEMV_MOST)
         offer(&c, GEMV);
+    if (few <= GEMV_MOST && contiguous_k)
+        offer(&c, GEMV128);
     const struct itera_tensor *t = l->program->tensors;
     if (l->traits->clblast && t[g->a].dtype == ITERA_F32 && t[g->b].dtype == ITERA_F32)
         offer(&c, CLBLAST);
-    enum candidate usual =
-        few <= GEMV_FEW ? GEMV : default_tile(l->traits, g->rows, g->cols, 1, g->depth);
+    enum candidate usual = default_tile(l->traits, g->rows, g->cols, 1, g->depth);
+    if (few <= GEMV_FEW)
+        usual = contiguous_k ? default_gemv(l->traits, g->rows + g->cols - few, g->depth) : GEMV;
     int i = itera_gpu_choice(l, c.name, c.n, place_of(&c, usual), "%lldx%lldx%lld %c%c %d%d",
                              itera_gpu_class(g->rows), itera_gpu_class(g->cols),
                              itera_gpu_class(g->depth), g->trans_a ? 't' : 'n',
@@ -206,19 +218,19 @@ static void lower_tile(struct itera_gpu_lowering *l, const struct product *g, in
         reduce(l, g, c.part, c.slices);
 }
 
-/* How the invocations of a workgroup of the gemv kernels share `cols` columns of `depth`: columns
- * that are contiguous along k take many invocations each, the others lie side by side. */
+/* How the invocations of a workgroup of the gemv kernels share columns: those that are contiguous
+ * along k take many invocations each, the others lie side by side. */
 struct gemv_shape {
     int64_t k_lanes, cols, group_cols;
 };
 
-static struct gemv_shape gemv_shape(const struct itera_gpu_lowering *l, int64_t rows, int64_t cols,
-                                    int64_t depth, bool contiguous_k)
+static struct gemv_shape gemv_shape(const struct itera_gpu_lowering *l, enum candidate way,
+                                    int64_t rows, int64_t cols, bool contiguous_k)
 {
     struct gemv_shape s = {.k_lanes = contiguous_k ? 32 : 4, .cols = 1};
-    const int64_t wanted = 2 * wanted_groups(l->traits), most = GEMV_OUTPUTS / rows;
-    if (contiguous_k && depth >= 512 && cols * 32 / GEMV_LANES < wanted)
+    if (way == GEMV128)
         s.k_lanes = GEMV_LANES;
+    const int64_t wanted = 2 * wanted_groups(l->traits), most = GEMV_OUTPUTS / rows;
     while (s.cols < 4 && s.cols < most && cols * s.k_lanes / (GEMV_LANES * 2 * s.cols) >= wanted)
         s.cols *= 2;
     s.group_cols = GEMV_LANES / s.k_lanes * s.cols;
@@ -232,7 +244,7 @@ static void gemv_constants(struct itera_gpu_dispatch *d, const struct gemv_shape
     itera_gpu_constant(d, 7, "ROWS", rows);
 }
 
-static void lower_gemv(struct itera_gpu_lowering *l, const struct product *g)
+static void lower_gemv(struct itera_gpu_lowering *l, const struct product *g, enum candidate way)
 {
     /* The kernel streams its second operand: when y has fewer columns than rows, that is a. */
     struct product f = *g;
@@ -245,7 +257,7 @@ static void lower_gemv(struct itera_gpu_lowering *l, const struct product *g)
     }
     const int64_t few = swapped ? g->cols : g->rows, many = swapped ? g->rows : g->cols;
     const int64_t rows = few < 8 ? itera_gpu_class(few) : 8;
-    const struct gemv_shape s = gemv_shape(l, rows, many, g->depth, f.trans_b);
+    const struct gemv_shape s = gemv_shape(l, way, rows, many, f.trans_b);
     const int64_t groups = itera_gpu_div_up(many, s.group_cols) * itera_gpu_div_up(few, rows);
     /* Workgroups whose columns are contiguous along k are many and short already. */
     const struct cut c = cut_depth(l, g, f.trans_b ? 1 : slices_for(l, groups, g->depth / 4));
@@ -317,7 +329,8 @@ enum itera_status itera_lower_matmul(struct itera_gpu_lowering *l, const struct 
         break;
     }
     case GEMV:
-        lower_gemv(l, &g);
+    case GEMV128:
+        lower_gemv(l, &g, way);
         break;
     default:
         lower_clblast(l, &g);
@@ -338,14 +351,16 @@ static void lower_experts(struct itera_gpu_lowering *l, const struct itera_op *o
         offer(&c, TILE128);
     if (rows <= GEMV_MOST)
         offer(&c, GEMV);
+    if (rows <= GEMV_MOST && op->attr.trans_b)
+        offer(&c, GEMV128);
     enum candidate usual = default_tile(l->traits, rows / experts, cols, experts, 0);
     if (rows <= GEMV_FEW || (rows <= GEMV_MOST && rows <= experts))
-        usual = GEMV;
+        usual = op->attr.trans_b ? default_gemv(l->traits, rows * cols, depth) : GEMV;
     int i = itera_gpu_choice(l, c.name, c.n, place_of(&c, usual), "%lldx%lldx%lld e%lld n%c %d%d",
                              itera_gpu_class(rows), itera_gpu_class(cols), itera_gpu_class(depth),
                              itera_gpu_class(experts), op->attr.trans_b ? 't' : 'n',
                              itera_gpu_tensor(l, a)->dtype, itera_gpu_tensor(l, b)->dtype);
-    const bool gemv = c.id[i] == GEMV;
+    const bool gemv = c.id[i] == GEMV || c.id[i] == GEMV128;
     struct itera_gpu_dispatch *d =
         itera_gpu_begin(l, gemv ? "grouped_matmul_gemv" : "grouped_matmul_tile");
     itera_gpu_in(l, d, a);
@@ -361,7 +376,7 @@ static void lower_experts(struct itera_gpu_lowering *l, const struct itera_op *o
     itera_gpu_word(d, op->attr.trans_b ? cols : depth);
     storage_constants(l, d, a, b);
     if (gemv) {
-        const struct gemv_shape s = gemv_shape(l, 1, cols * rows, depth, op->attr.trans_b);
+        const struct gemv_shape s = gemv_shape(l, c.id[i], 1, cols * rows, op->attr.trans_b);
         gemv_constants(d, &s, 1);
         itera_gpu_groups(l, d, rows * itera_gpu_div_up(cols, s.group_cols), 1, 1);
     } else {
