@@ -140,34 +140,48 @@ struct settings {
     struct itera_bench_options options;
 };
 
-static enum itera_status print_breakdown(struct itera_model *model, const char *name,
+static void print_parts(const struct itera_bench_part *parts, int count, bool ops)
+{
+    double total = 0;
+    for (int i = 0; i < count; i++)
+        total += parts[i].is_op == ops ? parts[i].seconds : 0;
+    const char *titles[] = {ops ? "op" : "part", "ops", "ms", "share", "GFLOP/s", "GB/s"};
+    struct table *table = table_create(6, titles, "lrrrrr");
+    for (int i = 0; i < count; i++) {
+        const struct itera_bench_part *p = &parts[i];
+        if (p->is_op != ops)
+            continue;
+        table_cell(table, "%s", p->name);
+        table_cell(table, "%d", p->count);
+        table_cell(table, "%.4f", p->seconds * 1e3);
+        table_cell(table, "%.1f%%", 100 * p->seconds / total);
+        table_cell(table, "%.1f", p->flops / p->seconds / 1e9);
+        table_cell(table, "%.1f", p->bytes / p->seconds / 1e9);
+    }
+    table_print(table);
+    table_destroy(&table);
+}
+
+static enum itera_status print_breakdown(struct itera_model *model, const char *name, bool training,
                                          const struct settings *s)
 {
-    struct itera_bench_part parts[16];
+    struct itera_bench_part parts[ITERA_BENCH_PARTS];
     int count = 0;
-    int64_t tokens = s->options.n_prompts ? s->options.prompts[0] : 128;
+    int64_t batch = training ? s->options.train_batch : 1;
+    int64_t tokens = training               ? s->options.train_seq
+                     : s->options.n_prompts ? s->options.prompts[0]
+                                            : 128;
     int64_t limit = itera_model_info(model)->max_positions;
     if (limit && tokens > limit)
         tokens = limit;
-    enum itera_status status = itera_bench_breakdown(model, 1, tokens, parts, &count);
+    enum itera_status status = itera_bench_breakdown(model, training, batch, tokens, parts, &count);
     if (status)
         return status;
-    double total = 0;
-    for (int i = 0; i < count; i++)
-        total += parts[i].seconds;
-    static const char *const titles[] = {"part", "ms", "share", "GFLOP/s", "GB/s"};
-    struct table *table = table_create(5, titles, "lrrrr");
-    for (int i = 0; i < count; i++) {
-        table_cell(table, "%s", parts[i].name);
-        table_cell(table, "%.4f", parts[i].seconds * 1e3);
-        table_cell(table, "%.1f%%", 100 * parts[i].seconds / total);
-        table_cell(table, "%.1f", parts[i].flops / parts[i].seconds / 1e9);
-        table_cell(table, "%.1f", parts[i].bytes / parts[i].seconds / 1e9);
-    }
-    printf("\n%s, forward of 1x%lld tokens by part (each op timed apart):\n", name,
-           (long long)tokens);
-    table_print(table);
-    table_destroy(&table);
+    printf("\n%s, %s of %lldx%lld tokens, each op timed apart:\n", name,
+           training ? "a training step" : "forward", (long long)batch, (long long)tokens);
+    print_parts(parts, count, false);
+    printf("\n");
+    print_parts(parts, count, true);
     return ITERA_OK;
 }
 
@@ -189,8 +203,12 @@ static enum itera_status bench_one_model(struct itera_device *device, const stru
         status = itera_bench_model(model, name, &s->options, keep_row, b);
     if (!status && (!s->mode || !strcmp(s->mode, "train")))
         status = itera_bench_train(model, name, &s->options, keep_row, b);
-    if (!status && s->breakdown)
-        status = print_breakdown(model, name, s);
+    bool infer = !s->mode || !strcmp(s->mode, "model");
+    bool train = !s->mode || !strcmp(s->mode, "train");
+    if (!status && s->breakdown && infer)
+        status = print_breakdown(model, name, false, s);
+    if (!status && s->breakdown && train)
+        status = print_breakdown(model, name, true, s);
     itera_model_destroy(&model);
     return status;
 }
@@ -328,7 +346,8 @@ int itera_command_bench(int argc, char **argv)
          "ops: only those whose name, or name and case, "
          "match"},
         {"seconds", 0, OPTION_NUMBER, &seconds, "S", "time for each row (default: 1)", 0.01, 600},
-        {"breakdown", 0, OPTION_FLAG, &s.breakdown, NULL, "model: time by part of the model"},
+        {"breakdown", 0, OPTION_FLAG, &s.breakdown, NULL,
+         "model, train: time by part of the model and by op"},
         {"quick", 0, OPTION_FLAG, &s.quick, NULL, "a short run: fewer rows, 0.2 s each"},
         {"json", 0, OPTION_OPTIONAL, &json, "FILE", "write JSON to FILE, or to stdout"},
         {0}};

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "bench/bench.h"
+#include "core/clock.h"
 #include "core/log.h"
 #include "core/rng.h"
 #include "itera/session.h"
@@ -223,6 +224,26 @@ enum itera_status itera_bench_model(struct itera_model *model, const char *name,
     return status;
 }
 
+/* A training step on random tokens. */
+static enum itera_status train_create(struct itera_model *model, int64_t batch, int64_t seq,
+                                      struct itera_train_program *t)
+{
+    enum itera_status status =
+        itera_train_program_create(model, batch, seq, 1, 0.1, ITERA_PRECISION_F32, t);
+    if (status)
+        return status;
+    /* lr 1e-4, betas, eps, no bias correction, clip at 1: values that keep the weights sane. */
+    static const float hyper[8] = {1e-4f, 0.9f, 0.95f, 1e-8f, 1, 1, 1, 1};
+    status = itera_buffer_upload(t->hyper, 0, hyper, sizeof hyper);
+    if (!status)
+        status = random_ids(t->ids, batch * seq, model->config.vocab);
+    if (!status)
+        status = random_ids(t->targets, batch * seq, model->config.vocab);
+    if (status)
+        itera_train_program_destroy(t);
+    return status;
+}
+
 enum itera_status itera_bench_train(struct itera_model *model, const char *name,
                                     const struct itera_bench_options *options, itera_bench_fn *fn,
                                     void *user)
@@ -233,21 +254,12 @@ enum itera_status itera_bench_train(struct itera_model *model, const char *name,
         return itera_fail(ITERA_ERR_ARGUMENT, "%s has %lld positions, too few for %lld tokens",
                           name, (long long)limit, (long long)seq);
     struct itera_train_program t;
-    enum itera_status status =
-        itera_train_program_create(model, batch, seq, 1, 0.1, ITERA_PRECISION_F32, &t);
+    enum itera_status status = train_create(model, batch, seq, &t);
     if (status)
         return status;
-    /* lr 1e-4, betas, eps, no bias correction, clip at 1: values that keep the weights sane. */
-    static const float hyper[8] = {1e-4f, 0.9f, 0.95f, 1e-8f, 1, 1, 1, 1};
-    status = itera_buffer_upload(t.hyper, 0, hyper, sizeof hyper);
-    if (!status)
-        status = random_ids(t.ids, batch * seq, model->config.vocab);
-    if (!status)
-        status = random_ids(t.targets, batch * seq, model->config.vocab);
     double gflops = 0;
     struct itera_bench_work work = {itera_bench_run_program, t.train_run};
-    if (!status)
-        status = time_gauged(model->device, &work, options, &gflops);
+    status = time_gauged(model->device, &work, options, &gflops);
     if (!status) {
         struct itera_bench_row row = {0};
         label(&row, model, name, "train", batch, seq);
@@ -261,37 +273,89 @@ enum itera_status itera_bench_train(struct itera_model *model, const char *name,
     return status;
 }
 
-enum itera_status itera_bench_breakdown(struct itera_model *model, int64_t batch, int64_t tokens,
-                                        struct itera_bench_part parts[16], int *count)
+static int by_seconds(const void *a, const void *b)
 {
-    enum { REPEATS = 20 };
-    *count = 0;
-    struct phase f;
-    enum itera_status status = phase_create(model, ITERA_PHASE_EVAL, batch, tokens, &f);
-    if (status)
-        return status;
-    struct itera_program *p = f.graph.p;
+    const struct itera_bench_part *x = a, *y = b;
+    if (x->is_op != y->is_op)
+        return x->is_op ? 1 : -1;
+    return (x->seconds < y->seconds) - (x->seconds > y->seconds);
+}
+
+/* The row of this name, made when it is new. */
+static struct itera_bench_part *part_named(struct itera_bench_part *parts, int *count, bool is_op,
+                                           const char *name)
+{
+    for (int i = 0; i < *count; i++)
+        if (parts[i].is_op == is_op && !strcmp(parts[i].name, name))
+            return &parts[i];
+    struct itera_bench_part *part = &parts[(*count)++];
+    *part = (struct itera_bench_part){.is_op = is_op};
+    snprintf(part->name, sizeof part->name, "%s", name);
+    return part;
+}
+
+/* Sums the mean seconds of the ops of an executable into rows. */
+static enum itera_status profile_rows(struct itera_executable *executable,
+                                      const struct itera_program *p, struct itera_bench_part *parts,
+                                      int *count)
+{
+    enum { MOST = 20, FEWEST = 2 };
+    const double enough = 2; /* seconds */
     double *seconds = calloc((size_t)p->n_ops + 1, sizeof *seconds);
-    double total[ITERA_PART_COUNT] = {0};
-    if (!seconds)
+    double *total = calloc((size_t)p->n_ops + 1, sizeof *total);
+    enum itera_status status = ITERA_OK;
+    int runs = 0;
+    if (!seconds || !total)
         status = itera_fail(ITERA_ERR_MEMORY, "no memory for a profile");
-    for (int r = 0; r < REPEATS + 2 && !status; r++) {
-        status = itera_profile(f.executable, seconds);
-        for (int32_t i = 0; i < p->n_ops && !status && r >= 2; i++)
-            total[p->ops[i].part] += seconds[i] / REPEATS;
+    if (!status)
+        status = itera_profile(executable, seconds); /* warms up */
+    double begin = itera_seconds();
+    while (!status && runs < MOST && (runs < FEWEST || itera_seconds() - begin < enough)) {
+        status = itera_profile(executable, seconds);
+        for (int32_t i = 0; i < p->n_ops && !status; i++)
+            total[i] += seconds[i];
+        runs++;
     }
-    struct itera_cost costs[ITERA_PART_COUNT];
-    itera_program_cost(p, costs);
-    for (int i = 0; i < ITERA_PART_COUNT && !status; i++) {
-        if (total[i] <= 0)
-            continue;
-        struct itera_bench_part *part = &parts[(*count)++];
-        snprintf(part->name, sizeof part->name, "%s", itera_part_name((enum itera_part)i));
-        part->seconds = total[i];
-        part->flops = costs[i].flops;
-        part->bytes = costs[i].bytes;
+    for (int32_t i = 0; i < p->n_ops && !status; i++) {
+        const struct itera_op *op = &p->ops[i];
+        struct itera_cost cost = itera_op_cost(p, op);
+        for (int is_op = 0; is_op < 2; is_op++) {
+            const char *name = is_op ? itera_op_info(op->kind)->name : itera_part_name(op->part);
+            struct itera_bench_part *part = part_named(parts, count, is_op, name);
+            part->count++;
+            part->seconds += total[i] / runs;
+            part->flops += cost.flops;
+            part->bytes += cost.bytes;
+        }
     }
     free(seconds);
-    phase_destroy(&f);
+    free(total);
+    qsort(parts, (size_t)*count, sizeof *parts, by_seconds);
+    return status;
+}
+
+_Static_assert(ITERA_PART_COUNT + ITERA_OP_COUNT <= ITERA_BENCH_PARTS, "rows of a breakdown");
+
+enum itera_status itera_bench_breakdown(struct itera_model *model, bool training, int64_t batch,
+                                        int64_t tokens,
+                                        struct itera_bench_part parts[ITERA_BENCH_PARTS],
+                                        int *count)
+{
+    *count = 0;
+    if (!training) {
+        struct phase f;
+        enum itera_status status = phase_create(model, ITERA_PHASE_EVAL, batch, tokens, &f);
+        if (status)
+            return status;
+        status = profile_rows(f.executable, f.graph.p, parts, count);
+        phase_destroy(&f);
+        return status;
+    }
+    struct itera_train_program t;
+    enum itera_status status = train_create(model, batch, tokens, &t);
+    if (status)
+        return status;
+    status = profile_rows(t.train_run, t.train.p, parts, count);
+    itera_train_program_destroy(&t);
     return status;
 }

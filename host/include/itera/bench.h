@@ -5,6 +5,7 @@
 #ifndef ITERA_BENCH_H
 #define ITERA_BENCH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "itera/device.h"
@@ -83,14 +84,20 @@ typedef int itera_bench_tune_fn(void *user, const char *preset, double progress)
 enum itera_status itera_bench_tune(struct itera_device *device, const char *const *presets,
                                    int n_presets, itera_bench_tune_fn *fn, void *user);
 
-/* Seconds of one forward pass by part of the model, as measured op by op: name and seconds for each
- * of *count parts (at most 16). */
+/* Where the time of one piece of work goes, each op timed apart: by part of the model, then by kind
+ * of op, each in descending order of seconds. */
+#define ITERA_BENCH_PARTS 160
 struct itera_bench_part {
-    char name[16];
+    char name[32]; /* of a part of the model, or of an op */
+    bool is_op;
+    int count; /* ops in it */
     double seconds, flops, bytes;
 };
-enum itera_status itera_bench_breakdown(struct itera_model *model, int64_t batch, int64_t tokens,
-                                        struct itera_bench_part parts[16], int *count);
+/* Of a forward pass (logits of every position), or of a training step. */
+enum itera_status itera_bench_breakdown(struct itera_model *model, bool training, int64_t batch,
+                                        int64_t tokens,
+                                        struct itera_bench_part parts[ITERA_BENCH_PARTS],
+                                        int *count);
 
 #ifdef __cplusplus
 }
