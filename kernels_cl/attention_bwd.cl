@@ -125,9 +125,9 @@ kernel void attention_bwd_q(global const float *dy, global const float *q, globa
 
 /* Adds the product of a transposed tile of weights (rows, keys) and of rows (rows, columns of the
  * window) to keys y + 16 i and columns x + 8 j of the result. */
-static inline void add_rows(float sum[KEYS / SIDE_Y][WIDTH / SIDE_X], local const float *weights,
-                            local float *tile, global const float *x, local const uint *row_at,
-                            uint rows, uint col, uint d)
+INLINE void add_rows(float sum[KEYS / SIDE_Y][WIDTH / SIDE_X], local const float *weights,
+                     local float *tile, global const float *x, local const uint *row_at, uint rows,
+                     uint col, uint d)
 {
 #pragma unroll
     for (uint w = 0; w < WIDTH / CHUNK; w++) {

@@ -33,7 +33,7 @@ static inline void add_elements(struct softmax *s, global const float *x, uint n
 
 /* ln sum exp(x scale) of a row as (max, the rest), by the whole workgroup: what is left of x scale
  * after both are taken off is a logarithm of a probability. */
-static inline float2 log_sum_exp(global const float *x, uint cols, float scale, local float *buffer)
+INLINE float2 log_sum_exp(global const float *x, uint cols, float scale, local float *buffer)
 {
     struct softmax s = {-INFINITY, 0.0f};
     for (uint c = LANE; c < cols; c += 4 * LANES)

@@ -26,7 +26,7 @@ static inline void add_square(struct squares *s, float x)
 }
 
 /* The sums of all lanes, in all of them. */
-static inline struct squares group_squares(struct squares s, local float *buffer)
+INLINE struct squares group_squares(struct squares s, local float *buffer)
 {
     s.small = group_sum(s.small, buffer);
     s.middle = group_sum(s.middle, buffer);

@@ -55,7 +55,7 @@ static inline uint id_of(ulong token)
 }
 
 /* The maximum over the workgroup, in all lanes; `buffer` has a place for each. */
-static inline ulong group_best(ulong best, local ulong *buffer)
+INLINE ulong group_best(ulong best, local ulong *buffer)
 {
     buffer[LANE] = best;
     for (uint step = LANES / 2; step > 0; step /= 2) {
@@ -70,7 +70,7 @@ static inline ulong group_best(ulong best, local ulong *buffer)
 }
 
 /* The best token of a row from those of its segments. */
-static inline ulong best_of_row(global const uint *best, uint segments, local ulong *buffer)
+INLINE ulong best_of_row(global const uint *best, uint segments, local ulong *buffer)
 {
     ulong most = 0;
     for (uint i = LANE; i < segments; i += LANES) {
@@ -265,7 +265,7 @@ struct shared {
 };
 
 /* Adds to a bucket; integer sums do not depend on the order. */
-static inline void add_mass(local struct shared *s, uint bucket, ulong mass)
+INLINE void add_mass(local struct shared *s, uint bucket, ulong mass)
 {
     uint low = (uint)mass, high = (uint)(mass >> 32);
     uint before = atomic_add(&s->low[bucket], low);
@@ -275,14 +275,14 @@ static inline void add_mass(local struct shared *s, uint bucket, ulong mass)
         atomic_add(&s->high[bucket], high);
 }
 
-static inline ulong bucket_mass(const local struct shared *s, uint bucket)
+INLINE ulong bucket_mass(const local struct shared *s, uint bucket)
 {
     return (ulong)s->high[bucket] << 32 | s->low[bucket];
 }
 
 /* Chooses the bucket in which the sum from the first on reaches what is needed: `amount` tokens, or
  * the part of the sum that top_p `amount` asks for; after the first time, s->need. */
-static inline void choose_bucket(local struct shared *s, enum mass mass, uint amount, bool first)
+INLINE void choose_bucket(local struct shared *s, enum mass mass, uint amount, bool first)
 {
     const uint span = BUCKETS / 16;
     if (LANE < 16) {
@@ -315,8 +315,7 @@ static inline void choose_bucket(local struct shared *s, enum mass mass, uint am
 
 /* Finds the key with which the sum over the kept, from the largest down, reaches what is needed;
  * s->need of it is then wanted from tokens of that key. Eight bits of the keys at a time. */
-static inline uint find_key(const struct row *row, local struct shared *s, enum mass mass,
-                            uint amount)
+INLINE uint find_key(const struct row *row, local struct shared *s, enum mass mass, uint amount)
 {
     uint top = row->max_key, bits = 32 - clz(top - row->cut_key);
     bool first = true;
@@ -341,8 +340,8 @@ static inline uint find_key(const struct row *row, local struct shared *s, enum 
 
 /* Finds the token with which the sum over the kept (with `only`: those of that key), in the order
  * of ids, reaches s->need or, without, exceeds the part `drawn` 2^-24 of all. */
-static inline uint find_id(const struct row *row, local struct shared *s, enum mass mass, uint only,
-                           uint drawn)
+INLINE uint find_id(const struct row *row, local struct shared *s, enum mass mass, uint only,
+                    uint drawn)
 {
     uint begin = 0, end = row->size, teams = LANES / TEAM, team = LANE / TEAM;
     bool first = true;
