@@ -2,10 +2,8 @@
 #include "scan_selective.clh"
 
 struct scan_args {
-    T(x)
-    T(dt)
-    T(A) T(B) T(C) T(D) T(z) T(state) T(start) T(y) T(boundaries) T(ends) T(total) uint batch, time,
-        channels, states, span, spans, chunk, chunks, has;
+    INPUTS T(state) T(start) T(y) T(boundaries) T(ends) T(total) uint batch, time, channels;
+    uint states, span, spans, chunk, chunks, has;
 };
 
 /* The recurrence, step by step. A workgroup takes its channels through one span of the steps of a
@@ -147,10 +145,7 @@ kernel void selective_scan_carry(global const float *A, global const float *stat
 }
 
 struct parallel_args {
-    T(x)
-    T(dt)
-    T(A) T(B) T(C) T(D) T(z) T(state) T(y) T(boundaries) uint batch, time, channels, states, chunk,
-        chunks, has;
+    INPUTS T(state) T(y) T(boundaries) uint batch, time, channels, states, chunk, chunks, has;
 };
 
 /* An associative scan over time. A workgroup takes CHANNELS channels of one sequence; each lane's
@@ -207,17 +202,10 @@ kernel void selective_scan_parallel(global const float *x, global const float *d
             compose_lanes(a, b, of_a, of_b, false);
 #pragma unroll
             for (uint s = 0; s < BUNCH; s++) {
-                uint at = s * SIZE + LANE - CHANNELS;
                 h[s] = n0 + s < p.states ? carry[channel * p.states + n0 + s] : 0.0f;
-                a[s] = a[s] * h[s] + b[s]; /* after this lane's steps */
-                if (LANE >= CHANNELS)
-                    h[s] = of_a[at] * h[s] + of_b[at];
+                h[s] = a[s] * h[s] + b[s];
             }
             barrier(CLK_LOCAL_MEM_FENCE);
-#pragma unroll
-            for (uint s = 0; s < BUNCH; s++)
-                if (LANE >= SIZE - CHANNELS && n0 + s < p.states)
-                    carry[channel * p.states + n0 + s] = a[s];
 #pragma unroll
             for (uint j = 0; j < ITEMS; j++) {
                 bool live = own && t + j < p.time;
@@ -233,6 +221,10 @@ kernel void selective_scan_parallel(global const float *x, global const float *d
                         sum[j] += C[p.C_at + (row + j) * p.C_ld + n] * h[s];
                 }
             }
+#pragma unroll
+            for (uint s = 0; s < BUNCH; s++)
+                if (LANE >= SIZE - CHANNELS && n0 + s < p.states)
+                    carry[channel * p.states + n0 + s] = h[s];
         }
 #pragma unroll
         for (uint j = 0; j < ITEMS; j++) {

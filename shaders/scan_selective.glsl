@@ -24,9 +24,12 @@ const uint TIMES = SIZE / CHANNELS;
 const uint ITEMS = 4;
 const uint BUNCH = 4;
 
+// What selective_scan and its gradient both read.
+#define INPUTS T(x) T(dt) T(A) T(B) T(C) T(D) T(z)
+
 // Bits of `has`: which optional operands there are.
 const uint HAS_D = 1, HAS_Z = 2, HAS_STATE = 4, HAS_START = 8, HAS_ENDS = 16, HAS_Y = 32;
-const uint HAS_BOUNDARIES = 64, HAS_FLOW = 128;
+const uint HAS_BOUNDARIES = 64, HAS_FLOW = 128, HAS_DZ = 256;
 
 const float LOG2_E = 1.442695041; // states decay by exp(dt A) = exp2(dt rate)
 const float LN_2 = 0.6931471806;
@@ -57,10 +60,11 @@ const float LN_2 = 0.6931471806;
 #ifdef SCAN_PARALLEL
 shared float of_a[BUNCH * SIZE], of_b[BUNCH * SIZE];
 
-// The maps h -> a h + b of all lanes of a channel, each composed with those before it in time, or
-// after it when going backward; left in of_a and of_b as well. All lanes must call.
+// The maps h -> a h + b of the lanes of a channel become, in each lane, the one map that all lanes
+// before it in time make together, or all after it when going backward. All lanes must call.
 void compose_lanes(inout float a[BUNCH], inout float b[BUNCH], bool backward)
 {
+    uint next = backward ? LANE + CHANNELS : LANE - CHANNELS; // beyond SIZE where there is none
     for (uint far = CHANNELS;; far *= 2) {
         barrier();
         [[unroll]] for (uint s = 0; s < BUNCH; s++) {
@@ -70,13 +74,17 @@ void compose_lanes(inout float a[BUNCH], inout float b[BUNCH], bool backward)
         barrier();
         if (far >= SIZE)
             break;
-        uint other = backward ? LANE + far : LANE - far; // beyond SIZE where there is none
+        uint other = backward ? LANE + far : LANE - far;
         [[unroll]] for (uint s = 0; s < BUNCH; s++) {
             if (other < SIZE) {
                 b[s] += a[s] * of_b[s * SIZE + other];
                 a[s] *= of_a[s * SIZE + other];
             }
         }
+    }
+    [[unroll]] for (uint s = 0; s < BUNCH; s++) {
+        a[s] = next < SIZE ? of_a[s * SIZE + next] : 1.0;
+        b[s] = next < SIZE ? of_b[s * SIZE + next] : 0.0;
     }
 }
 #endif

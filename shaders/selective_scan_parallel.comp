@@ -5,8 +5,7 @@
 
 ARGS
 {
-    T(x) T(dt) T(A) T(B) T(C) T(D) T(z) T(state) T(y) T(boundaries)
-    uint batch, time, channels, states, chunk, chunks, has;
+    INPUTS T(state) T(y) T(boundaries) uint batch, time, channels, states, chunk, chunks, has;
 }
 p;
 IN(1, x)
@@ -68,16 +67,10 @@ void main()
             }
             compose_lanes(a, b, false);
             [[unroll]] for (uint s = 0; s < BUNCH; s++) {
-                uint at = s * SIZE + LANE - CHANNELS;
                 h[s] = n0 + s < p.states ? carry[channel * p.states + n0 + s] : 0.0;
-                a[s] = a[s] * h[s] + b[s]; // after this lane's steps
-                if (LANE >= CHANNELS)
-                    h[s] = of_a[at] * h[s] + of_b[at];
+                h[s] = a[s] * h[s] + b[s];
             }
             barrier();
-            [[unroll]] for (uint s = 0; s < BUNCH; s++)
-                if (LANE >= SIZE - CHANNELS && n0 + s < p.states)
-                    carry[channel * p.states + n0 + s] = a[s];
             [[unroll]] for (uint j = 0; j < ITEMS; j++) {
                 bool live = own && t + j < p.time;
                 bool keep = live && has_boundaries && (t + j) % p.chunk == 0;
@@ -91,6 +84,9 @@ void main()
                         sum[j] += C.v[p.C_at + (row + j) * p.C_ld + n] * h[s];
                 }
             }
+            [[unroll]] for (uint s = 0; s < BUNCH; s++)
+                if (LANE >= SIZE - CHANNELS && n0 + s < p.states)
+                    carry[channel * p.states + n0 + s] = h[s];
         }
         [[unroll]] for (uint j = 0; j < ITEMS; j++) {
             if (!own || t + j >= p.time)

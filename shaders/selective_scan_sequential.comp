@@ -4,8 +4,8 @@
 
 ARGS
 {
-    T(x) T(dt) T(A) T(B) T(C) T(D) T(z) T(state) T(start) T(y) T(boundaries) T(ends) T(total)
-    uint batch, time, channels, states, span, spans, chunk, chunks, has;
+    INPUTS T(state) T(start) T(y) T(boundaries) T(ends) T(total) uint batch, time, channels;
+    uint states, span, spans, chunk, chunks, has;
 }
 p;
 IN(1, x)

@@ -16,6 +16,8 @@ enum {
     HAS_ENDS = 16,
     HAS_Y = 32,
     HAS_BOUNDARIES = 64,
+    HAS_FLOW = 128,
+    HAS_DZ = 256,
 };
 
 enum {
@@ -24,6 +26,10 @@ enum {
     FULL_DEVICE = 2048, /* workgroups that keep any device busy */
     SHARED_FLOATS = 4096,
     PARALLEL_CHANNELS = 8, /* at most, of a workgroup: floats of what memory moves at once */
+    PARALLEL_ITEMS = 4,    /* steps of a lane */
+    MAX_PIECE = 64,        /* steps that a gradient goes back from a stored state, at most */
+    ROUND = 32,            /* states that a gradient takes at once */
+    SUM_COLS = 32,
 };
 
 enum { SEQUENTIAL, PARALLEL, CHUNKED, VARIANTS };
@@ -254,5 +260,211 @@ enum itera_status itera_lower_selective_scan(struct itera_gpu_lowering *l,
     default:
         run_sequential(l, &s, &r);
     }
+    return ITERA_OK;
+}
+
+/* The gradient. Pieces begin at stored states; its sums over channels, and over batch and time, are
+ * first left in scratch, one for each workgroup. */
+struct gradient {
+    const struct itera_op *op;
+    struct scan_shape s;
+    struct division v;
+    int64_t span, spans, piece, chunk, chunks;
+    struct itera_gpu_scratch boundaries; /* no bytes: the op's own are used */
+    struct itera_gpu_scratch flows, total, kept, sum_a, sum_b, sum_c, sum_d;
+    int has;
+};
+
+/* As divide(), within the shared memory that the gradient has; its states come in rounds. */
+static struct division divide_gradient(const struct scan_shape *s)
+{
+    int64_t slots = itera_gpu_class(min_i64(s->states, ROUND));
+    struct division v = {.states = min_i64(slots, 4)};
+    v.split = slots / v.states;
+    v.steps = v.split < 4 ? 4 : 8;
+    v.blocks = itera_gpu_div_up(s->channels, LANES / v.split);
+    return v;
+}
+
+/* Pieces of at most `limit` steps: several chunks, or, where the stored states are farther apart,
+ * states of our own every `limit` steps, computed from the stored ones of all chunks at once. */
+static void divide_time(struct itera_gpu_lowering *l, struct gradient *g, int64_t limit)
+{
+    const struct scan_shape *s = &g->s;
+    const int32_t *in = g->op->in;
+
+    g->chunk = s->chunk;
+    g->chunks = s->chunks;
+    if (s->chunk <= limit) {
+        g->piece = limit / s->chunk * s->chunk;
+        return;
+    }
+    g->piece = g->chunk = limit;
+    g->chunks = itera_gpu_div_up(s->time, limit);
+    g->boundaries = itera_gpu_scratch(l, s->batch * g->chunks * s->channels * s->states);
+    struct run again = {.x = in[1],
+                        .dt = in[2],
+                        .A = in[3],
+                        .B = in[4],
+                        .C = in[5],
+                        .D = ITERA_NONE,
+                        .z = ITERA_NONE,
+                        .state = ITERA_NONE,
+                        .start = in[8],
+                        .y = ITERA_NONE,
+                        .boundaries = ITERA_NONE,
+                        .own_boundaries = g->boundaries,
+                        .span = s->chunk,
+                        .spans = s->chunks,
+                        .chunk = g->chunk,
+                        .chunks = g->chunks,
+                        .has = HAS_START | HAS_BOUNDARIES};
+    run_sequential(l, s, &again);
+}
+
+/* What flows into each span from the later ones. */
+static void run_flow(struct itera_gpu_lowering *l, const struct gradient *g, int64_t first,
+                     int64_t states)
+{
+    const struct scan_shape *s = &g->s;
+    const int32_t *in = g->op->in;
+    struct itera_gpu_dispatch *d = itera_gpu_begin(l, "selective_scan_bwd_flow");
+    itera_gpu_in(l, d, in[0]);
+    itera_gpu_in(l, d, in[2]);
+    itera_gpu_in(l, d, in[3]);
+    itera_gpu_in(l, d, in[5]);
+    itera_gpu_in(l, d, in[7]);
+    itera_gpu_use(d, g->flows, ITERA_GPU_WRITE);
+    itera_gpu_use(d, g->total, ITERA_GPU_WRITE);
+    const int64_t words[] = {s->batch, s->time, s->channels, states,
+                             first,    g->span, g->spans,    g->has};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        itera_gpu_word(d, words[i]);
+    give_division(d, &g->v);
+    itera_gpu_groups(l, d, s->batch * g->spans * g->v.blocks, 1, 1);
+    run_carry(l, s, in[3], ITERA_NONE, g->total, g->flows, first, states, g->spans, true);
+}
+
+/* The gradients, but for what is left to be summed. */
+static void run_gradient(struct itera_gpu_lowering *l, const struct gradient *g, bool parallel,
+                         int64_t first, int64_t states)
+{
+    const struct scan_shape *s = &g->s;
+    const struct itera_op *op = g->op;
+    struct itera_gpu_dispatch *d = itera_gpu_begin(l, parallel ? "selective_scan_bwd_parallel"
+                                                               : "selective_scan_bwd_sequential");
+    for (int i = 0; i < 8; i++)
+        itera_gpu_in(l, d, op->in[i]);
+    use_either(l, d, op->in[8], g->boundaries, ITERA_GPU_READ);
+    if (!parallel) {
+        itera_gpu_use(d, g->flows, ITERA_GPU_READ);
+        itera_gpu_use(d, g->kept, ITERA_GPU_READ | ITERA_GPU_WRITE);
+    }
+    itera_gpu_inout(l, d, op->out[0]);
+    itera_gpu_inout(l, d, op->out[1]);
+    itera_gpu_inout(l, d, op->out[6]);
+    itera_gpu_use(d, g->sum_a, ITERA_GPU_WRITE);
+    itera_gpu_use(d, g->sum_b, ITERA_GPU_WRITE);
+    itera_gpu_use(d, g->sum_c, ITERA_GPU_WRITE);
+    itera_gpu_use(d, g->sum_d, ITERA_GPU_WRITE);
+    itera_gpu_word(d, s->batch);
+    itera_gpu_word(d, s->time);
+    itera_gpu_word(d, s->channels);
+    itera_gpu_word(d, s->states);
+    itera_gpu_word(d, first);
+    itera_gpu_word(d, states);
+    if (!parallel) {
+        itera_gpu_word(d, g->span);
+        itera_gpu_word(d, g->spans);
+    }
+    itera_gpu_word(d, g->piece);
+    itera_gpu_word(d, g->chunk);
+    itera_gpu_word(d, g->chunks);
+    if (parallel) {
+        itera_gpu_constant(d, 6, "CHANNELS", LANES / g->v.split);
+    } else {
+        itera_gpu_word(d, itera_gpu_div_up(g->piece, g->v.steps));
+        give_division(d, &g->v);
+    }
+    itera_gpu_word(d, g->has);
+    itera_gpu_groups(l, d, s->batch * g->spans * g->v.blocks, 1, 1);
+}
+
+/* out = the sums over `rows` of what run_gradient left; cols sums, `width` in a row of out, which
+ * begin in column `first`. */
+static void run_sum(struct itera_gpu_lowering *l, struct itera_gpu_scratch sums, int64_t rows,
+                    int64_t cols, int32_t out, int64_t width, int64_t first)
+{
+    struct itera_gpu_dispatch *d = itera_gpu_begin(l, "selective_scan_bwd_sum");
+    itera_gpu_use(d, sums, ITERA_GPU_READ);
+    itera_gpu_out(l, d, out);
+    itera_gpu_word(d, cols);
+    itera_gpu_word(d, rows);
+    itera_gpu_word(d, width);
+    itera_gpu_word(d, first);
+    itera_gpu_groups(l, d, itera_gpu_div_up(cols, SUM_COLS), 1, 1);
+}
+
+static void run_rounds(struct itera_gpu_lowering *l, struct gradient *g, bool parallel)
+{
+    const struct scan_shape *s = &g->s;
+    const int32_t *out = g->op->out;
+    int64_t rows = s->batch * s->time, spans = s->batch * g->spans;
+    int64_t widest = min_i64(s->states, ROUND);
+
+    if (g->spans > 1) {
+        g->flows = itera_gpu_scratch(l, spans * s->channels * widest);
+        g->total = itera_gpu_scratch(l, spans * s->channels);
+        g->has |= HAS_FLOW;
+    }
+    if (!parallel)
+        g->kept = itera_gpu_scratch(
+            l, spans * g->v.blocks * itera_gpu_div_up(g->piece, g->v.steps) * g->v.states * LANES);
+    g->sum_a = itera_gpu_scratch(l, spans * s->channels * widest);
+    g->sum_b = itera_gpu_scratch(l, g->v.blocks * rows * widest);
+    g->sum_c = itera_gpu_scratch(l, g->v.blocks * rows * widest);
+    if (g->has & HAS_D)
+        g->sum_d = itera_gpu_scratch(l, spans * s->channels);
+    for (int64_t first = 0; first < s->states; first += ROUND) {
+        int64_t states = min_i64(s->states - first, ROUND);
+        if (g->spans > 1)
+            run_flow(l, g, first, states);
+        run_gradient(l, g, parallel, first, states);
+        run_sum(l, g->sum_a, spans, s->channels * states, out[2], states, first);
+        run_sum(l, g->sum_b, g->v.blocks, rows * states, out[3], states, first);
+        run_sum(l, g->sum_c, g->v.blocks, rows * states, out[4], states, first);
+    }
+    if (out[5] != ITERA_NONE)
+        run_sum(l, g->sum_d, spans, s->channels, out[5], s->channels, 0);
+}
+
+enum itera_status itera_lower_selective_scan_bwd(struct itera_gpu_lowering *l,
+                                                 const struct itera_op *op)
+{
+    const int32_t *in = op->in;
+    struct gradient g = {
+        .op = op,
+        .s = shape_of(l, op, in[1], in[3]),
+        .spans = 1,
+        .has = (in[6] != ITERA_NONE ? HAS_D : 0) | (in[7] != ITERA_NONE ? HAS_Z : 0) |
+               (op->out[6] != ITERA_NONE ? HAS_DZ : 0),
+    };
+    g.v = divide_gradient(&g.s);
+    g.span = g.s.time;
+    int variant = choose(l, op, &g.s, g.v.blocks);
+
+    if (variant == PARALLEL) {
+        int64_t across = min_i64(itera_gpu_class(g.s.channels), PARALLEL_CHANNELS);
+        g.v = (struct division){.split = LANES / across,
+                                .blocks = itera_gpu_div_up(g.s.channels, across)};
+        divide_time(l, &g, g.v.split * PARALLEL_ITEMS);
+    } else {
+        divide_time(l, &g, MAX_PIECE);
+    }
+    if (variant == CHUNKED) {
+        g.span = span_for(&g.s, g.v.blocks, g.piece);
+        g.spans = itera_gpu_div_up(g.s.time, g.span);
+    }
+    run_rounds(l, &g, variant == PARALLEL);
     return ITERA_OK;
 }
