@@ -12,9 +12,9 @@
 #define GRADIENTS T(dx) T(ddt) T(dz) T(sum_a) T(sum_b) T(sum_c) T(sum_d)
 
 /* dy silu(z) of a tile, as load_channels has it. */
-static inline void load_gated(local float *tile, global const float *dy, uint dy_at, uint dy_ld,
-                              global const float *z, uint z_at, uint z_ld, bool gated, uint steps,
-                              uint cols)
+INLINE void load_gated(local float *tile, global const float *dy, uint dy_at, uint dy_ld,
+                       global const float *z, uint z_at, uint z_ld, bool gated, uint steps,
+                       uint cols)
 {
     for (uint k = LANE; k < STEPS * WIDE; k += SIZE) {
         uint step = k / WIDE, c = k % WIDE;
