@@ -24,7 +24,7 @@ function(itera_vulkan_missing out)
     set(${out} "${missing}" PARENT_SCOPE)
 endfunction()
 
-# Whether this glslang knows KHR cooperative matrices; shaders/*_coopmat.comp are left out if not.
+# Whether the tools know KHR cooperative matrices; shaders/*_coopmat.comp are left out if not.
 function(itera_vulkan_try_coopmat)
     set(source ${CMAKE_CURRENT_BINARY_DIR}/try_coopmat.comp)
     file(WRITE ${source} "#version 450
@@ -39,8 +39,12 @@ void main()
 ")
     execute_process(COMMAND ${ITERA_GLSLANG} -V --target-env vulkan1.1 ${source} -o ${source}.spv
                     RESULT_VARIABLE failed OUTPUT_QUIET ERROR_QUIET)
+    if(NOT failed)
+        execute_process(COMMAND ${ITERA_SPIRV_VAL} --target-env vulkan1.1 ${source}.spv
+                        RESULT_VARIABLE failed OUTPUT_QUIET ERROR_QUIET)
+    endif()
     if(failed)
-        message(STATUS "Vulkan: this glslang has no GL_KHR_cooperative_matrix")
+        message(STATUS "Vulkan: no GL_KHR_cooperative_matrix in this glslang and spirv-val")
     endif()
     if(failed)
         set(ITERA_GLSLANG_COOPMAT OFF CACHE INTERNAL "")

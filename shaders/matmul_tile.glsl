@@ -106,7 +106,6 @@ void multiply(Side left, Side right, uint row, uint col, uint k_begin, uint k_en
 // write neighbouring elements.
 const uint PARTS = TILE / 32;
 const uint PART_ROWS = TM / PARTS; // of an invocation
-const uint BATCH = 4;
 
 // Puts part `part` of the tile where the operands were.
 void stage(uint part)
@@ -127,36 +126,6 @@ uint staged_row(uint part, uint line)
     return 4 * (i / 4 * TY + line / PART_ROWS) + i % 4;
 }
 
-// Of the shader: what is added to a sum before and after the activation, and its storage.
-float bias_at(uint n);
-float residual_at(uint m, uint n);
-void store(uint i, float value);
-
-// Stores the tile at (row, col) of a matrix of `rows` and `cols` that begins at element `at`.
-// Activations, long as their code is, pass over what is staged: an invocation reads only its own
-// there. What is added at the end is fetched for several elements before the first is stored.
-void store_tile(uint at, uint ld, uint row, uint col, uint rows, uint cols, uint act)
-{
-    uint n = col + LANE % TILE, lines = TX * TY / TILE; // at a time
-    float before = n < cols ? bias_at(n) : 0.0;
-    [[unroll]] for (uint part = 0; part < PARTS; part++) {
-        stage(part);
-        if (act != 0)
-            [[dont_unroll]] for (uint i = LANE; i < TILE * TILE / PARTS; i += TX * TY)
-                tiles[i >> 2][i & 3] = activate(tiles[i >> 2][i & 3] + before, act);
-        for (uint line = LANE / TILE; line < TILE / PARTS; line += BATCH * lines) {
-            uint m[BATCH];
-            float after[BATCH];
-            [[unroll]] for (uint i = 0; i < BATCH; i++) {
-                m[i] = row + staged_row(part, line + i * lines);
-                after[i] = m[i] < rows && n < cols ? residual_at(m[i], n) : 0.0;
-            }
-            [[unroll]] for (uint i = 0; i < BATCH; i++) {
-                uint staged = (line + i * lines) * TILE + LANE % TILE;
-                float sum = tiles[staged >> 2][staged & 3];
-                if (m[i] < rows && n < cols)
-                    store(at + m[i] * ld + n, (act != 0 ? sum : sum + before) + after[i]);
-            }
-        }
-    }
-}
+#define INVOCATIONS (TX * TY)
+#define STAGED(i)   tiles[(i) >> 2][(i)&3]
+#include "matmul_store.glsl"

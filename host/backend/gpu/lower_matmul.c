@@ -2,21 +2,48 @@
 #include "backend/gpu/gpu.h"
 #include "core/log.h"
 
-/* gemv gives a column 32 invocations, gemv128 a whole workgroup: for few, long columns. */
-enum candidate { TILE32, TILE64, TILE128, SPLIT32, SPLIT64, GEMV, GEMV128, CLBLAST, CANDIDATES };
-static const char *const candidate_name[CANDIDATES] = {"tile32",  "tile64", "tile128", "split32",
-                                                       "split64", "gemv",   "gemv128", "clblast"};
+enum candidate {
+    TILE32,
+    TILE64,
+    TILE128,
+    SPLIT32, /* k in parts, added up by a second pass */
+    SPLIT64,
+    COOP64, /* f16 on matrix units */
+    COOP128,
+    COOPSPLIT,
+    GEMV,    /* 32 invocations a column */
+    GEMV128, /* a workgroup a column: for few, long ones */
+    CLBLAST,
+    CANDIDATES
+};
+
+static const struct {
+    const char *name;
+    uint8_t tile;
+    bool split, coop;
+} ways[CANDIDATES] = {
+    [TILE32] = {"tile32", 32},
+    [TILE64] = {"tile64", 64},
+    [TILE128] = {"tile128", 128},
+    [SPLIT32] = {"split32", 32, .split = true},
+    [SPLIT64] = {"split64", 64, .split = true},
+    [COOP64] = {"coop64", 64, .coop = true},
+    [COOP128] = {"coop128", 128, .coop = true},
+    [COOPSPLIT] = {"coopsplit", 64, .split = true, .coop = true},
+    [GEMV] = {"gemv"},
+    [GEMV128] = {"gemv128"},
+    [CLBLAST] = {"clblast"},
+};
 
 enum {
     DEPTH = 16,        /* of a step of the tiled kernels */
+    COOP_DEPTH = 32,   /* of those on matrix units */
     GEMV_LANES = 128,  /* of matmul_gemv */
     GEMV_OUTPUTS = 16, /* sums of one of its invocations, at most */
     GEMV_FEW = 8,      /* rows up to which it is the default */
     GEMV_MOST = 32,    /* rows up to which it is tried */
-    MIN_SLICE = 2 * DEPTH,
+    MIN_SLICE = 32,
     MAX_SLICES = 64,
-    TILE128_LANES = 256,
-    TILE128_SHARED = 2 * 16 * DEPTH * (128 / 4 + 1),
 };
 
 /* A product y (rows, cols) = op(a).op(b) over depth, with what is done to it. */
@@ -38,14 +65,19 @@ static int64_t wanted_groups(const struct itera_gpu_traits *traits)
     return 2 * (traits->compute_units ? traits->compute_units : usual_units[traits->vendor]);
 }
 
-static bool has_tile128(const struct itera_gpu_traits *traits)
+/* Invocations and shared memory of a tiled kernel. */
+static uint32_t tile_lanes(const struct itera_gpu_traits *traits, enum candidate way)
 {
-    return traits->max_local >= TILE128_LANES && traits->shared_bytes >= TILE128_SHARED;
+    if (ways[way].coop)
+        return 4 * traits->subgroup;
+    return ways[way].tile == 32 ? 64 : ways[way].tile == 64 ? 128 : 256;
 }
 
-static uint32_t tile_lanes(int64_t tile)
+static uint32_t tile_shared(enum candidate way)
 {
-    return tile == 32 ? 64 : tile == 64 ? 128 : 256;
+    const uint32_t tile = ways[way].tile;
+    return ways[way].coop ? 2 * tile * (COOP_DEPTH / 4 + 2) * 8 + 32 * tile * 4
+                          : 2 * DEPTH * (tile / 4 + 1) * 16;
 }
 
 static int64_t tiles(int64_t rows, int64_t cols, int64_t tile)
@@ -61,6 +93,13 @@ static int64_t slices_for(const struct itera_gpu_lowering *l, int64_t groups, in
     return slices > most ? most : slices < 1 ? 1 : slices;
 }
 
+/* The same for a way that is there to cut. */
+static int64_t split_for(const struct itera_gpu_lowering *l, int64_t groups, int64_t depth)
+{
+    int64_t slices = slices_for(l, groups, depth);
+    return slices < 2 ? 2 : slices;
+}
+
 /* The candidates that can serve, by their names; returns their number. */
 struct choice {
     enum candidate id[CANDIDATES];
@@ -71,31 +110,66 @@ struct choice {
 static void offer(struct choice *c, enum candidate id)
 {
     c->id[c->n] = id;
-    c->name[c->n++] = candidate_name[id];
+    c->name[c->n++] = ways[id].name;
 }
 
 static int place_of(const struct choice *c, enum candidate id)
 {
-    for (int i = 0; i < c->n; i++)
-        if (c->id[i] == id)
-            return i;
-    return 0;
+    int i = 0;
+    while (i < c->n && c->id[i] != id)
+        i++;
+    return i;
+}
+
+static bool offered(const struct choice *c, enum candidate id)
+{
+    return place_of(c, id) < c->n;
+}
+
+static bool has_way(struct itera_gpu_lowering *l, enum candidate way, const char *coop_kernel)
+{
+    const struct itera_gpu_traits *traits = l->traits;
+    struct itera_gpu_device *device = (struct itera_gpu_device *)l->device;
+    if (ways[way].coop && !(traits->cooperative_matrix && traits->half_math &&
+                            traits->subgroup >= 32 && device->has_kernel(device, coop_kernel)))
+        return false;
+    return traits->max_local >= tile_lanes(traits, way) && traits->shared_bytes >= tile_shared(way);
+}
+
+/* The tiled ways that serve; coop_kernel is the one for matrix units, and depth what may be cut. */
+static void offer_tiles(struct itera_gpu_lowering *l, struct choice *c, const char *coop_kernel,
+                        int32_t a, int32_t b, int64_t depth)
+{
+    const bool half =
+        itera_gpu_tensor(l, a)->dtype == ITERA_F16 && itera_gpu_tensor(l, b)->dtype == ITERA_F16;
+    for (enum candidate way = TILE32; way <= COOPSPLIT; way++)
+        if ((!ways[way].split || depth >= 2 * MIN_SLICE) && (!ways[way].coop || half) &&
+            has_way(l, way, coop_kernel))
+            offer(c, way);
 }
 
 /* The largest tile that still gives every compute unit work; below that, k is cut where it is long
- * enough to pay for a second pass. */
-static enum candidate default_tile(const struct itera_gpu_traits *traits, int64_t rows,
-                                   int64_t cols, int64_t batches, int64_t depth)
+ * enough to pay for a second pass. Matrix units where there are. */
+static enum candidate default_tile(const struct itera_gpu_lowering *l, const struct choice *c,
+                                   int64_t rows, int64_t cols, int64_t batches, int64_t depth)
 {
-    const int64_t wanted = wanted_groups(traits);
-    if (has_tile128(traits) && rows >= 128 && cols >= 128 &&
-        tiles(rows, cols, 128) * batches >= wanted)
-        return TILE128;
-    if (rows > 32 && cols > 32 && tiles(rows, cols, 64) * batches >= wanted / 2)
-        return TILE64;
-    if (depth < 512 || tiles(rows, cols, 32) * batches >= wanted)
-        return TILE32;
-    return rows > 32 && cols > 32 ? SPLIT64 : SPLIT32;
+    const int64_t wanted = wanted_groups(l->traits);
+    const bool small = rows <= 32 || cols <= 32;
+    enum candidate way = small ? SPLIT32 : SPLIT64;
+    if (rows >= 128 && cols >= 128 && tiles(rows, cols, 128) * batches >= wanted)
+        way = TILE128;
+    else if (!small && tiles(rows, cols, 64) * batches >= wanted / 2)
+        way = TILE64;
+    else if (depth < 512 || tiles(rows, cols, 32) * batches >= wanted)
+        way = TILE32;
+    static const enum candidate on_matrix_units[] = {[TILE32] = COOP64,
+                                                     [TILE64] = COOP64,
+                                                     [TILE128] = COOP128,
+                                                     [SPLIT32] = COOPSPLIT,
+                                                     [SPLIT64] = COOPSPLIT};
+    if (offered(c, on_matrix_units[way]))
+        return on_matrix_units[way];
+    return offered(c, way) ? way : TILE64;
 }
 
 /* The better way to compute `cols` columns of `depth` in all, each from its own row of memory. */
@@ -110,14 +184,7 @@ static enum candidate choose_product(struct itera_gpu_lowering *l, const struct 
     const int64_t few = g->rows < g->cols ? g->rows : g->cols;
     const bool contiguous_k = g->cols < g->rows ? !g->trans_a : g->trans_b; /* of the other */
     struct choice c = {.n = 0};
-    offer(&c, TILE32);
-    offer(&c, TILE64);
-    if (has_tile128(l->traits))
-        offer(&c, TILE128);
-    if (g->depth >= 2 * MIN_SLICE) {
-        offer(&c, SPLIT32);
-        offer(&c, SPLIT64);
-    }
+    offer_tiles(l, &c, "matmul_coopmat", g->a, g->b, g->depth);
     if (few <= GEMV_MOST)
         offer(&c, GEMV);
     if (few <= GEMV_MOST && contiguous_k)
@@ -125,7 +192,7 @@ static enum candidate choose_product(struct itera_gpu_lowering *l, const struct 
     const struct itera_tensor *t = l->program->tensors;
     if (l->traits->clblast && t[g->a].dtype == ITERA_F32 && t[g->b].dtype == ITERA_F32)
         offer(&c, CLBLAST);
-    enum candidate usual = default_tile(l->traits, g->rows, g->cols, 1, g->depth);
+    enum candidate usual = default_tile(l, &c, g->rows, g->cols, 1, g->depth);
     if (few <= GEMV_FEW)
         usual = contiguous_k ? default_gemv(l->traits, g->rows + g->cols - few, g->depth) : GEMV;
     int i = itera_gpu_choice(l, c.name, c.n, place_of(&c, usual), "%lldx%lldx%lld %c%c %d%d",
@@ -140,6 +207,20 @@ static void storage_constants(struct itera_gpu_lowering *l, struct itera_gpu_dis
 {
     itera_gpu_constant(d, 3, "A_TYPE", itera_gpu_tensor(l, a)->dtype);
     itera_gpu_constant(d, 4, "B_TYPE", itera_gpu_tensor(l, b)->dtype);
+}
+
+/* a_along: op(a) is contiguous along its rows' index, else along k; b_along likewise. */
+static void tile_constants(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d,
+                           enum candidate way, bool a_along, bool b_along)
+{
+    const uint32_t lanes = tile_lanes(l->traits, way);
+    itera_gpu_constant(d, 5, "TILE", ways[way].tile);
+    if (ways[way].coop) {
+        itera_gpu_constant(d, 6, "A_ALONG", a_along);
+        itera_gpu_constant(d, 7, "B_ALONG", b_along);
+        itera_gpu_constant(d, 8, "INVOCATIONS", lanes);
+    }
+    itera_gpu_local(d, lanes, 1, 1);
 }
 
 /* Makes y of `slices` sums for each element, laid out (slices, rows, cols) in scratch. */
@@ -206,14 +287,14 @@ static struct itera_gpu_dispatch *begin_product(struct itera_gpu_lowering *l, co
     return d;
 }
 
-static void lower_tile(struct itera_gpu_lowering *l, const struct product *g, int64_t tile,
-                       int64_t slices)
+static void lower_tile(struct itera_gpu_lowering *l, const struct product *g, enum candidate way)
 {
-    const struct cut c = cut_depth(l, g, slices);
-    struct itera_gpu_dispatch *d = begin_product(l, "matmul_tile", g, &c);
-    itera_gpu_constant(d, 5, "TILE", tile);
-    itera_gpu_local(d, tile_lanes(tile), 1, 1);
-    itera_gpu_groups(l, d, tiles(g->rows, g->cols, tile) * c.slices, 1, 1);
+    const int64_t groups = tiles(g->rows, g->cols, ways[way].tile);
+    const struct cut c = cut_depth(l, g, ways[way].split ? split_for(l, groups, g->depth) : 1);
+    struct itera_gpu_dispatch *d =
+        begin_product(l, ways[way].coop ? "matmul_coopmat" : "matmul_tile", g, &c);
+    tile_constants(l, d, way, g->trans_a, !g->trans_b);
+    itera_gpu_groups(l, d, groups * c.slices, 1, 1);
     if (c.slices > 1)
         reduce(l, g, c.part, c.slices);
 }
@@ -315,26 +396,12 @@ enum itera_status itera_lower_matmul(struct itera_gpu_lowering *l, const struct 
         .act = op->attr.act,
     };
     const enum candidate way = choose_product(l, &g);
-    switch (way) {
-    case TILE32:
-    case TILE64:
-    case TILE128:
-        lower_tile(l, &g, 32 << (way - TILE32), 1);
-        break;
-    case SPLIT32:
-    case SPLIT64: {
-        const int64_t tile = way == SPLIT32 ? 32 : 64;
-        int64_t slices = slices_for(l, tiles(g.rows, g.cols, tile), g.depth);
-        lower_tile(l, &g, tile, slices < 2 ? 2 : slices);
-        break;
-    }
-    case GEMV:
-    case GEMV128:
-        lower_gemv(l, &g, way);
-        break;
-    default:
+    if (way == CLBLAST)
         lower_clblast(l, &g);
-    }
+    else if (ways[way].tile)
+        lower_tile(l, &g, way);
+    else
+        lower_gemv(l, &g, way);
     return ITERA_OK;
 }
 
@@ -345,24 +412,22 @@ static void lower_experts(struct itera_gpu_lowering *l, const struct itera_op *o
     const int64_t rows = itera_gpu_rows(l, a), cols = itera_gpu_cols(l, y);
     const int64_t depth = itera_gpu_cols(l, a), experts = op->attr.experts;
     struct choice c = {.n = 0};
-    offer(&c, TILE32);
-    offer(&c, TILE64);
-    if (has_tile128(l->traits))
-        offer(&c, TILE128);
+    offer_tiles(l, &c, "grouped_matmul_coopmat", a, b, 0);
     if (rows <= GEMV_MOST)
         offer(&c, GEMV);
     if (rows <= GEMV_MOST && op->attr.trans_b)
         offer(&c, GEMV128);
-    enum candidate usual = default_tile(l->traits, rows / experts, cols, experts, 0);
+    enum candidate usual = default_tile(l, &c, rows / experts, cols, experts, 0);
     if (rows <= GEMV_FEW || (rows <= GEMV_MOST && rows <= experts))
         usual = op->attr.trans_b ? default_gemv(l->traits, rows * cols, depth) : GEMV;
     int i = itera_gpu_choice(l, c.name, c.n, place_of(&c, usual), "%lldx%lldx%lld e%lld n%c %d%d",
                              itera_gpu_class(rows), itera_gpu_class(cols), itera_gpu_class(depth),
                              itera_gpu_class(experts), op->attr.trans_b ? 't' : 'n',
                              itera_gpu_tensor(l, a)->dtype, itera_gpu_tensor(l, b)->dtype);
-    const bool gemv = c.id[i] == GEMV || c.id[i] == GEMV128;
-    struct itera_gpu_dispatch *d =
-        itera_gpu_begin(l, gemv ? "grouped_matmul_gemv" : "grouped_matmul_tile");
+    const enum candidate way = c.id[i];
+    struct itera_gpu_dispatch *d = itera_gpu_begin(l, ways[way].coop   ? "grouped_matmul_coopmat"
+                                                      : ways[way].tile ? "grouped_matmul_tile"
+                                                                       : "grouped_matmul_gemv");
     itera_gpu_in(l, d, a);
     itera_gpu_in(l, d, b);
     itera_gpu_in(l, d, op->in[2]);
@@ -375,17 +440,16 @@ static void lower_experts(struct itera_gpu_lowering *l, const struct itera_op *o
     itera_gpu_word(d, experts);
     itera_gpu_word(d, op->attr.trans_b ? cols : depth);
     storage_constants(l, d, a, b);
-    if (gemv) {
-        const struct gemv_shape s = gemv_shape(l, c.id[i], 1, cols * rows, op->attr.trans_b);
+    if (!ways[way].tile) {
+        const struct gemv_shape s = gemv_shape(l, way, 1, cols * rows, op->attr.trans_b);
         gemv_constants(d, &s, 1);
         itera_gpu_groups(l, d, rows * itera_gpu_div_up(cols, s.group_cols), 1, 1);
-    } else {
-        const int64_t tile = 32 << (c.id[i] - TILE32);
-        itera_gpu_constant(d, 5, "TILE", tile);
-        itera_gpu_local(d, tile_lanes(tile), 1, 1);
-        /* Every segment, the two that are nobody's included, may end with a broken tile. */
-        itera_gpu_groups(l, d, (rows / tile + experts + 2) * itera_gpu_div_up(cols, tile), 1, 1);
+        return;
     }
+    const int64_t tile = ways[way].tile;
+    tile_constants(l, d, way, false, !op->attr.trans_b);
+    /* Every segment, the two that are nobody's included, may end with a broken tile. */
+    itera_gpu_groups(l, d, (rows / tile + experts + 2) * itera_gpu_div_up(cols, tile), 1, 1);
 }
 
 /* y_e = a_eT . b_e */
@@ -395,26 +459,16 @@ static void lower_weights(struct itera_gpu_lowering *l, const struct itera_op *o
     const int64_t out_rows = itera_gpu_cols(l, op->in[0]), cols = itera_gpu_cols(l, op->in[1]);
     const int64_t depth = rows / experts; /* on average */
     struct choice c = {.n = 0};
-    offer(&c, TILE32);
-    offer(&c, TILE64);
-    if (has_tile128(l->traits))
-        offer(&c, TILE128);
-    if (rows >= 2 * MIN_SLICE) {
-        offer(&c, SPLIT32);
-        offer(&c, SPLIT64);
-    }
-    enum candidate usual = default_tile(l->traits, out_rows, cols, experts, depth);
+    offer_tiles(l, &c, "grouped_matmul_weights_coopmat", op->in[0], op->in[1], rows);
+    enum candidate usual = default_tile(l, &c, out_rows, cols, experts, depth);
     int i =
         itera_gpu_choice(l, c.name, c.n, place_of(&c, usual), "%lldx%lldx%lld e%lld tn %d%d",
                          itera_gpu_class(out_rows), itera_gpu_class(cols), itera_gpu_class(rows),
                          itera_gpu_class(experts), itera_gpu_tensor(l, op->in[0])->dtype,
                          itera_gpu_tensor(l, op->in[1])->dtype);
-    const bool split = c.id[i] == SPLIT32 || c.id[i] == SPLIT64;
-    const int64_t tile = 32 << (c.id[i] - (split ? SPLIT32 : TILE32));
-    const int64_t grid = tiles(out_rows, cols, tile) * experts;
-    int64_t slices = split ? slices_for(l, grid, depth) : 1;
-    if (split && slices < 2)
-        slices = 2;
+    const enum candidate way = c.id[i];
+    const int64_t groups = tiles(out_rows, cols, ways[way].tile) * experts;
+    const int64_t slices = ways[way].split ? split_for(l, groups, depth) : 1;
     const struct product g = {.rows = out_rows * experts,
                               .cols = cols,
                               .bias = ITERA_NONE,
@@ -423,7 +477,8 @@ static void lower_weights(struct itera_gpu_lowering *l, const struct itera_op *o
     struct itera_gpu_scratch part = {0};
     if (slices > 1)
         part = itera_gpu_scratch(l, slices * g.rows * g.cols);
-    struct itera_gpu_dispatch *d = itera_gpu_begin(l, "grouped_matmul_weights");
+    struct itera_gpu_dispatch *d = itera_gpu_begin(
+        l, ways[way].coop ? "grouped_matmul_weights_coopmat" : "grouped_matmul_weights");
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_in(l, d, op->in[1]);
     itera_gpu_in(l, d, op->in[2]);
@@ -437,9 +492,8 @@ static void lower_weights(struct itera_gpu_lowering *l, const struct itera_op *o
     itera_gpu_word(d, experts);
     itera_gpu_word(d, slices);
     storage_constants(l, d, op->in[0], op->in[1]);
-    itera_gpu_constant(d, 5, "TILE", tile);
-    itera_gpu_local(d, tile_lanes(tile), 1, 1);
-    itera_gpu_groups(l, d, grid * slices, 1, 1);
+    tile_constants(l, d, way, true, true);
+    itera_gpu_groups(l, d, groups * slices, 1, 1);
     if (slices > 1)
         reduce(l, &g, part, slices);
 }

@@ -1,0 +1,167 @@
+// The tiled product of f16 operands on matrix units: a workgroup of four subgroups, two by two,
+// computes TILE x TILE elements of op(a).op(b), each subgroup a quarter of them as 16 x 16 blocks
+// that it keeps in f32. Steps of DEPTH along k pass through shared memory, where the tiles lie as
+// in the operands, so that four neighbours are always moved together.
+#extension GL_KHR_cooperative_matrix : require
+#extension GL_KHR_memory_scope_semantics : require
+#extension GL_KHR_shader_subgroup_basic : require
+#extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
+#include "matmul.glsl"
+
+layout(constant_id = 5) const uint TILE = 128;        // 64 or 128
+layout(constant_id = 6) const uint A_ALONG = 0;       // op(a) is contiguous along its rows' index,
+layout(constant_id = 7) const uint B_ALONG = 0;       // op(b) along its columns'; else along k
+layout(constant_id = 8) const uint INVOCATIONS = 128; // four subgroups
+const uint DEPTH = 32;
+const uint BLOCKS = TILE / 32; // of a subgroup, down and across
+const uint FETCHES = TILE * DEPTH / 4 / INVOCATIONS;
+// Pitches in fours: loads of matrices want lines that begin at 16 bytes.
+const uint ALONG_PITCH = TILE / 4 + 2, DEEP_PITCH = DEPTH / 4 + 2;
+
+shared f16vec4 tile_a[TILE * DEEP_PITCH];
+shared f16vec4 tile_b[TILE * DEEP_PITCH];
+shared float staged[32 * TILE];
+
+coopmat<float, gl_ScopeSubgroup, 16, 16, gl_MatrixUseAccumulator> sums[BLOCKS * BLOCKS];
+
+// Elements i .. i + count - 1 as they are stored, then zeros; four at most.
+uvec2 words_a(uint i, uint count, bool fours)
+{
+    if (fours && count >= 4)
+        return a_pair.v[i >> 2];
+    uvec2 words = uvec2(0);
+    [[unroll]] for (uint c = 0; c < 4; c++)
+        if (c < count)
+            words[c / 2] |= ((a.v[(i + c) >> 1] >> 16 * ((i + c) & 1)) & 0xffff) << 16 * (c & 1);
+    return words;
+}
+
+uvec2 words_b(uint i, uint count, bool fours)
+{
+    if (fours && count >= 4)
+        return b_pair.v[i >> 2];
+    uvec2 words = uvec2(0);
+    [[unroll]] for (uint c = 0; c < 4; c++)
+        if (c < count)
+            words[c / 2] |= ((b.v[(i + c) >> 1] >> 16 * ((i + c) & 1)) & 0xffff) << 16 * (c & 1);
+    return words;
+}
+
+// Which four elements of a tile fetch number `fetch` takes: (index along rows or columns, k).
+uvec2 fetch_place(uint fetch, uint along)
+{
+    uint i = fetch * INVOCATIONS + LANE;
+    return along != 0 ? uvec2(4 * (i % (TILE / 4)), i / (TILE / 4))
+                      : uvec2(i / (DEPTH / 4), 4 * (i % (DEPTH / 4)));
+}
+
+// How many of the four are inside: rows (or columns) end at s.count, k at k_end.
+uint inside(Side s, uint along, uint i, uint k, uint k_end)
+{
+    if (i >= s.count || k >= k_end)
+        return 0;
+    return along != 0 ? s.count - i : k_end - k;
+}
+
+uvec2 fetch_a(Side s, bool fours, uint fetch, uint row, uint k, uint k_end)
+{
+    uvec2 place = fetch_place(fetch, A_ALONG) + uvec2(row, k);
+    return words_a(s.at + place.x * s.along + place.y * s.deep,
+                   inside(s, A_ALONG, place.x, place.y, k_end), fours);
+}
+
+uvec2 fetch_b(Side s, bool fours, uint fetch, uint col, uint k, uint k_end)
+{
+    uvec2 place = fetch_place(fetch, B_ALONG) + uvec2(col, k);
+    return words_b(s.at + place.x * s.along + place.y * s.deep,
+                   inside(s, B_ALONG, place.x, place.y, k_end), fours);
+}
+
+uint tile_place(uint fetch, uint along)
+{
+    uvec2 place = fetch_place(fetch, along);
+    return along != 0 ? place.y * ALONG_PITCH + place.x / 4 : place.x * DEEP_PITCH + place.y / 4;
+}
+
+// Adds the product of what is in shared memory to sums.
+void multiply_tiles()
+{
+    uint row = gl_SubgroupID / 2 * (TILE / 2), col = gl_SubgroupID % 2 * (TILE / 2);
+    [[unroll]] for (uint k = 0; k < DEPTH; k += 16) {
+        coopmat<float16_t, gl_ScopeSubgroup, 16, 16, gl_MatrixUseA> left[BLOCKS];
+        [[unroll]] for (uint i = 0; i < BLOCKS; i++) {
+            uint m = row + 16 * i;
+            if (A_ALONG != 0)
+                coopMatLoad(left[i], tile_a, k * ALONG_PITCH + m / 4, ALONG_PITCH,
+                            gl_CooperativeMatrixLayoutColumnMajor);
+            else
+                coopMatLoad(left[i], tile_a, m * DEEP_PITCH + k / 4, DEEP_PITCH,
+                            gl_CooperativeMatrixLayoutRowMajor);
+        }
+        [[unroll]] for (uint j = 0; j < BLOCKS; j++) {
+            uint n = col + 16 * j;
+            coopmat<float16_t, gl_ScopeSubgroup, 16, 16, gl_MatrixUseB> right;
+            if (B_ALONG != 0)
+                coopMatLoad(right, tile_b, k * ALONG_PITCH + n / 4, ALONG_PITCH,
+                            gl_CooperativeMatrixLayoutRowMajor);
+            else
+                coopMatLoad(right, tile_b, n * DEEP_PITCH + k / 4, DEEP_PITCH,
+                            gl_CooperativeMatrixLayoutColumnMajor);
+            [[unroll]] for (uint i = 0; i < BLOCKS; i++)
+                sums[i * BLOCKS + j] = coopMatMulAdd(left[i], right, sums[i * BLOCKS + j]);
+        }
+    }
+}
+
+// Sets sums to the products of rows `row`.. of op(a) and columns `col`.. of op(b) over k_begin ..
+// k_end - 1. The next step is fetched into registers while this one is multiplied.
+void multiply(Side left, Side right, uint row, uint col, uint k_begin, uint k_end)
+{
+    // Four neighbours are in aligned words when lines, and where the fours begin in them, are.
+    uint a_odd = left.at | (A_ALONG != 0 ? left.deep | row : left.along | k_begin);
+    uint b_odd = right.at | (B_ALONG != 0 ? right.deep | col : right.along | k_begin);
+    bool a_fours = (a_odd & 3) == 0, b_fours = (b_odd & 3) == 0;
+    [[unroll]] for (uint i = 0; i < BLOCKS * BLOCKS; i++)
+        sums[i] = coopmat<float, gl_ScopeSubgroup, 16, 16, gl_MatrixUseAccumulator>(0.0);
+    uvec2 next_a[FETCHES], next_b[FETCHES];
+    [[unroll]] for (uint f = 0; f < FETCHES; f++) {
+        next_a[f] = fetch_a(left, a_fours, f, row, k_begin, k_end);
+        next_b[f] = fetch_b(right, b_fours, f, col, k_begin, k_end);
+    }
+    for (uint k = k_begin; k < k_end; k += DEPTH) {
+        barrier(); // the tiles of the step before have been read
+        [[unroll]] for (uint f = 0; f < FETCHES; f++) {
+            tile_a[tile_place(f, A_ALONG)] =
+                f16vec4(unpackFloat2x16(next_a[f].x), unpackFloat2x16(next_a[f].y));
+            tile_b[tile_place(f, B_ALONG)] =
+                f16vec4(unpackFloat2x16(next_b[f].x), unpackFloat2x16(next_b[f].y));
+        }
+        barrier();
+        [[unroll]] for (uint f = 0; f < FETCHES; f++) {
+            next_a[f] = fetch_a(left, a_fours, f, row, k + DEPTH, k_end);
+            next_b[f] = fetch_b(right, b_fours, f, col, k + DEPTH, k_end);
+        }
+        multiply_tiles();
+    }
+}
+
+// A part is one row of blocks of each subgroup.
+const uint PARTS = BLOCKS;
+#define STAGED(i) staged[i]
+
+void stage(uint part)
+{
+    uint row = gl_SubgroupID / 2 * 16, col = gl_SubgroupID % 2 * (TILE / 2);
+    barrier();
+    [[unroll]] for (uint j = 0; j < BLOCKS; j++)
+        coopMatStore(sums[part * BLOCKS + j], staged, row * TILE + col + 16 * j, TILE,
+                     gl_CooperativeMatrixLayoutRowMajor);
+    barrier();
+}
+
+uint staged_row(uint part, uint line)
+{
+    return line / 16 * (TILE / 2) + 16 * part + line % 16;
+}
+
+#include "matmul_store.glsl"
