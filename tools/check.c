@@ -235,7 +235,7 @@ int itera_command_check(int argc, char **argv)
 {
     const char *devices = "cpu", *ops = NULL, *isa = NULL, *expected = NULL;
     bool gradients = false, bench = false;
-    int64_t seed = 1, cases = 0;
+    int64_t seed = 1, first = 0, cases = 0;
     struct option_optional json = {0};
     const struct command_option options[] = {
         {"device", 'd', OPTION_STRING, &devices, "LIST",
@@ -252,6 +252,8 @@ int itera_command_check(int argc, char **argv)
          "the "
          "processor has)",
          .choices = "ref|avx2|avx512|neon"},
+        {"first", 0, OPTION_INTEGER, &first, "N", "begin with case N of each op (default: 0)", 0,
+         1e6},
         {"cases", 0, OPTION_INTEGER, &cases, "N", "at most N cases per op", 1, 1e9},
         {"expected", 0, OPTION_STRING, &expected, "FILE",
          "with MODEL: compare with this file (input_ids, logits, loss,\naux_loss, grad.*) instead "
@@ -285,9 +287,11 @@ int itera_command_check(int argc, char **argv)
                                               .seed = (uint64_t)seed,
                                               .gradients = gradients,
                                               .bench = bench,
+                                              .first = (int)first,
                                               .cases = (int)cases};
-    if (args.n && (ops || bench || cases))
-        code = options_usage(&spec, "--op, --bench and --cases are for ops, not for a MODEL");
+    if (args.n && (ops || bench || first || cases))
+        code =
+            options_usage(&spec, "--op, --bench, --first and --cases are for ops, not for a MODEL");
     else if (!args.n && expected)
         code = options_usage(&spec, "--expected needs a MODEL");
     else if (output_json_check(json.value) != EXIT_OK)

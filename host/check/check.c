@@ -49,7 +49,8 @@ bool itera_check_build(struct itera_checker *checker, enum itera_op_kind kind, i
                        struct itera_case *c)
 {
     *c = (struct itera_case){.index = index};
-    if (checker->status || (checker->options->cases > 0 && index >= checker->options->cases))
+    if (checker->status ||
+        (checker->options->cases > 0 && index - checker->options->first >= checker->options->cases))
         return false;
     checker->status = itera_program_create(&c->program);
     if (checker->status)
@@ -403,10 +404,10 @@ static enum itera_status check_all(struct itera_checker *checker)
             continue;
         checker->progress = (double)done++ / matching;
         checker->all_names = forward[kind];
-        for (int i = 0; forward[kind] && !checker->status; i++)
+        for (int i = checker->options->first; forward[kind] && !checker->status; i++)
             if (!itera_check_forward(checker, (enum itera_op_kind)kind, i))
                 break;
-        for (int i = 0; gradient[kind] && !checker->status; i++)
+        for (int i = checker->options->first; gradient[kind] && !checker->status; i++)
             if (!itera_check_gradient(checker, (enum itera_op_kind)kind, i))
                 break;
     }

@@ -20,6 +20,7 @@ struct itera_check_options {
     uint64_t seed;   /* every random choice follows from it */
     int gradients;   /* compare gradients too, and the reference's with finite differences */
     int bench;       /* time what passed */
+    int first;       /* of each op's cases, counted from 0 as in their labels */
     int cases;       /* at most so many cases per op; 0: all */
 };
 
