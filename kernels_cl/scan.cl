@@ -39,6 +39,7 @@ kernel void scan_starts(global const float *decay, global float *ends, global fl
         carry = total.a * carry + total.b;
         barrier(CLK_LOCAL_MEM_FENCE);
     }
+    barrier(CLK_GLOBAL_MEM_FENCE); /* all lanes of a column have read its start */
     if (live && p.state_mode != 0 && LANE < p.width)
         state[state_at] = carry;
 }

@@ -81,6 +81,7 @@ kernel void itera_scan_parallel(global const float *d, global const float *A, gl
         carry = total.a * carry + total.b;
         barrier(CLK_LOCAL_MEM_FENCE);
     }
+    barrier(CLK_GLOBAL_MEM_FENCE); /* all lanes of a column have read its start */
     if (live && p.state_mode == 2 && LANE < p.width)
         state[state_at] = carry;
 }

@@ -76,6 +76,7 @@ kernel void linear_scan_parallel(global const float *a, global const float *b, g
         carry = total.a * carry + total.b;
         barrier(CLK_LOCAL_MEM_FENCE);
     }
+    barrier(CLK_GLOBAL_MEM_FENCE); /* all lanes of a column have read its start */
     if (live && p.state_mode == 2 && LANE < p.width)
         state[state_at] = carry;
 }

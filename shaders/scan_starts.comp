@@ -38,6 +38,8 @@ void main()
         carry = total.a * carry + total.b;
         barrier();
     }
+    memoryBarrierBuffer(); // all lanes of a column have read its start
+    barrier();
     if (live && p.state_mode != 0 && LANE < p.width)
         state.v[state_at] = carry;
 }
