@@ -401,7 +401,8 @@ kernel void sample(global const float *logits, global const float *params, globa
     uint counter = (uint)rng[2];
     ulong most = best_of_row(best + p.best_at + 2 * b * p.segments, p.segments, s.sums);
     uint max_key = (uint)(most >> 32), id = max_key == 0 ? 0 : id_of(most);
-    if (LANE == 0) /* all have read it: there was a barrier */
+    barrier(CLK_GLOBAL_MEM_FENCE); /* all have read it */
+    if (LANE == 0)
         rng[2] = (int)(counter + 1);
     if (max_key > 0 && !is_greedy(params[0])) {
         struct row row = {logits + p.logits_at + b * p.logits_ld,

@@ -207,7 +207,9 @@ void main()
     uint counter = rng.v[rng_at + 2];
     BEST_OF_ROW(most, b)
     uint id = most.y == 0 ? 0 : ~most.x;
-    if (LANE == 0) // all have read it: there was a barrier
+    memoryBarrierBuffer(); // all have read it
+    barrier();
+    if (LANE == 0)
         rng.v[rng_at + 2] = int(counter + 1);
     if (most.y > 0 && !is_greedy(floatBitsToInt(params.v[params_at]))) {
         Row row = Row(p.logits_at + b * p.logits_ld, p.weights_at + 2 * b * p.vocabulary, most.y,
