@@ -38,7 +38,7 @@ static void on_log(void *user, enum itera_log_level level, const char *message)
 {
     (void)user;
     size_t used = strlen(logged);
-    snprintf(logged + used, sizeof logged - used, "%d %s\n", level, message);
+    snprintf(logged + used, sizeof logged - used, "<%d> %s\n", level, message);
 }
 
 static int logged_times(const char *text)
@@ -485,7 +485,7 @@ static void caches_binaries(void **state)
         assert_int_equal(truncate(path, (off_t)((double)size * cuts[i])), 0);
         run_once();
         assert_int_equal(logged_times("built elementwise.cl"), 1);
-        assert_int_equal(logged_times("1 cache: "), 1);
+        assert_int_equal(logged_times("<1> cache: "), 1);
         run_once();
         assert_int_equal(logged_times("built "), 0);
     }
@@ -494,7 +494,7 @@ static void caches_binaries(void **state)
     itera_gpu_cache_write(name, "another device", "binary", 6);
     run_once();
     assert_int_equal(logged_times("built elementwise.cl"), 1);
-    assert_int_equal(logged_times("1 "), 0);
+    assert_int_equal(logged_times("<1>"), 0);
 
     /* Whole, but nothing that the driver takes. */
     itera_gpu_cache_write(name, identity, "binary", 6);
@@ -508,7 +508,7 @@ static void caches_binaries(void **state)
     setenv("ITERA_CACHE_DIR", "/dev/null/cache", 1);
     run_once();
     assert_int_equal(logged_times("built elementwise.cl"), 1);
-    assert_int_equal(logged_times("1 ") + logged_times("0 "), 0);
+    assert_int_equal(logged_times("<0>") + logged_times("<1>"), 0);
     setenv("ITERA_CACHE_DIR", cache, 1);
 }
 
@@ -603,7 +603,7 @@ static void survives_bad_driver(void **state)
     for (int i = 0; i < count; i++)
         assert_string_not_equal(infos[i].backend, "opencl");
     free(infos);
-    assert_true(logged_times("1 opencl: the driver") >= 1);
+    assert_true(logged_times("<1> opencl: the driver") >= 1);
     unsetenv("ITERA_FAULT");
 }
 
