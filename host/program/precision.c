@@ -17,7 +17,6 @@ struct lowering {
     struct copy *copies;
     int32_t n_copies, cap_copies;
     int32_t *version; /* per base tensor: writes so far */
-    int32_t n_tensors;
 };
 
 static bool same_window(const struct copy *c, const struct itera_tensor *t, int32_t version)
@@ -83,7 +82,7 @@ enum itera_status itera_lower_precision(struct itera_program *p)
     if (p->status)
         return p->status;
     int32_t n_ops = p->n_ops;
-    struct lowering l = {.p = p, .n_tensors = p->n_tensors};
+    struct lowering l = {.p = p};
     struct itera_op *ops = malloc(((size_t)n_ops + 1) * sizeof *ops);
     /* Recording casts adds tensors, whose bases are never looked up: they are f16. */
     l.version = calloc((size_t)p->n_tensors + 1, sizeof *l.version);
