@@ -70,7 +70,8 @@ struct itera_gpu_dispatch {
     struct itera_gpu_binding binding[ITERA_GPU_MAX_BINDINGS];
     uint32_t word[ITERA_GPU_MAX_WORDS]; /* `at` words are the backend's to fill in */
     uint8_t n_constants, n_bindings, n_words;
-    bool barrier; /* what ran before must have finished: there is a hazard */
+    bool overflow; /* more was added than there is room for: the op is refused */
+    bool barrier;  /* what ran before must have finished: there is a hazard */
 };
 
 /* A GPU backend's device: put first in its own struct. */
@@ -131,7 +132,7 @@ struct itera_gpu_scratch {
 struct itera_gpu_scratch itera_gpu_scratch(struct itera_gpu_lowering *l, int64_t elements);
 void itera_gpu_use(struct itera_gpu_dispatch *d, struct itera_gpu_scratch scratch, int access);
 
-void itera_gpu_word(struct itera_gpu_dispatch *d, int64_t value); /* 0 to 2^32 - 1 */
+void itera_gpu_word(struct itera_gpu_dispatch *d, int64_t value); /* -2^31 to 2^32 - 1 */
 void itera_gpu_float(struct itera_gpu_dispatch *d, float value);
 void itera_gpu_constant(struct itera_gpu_dispatch *d, uint32_t id, const char *name, int64_t value);
 void itera_gpu_local(struct itera_gpu_dispatch *d, uint32_t x, uint32_t y, uint32_t z);
@@ -194,7 +195,8 @@ void itera_gpu_plan_destroy(struct itera_gpu_plan *plan); /* leaves it empty */
  * l->dispatches. */
 enum itera_status itera_gpu_lower_op(struct itera_gpu_lowering *l, int32_t index, int forced);
 
-/* The backend table's `tune` for every GPU backend. Takes up to about a second an op and class. */
+/* The backend table's `tune` for every GPU backend. Takes up to about a second an op and class. A
+ * device that cannot time its kernels keeps the defaults, and is not asked again. */
 enum itera_status itera_gpu_tune(struct itera_device *device, const struct itera_program *program);
 
 /* The backend table's `supports` for every GPU backend. */

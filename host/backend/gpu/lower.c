@@ -12,6 +12,9 @@
 
 enum { ALIGN = 256, MAX_GROUPS = 65535 };
 
+/* Kernels number elements with 32 bits, and the invocations of a grid that is cut a few more. */
+static const int64_t MAX_ELEMENTS = ((int64_t)1 << 32) - (1 << 20);
+
 static itera_gpu_lower_fn *const lowerings[ITERA_OP_COUNT] = {
 #define ITERA_OP(name, inputs, outputs, simd, tolerance) [ITERA_OP_##name] = itera_lower_##name,
 #include "ops/op_list.h"
@@ -43,16 +46,33 @@ static void add_word(struct itera_gpu_dispatch *d, uint32_t word)
 {
     if (d->n_words < ITERA_GPU_MAX_WORDS)
         d->word[d->n_words++] = word;
+    else
+        d->overflow = true;
 }
 
 static void add_binding(struct itera_gpu_dispatch *d, struct itera_gpu_binding b, int64_t ld)
 {
-    if (d->n_bindings == ITERA_GPU_MAX_BINDINGS)
+    if (d->n_bindings == ITERA_GPU_MAX_BINDINGS) {
+        d->overflow = true;
         return;
+    }
     b.word = d->n_words;
     d->binding[d->n_bindings++] = b;
     add_word(d, 0);
     add_word(d, (uint32_t)ld);
+}
+
+static const char *op_name(const struct itera_gpu_lowering *l)
+{
+    return itera_op_info(l->program->ops[l->op_index].kind)->name;
+}
+
+static void check_elements(struct itera_gpu_lowering *l, int64_t elements)
+{
+    if (elements > MAX_ELEMENTS && !l->status)
+        l->status = itera_fail(ITERA_ERR_UNSUPPORTED,
+                               "%s: an operand of %lld elements; kernels count to %lld", op_name(l),
+                               (long long)elements, (long long)MAX_ELEMENTS);
 }
 
 static void add_tensor(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d, int32_t id,
@@ -71,14 +91,16 @@ static void add_tensor(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *
     b.ld = t->shape.ld;
     b.cols = itera_shape_cols(&t->shape);
     b.first_col = t->shape.ld ? t->offset % t->shape.ld : 0;
-    b.bytes = (uint64_t)((itera_shape_rows(&t->shape) - 1) * t->shape.ld + b.cols) * b.element;
+    int64_t elements = (itera_shape_rows(&t->shape) - 1) * t->shape.ld + b.cols;
+    b.bytes = (uint64_t)elements * b.element;
     b.bytes = (b.bytes + 3) / 4 * 4; /* f16 is read and written in words */
     add_binding(d, b, t->shape.ld);
+    check_elements(l, elements);
     if (b.bytes > l->traits->max_operand_bytes && !l->status)
-        l->status = itera_fail(
-            ITERA_ERR_UNSUPPORTED, "%s: an operand of %llu bytes; %s addresses %llu at most",
-            itera_op_info(l->program->ops[l->op_index].kind)->name, (unsigned long long)b.bytes,
-            l->device->base.info.id, (unsigned long long)l->traits->max_operand_bytes);
+        l->status = itera_fail(ITERA_ERR_UNSUPPORTED,
+                               "%s: an operand of %llu bytes; %s addresses %llu at most",
+                               op_name(l), (unsigned long long)b.bytes, l->device->base.info.id,
+                               (unsigned long long)l->traits->max_operand_bytes);
 }
 
 void itera_gpu_in(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d, int32_t tensor)
@@ -101,9 +123,9 @@ struct itera_gpu_scratch itera_gpu_scratch(struct itera_gpu_lowering *l, int64_t
     struct itera_gpu_scratch s = {.place = (int32_t)(l->scratch_bytes / ALIGN),
                                   .bytes = (uint64_t)elements * 4};
     l->scratch_bytes += (s.bytes + ALIGN - 1) / ALIGN * ALIGN;
+    check_elements(l, elements);
     if (l->scratch_bytes / ALIGN > INT32_MAX && !l->status)
-        l->status = itera_fail(ITERA_ERR_LIMIT, "%s: scratch of %llu bytes",
-                               itera_op_info(l->program->ops[l->op_index].kind)->name,
+        l->status = itera_fail(ITERA_ERR_LIMIT, "%s: scratch of %llu bytes", op_name(l),
                                (unsigned long long)l->scratch_bytes);
     return s;
 }
@@ -121,6 +143,7 @@ void itera_gpu_use(struct itera_gpu_dispatch *d, struct itera_gpu_scratch scratc
 
 void itera_gpu_word(struct itera_gpu_dispatch *d, int64_t value)
 {
+    d->overflow |= value < INT32_MIN || value > UINT32_MAX;
     add_word(d, (uint32_t)value);
 }
 
@@ -136,6 +159,8 @@ void itera_gpu_constant(struct itera_gpu_dispatch *d, uint32_t id, const char *n
     if (d->n_constants < ITERA_GPU_MAX_CONSTANTS)
         d->constant[d->n_constants++] =
             (struct itera_gpu_constant){.name = name, .id = id, .value = (uint32_t)value};
+    else
+        d->overflow = true;
 }
 
 void itera_gpu_local(struct itera_gpu_dispatch *d, uint32_t x, uint32_t y, uint32_t z)
@@ -155,8 +180,7 @@ void itera_gpu_groups(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d
     if ((x > MAX_GROUPS || y > MAX_GROUPS || z > MAX_GROUPS) && !l->status)
         l->status = itera_fail(ITERA_ERR_UNSUPPORTED,
                                "%s: a grid of %lld x %lld x %lld workgroups; GPUs take %d a side",
-                               itera_op_info(l->program->ops[l->op_index].kind)->name, (long long)x,
-                               (long long)y, (long long)z, MAX_GROUPS);
+                               op_name(l), (long long)x, (long long)y, (long long)z, MAX_GROUPS);
     d->groups[0] = (uint32_t)x;
     d->groups[1] = (uint32_t)y;
     d->groups[2] = (uint32_t)z;
@@ -173,8 +197,7 @@ long long itera_gpu_class(int64_t size)
 int itera_gpu_choice(struct itera_gpu_lowering *l, const char *const *names, int count,
                      int fallback, const char *key_format, ...)
 {
-    const char *op = itera_op_info(l->program->ops[l->op_index].kind)->name;
-    int n = snprintf(l->choice_key, sizeof l->choice_key, "%s ", op);
+    int n = snprintf(l->choice_key, sizeof l->choice_key, "%s ", op_name(l));
     va_list args;
     va_start(args, key_format);
     vsnprintf(l->choice_key + n, sizeof l->choice_key - (size_t)n, key_format, args);
@@ -214,13 +237,19 @@ static bool disabled(const char *op)
 /* Drops the dispatches from `first` on that have nothing to do, and looks at the others. */
 static enum itera_status finish_op(struct itera_gpu_lowering *l, int32_t first)
 {
-    const char *op = itera_op_info(l->program->ops[l->op_index].kind)->name;
+    const char *op = op_name(l);
     struct itera_gpu_device *device = (struct itera_gpu_device *)l->device;
     int32_t kept = first;
     for (int32_t i = first; i < l->n; i++) {
         const struct itera_gpu_dispatch *d = &l->dispatches[i];
         if (!d->groups[0] || !d->groups[1] || !d->groups[2])
             continue;
+        if (d->overflow)
+            return itera_fail(
+                ITERA_ERR_UNSUPPORTED,
+                "%s: kernel %s wants more operands or words than a dispatch holds, or a "
+                "number of more than 32 bits",
+                op, d->kernel);
         if (d->local[0] * d->local[1] * d->local[2] > l->traits->max_local)
             return itera_fail(ITERA_ERR_UNSUPPORTED,
                               "%s: workgroups of %u; %s has %u invocations at most", op,
