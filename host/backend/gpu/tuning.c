@@ -15,6 +15,7 @@ struct itera_gpu_tuning {
     json_t *choices; /* key -> {"choice": name, "seconds": s} */
     bool changed;
     bool cleared; /* what the file has does not count */
+    bool mute;    /* the device cannot time its kernels: it keeps the defaults */
 };
 
 /* The choices in the file, or an empty object. */
@@ -149,6 +150,8 @@ static size_t reach(const struct itera_program *p, const struct itera_op *op, in
             continue;
         const struct itera_tensor *t = &p->tensors[id];
         int64_t rows = itera_shape_rows(&t->shape);
+        if (!itera_shape_elements(&t->shape))
+            continue;
         int64_t end = t->offset + (rows - 1) * t->shape.ld + itera_shape_cols(&t->shape);
         if ((size_t)end * itera_dtype_bytes(t->dtype) > most)
             most = (size_t)end * itera_dtype_bytes(t->dtype);
@@ -222,7 +225,9 @@ static double measure(struct itera_gpu_device *device, const struct trial *t, in
         executable->runner = device->base.backend;
     bool served = !status && device->base.choice_name[0];
     for (int i = 0; served && i < 8 && total < 0.1; i++) {
-        if (device->base.backend->profile(executable, &seconds))
+        status = device->base.backend->profile(executable, &seconds);
+        device->tuning->mute |= status == ITERA_ERR_UNSUPPORTED;
+        if (status)
             break;
         total += seconds;
         if (i > 0 && (best < 0 || seconds < best)) /* the first run warms up */
@@ -241,7 +246,7 @@ static enum itera_status tune_op(struct itera_gpu_device *device, const struct i
     enum itera_status status = trial_create(device, p, op, &t);
     double best = -1;
     char name[32] = "";
-    for (int c = 0; c < n_choices && !status; c++) {
+    for (int c = 0; c < n_choices && !status && !device->tuning->mute; c++) {
         double seconds = measure(device, &t, c);
         if (seconds < 0)
             continue;
@@ -261,7 +266,7 @@ static enum itera_status tune_op(struct itera_gpu_device *device, const struct i
 enum itera_status itera_gpu_tune(struct itera_device *base, const struct itera_program *program)
 {
     struct itera_gpu_device *device = (struct itera_gpu_device *)base;
-    if (!device->tuning)
+    if (!device->tuning || device->tuning->mute)
         return ITERA_OK;
     if (!program) {
         itera_gpu_tuning_clear(device->tuning);
@@ -269,7 +274,7 @@ enum itera_status itera_gpu_tune(struct itera_device *base, const struct itera_p
     }
     struct itera_gpu_lowering l = {.device = device, .traits = &device->traits, .program = program};
     bool said = false;
-    for (int32_t i = 0; i < program->n_ops; i++) {
+    for (int32_t i = 0; i < program->n_ops && !device->tuning->mute; i++) {
         itera_log_hush(1);
         enum itera_status status = itera_gpu_lower_op(&l, i, -1);
         itera_log_hush(-1);
@@ -285,7 +290,10 @@ enum itera_status itera_gpu_tune(struct itera_device *base, const struct itera_p
         itera_log_hush(1); /* a candidate may fail; the default stays in place */
         status = tune_op(device, program, &op, key, l.n_choices);
         itera_log_hush(-1);
-        if (status)
+        if (device->tuning->mute)
+            itera_log(ITERA_LOG_WARNING,
+                      "%s: its kernels cannot be timed; the usual ones are taken", base->info.id);
+        else if (status)
             itera_log(ITERA_LOG_DEBUG, "tuning: %s", itera_last_error());
     }
     free(l.dispatches);
