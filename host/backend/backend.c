@@ -114,8 +114,10 @@ enum itera_status itera_device_open(const char *id, const struct itera_device_op
         if (!options)
             options = &defaults;
         status = backends[i]->open(colon ? atoi(colon + 1) : 0, options, device);
-        if (!status)
+        if (!status) {
             (*device)->fallback = options->fallback;
+            (*device)->host_threads = options->threads;
+        }
     }
     free(infos);
     return status;
@@ -226,7 +228,8 @@ static enum itera_status check_bindings(const struct itera_device *device,
     return status;
 }
 
-/* Marks the kinds of ops that the device lacks. Returns how many; reason says why the first. */
+/* Marks the kinds of ops that the device lacks, and says so of each once, unless that is to be an
+ * error. Returns how many; reason says why the first. */
 static int find_missing(struct itera_device *device, const struct itera_program *p,
                         bool missing[ITERA_OP_COUNT], char *reason, size_t size)
 {
@@ -234,9 +237,13 @@ static int find_missing(struct itera_device *device, const struct itera_program 
     for (int32_t i = 0; i < p->n_ops; i++) {
         if (missing[p->ops[i].kind] || itera_supports(device, p, &p->ops[i]))
             continue;
+        enum itera_op_kind kind = p->ops[i].kind;
         if (n++ == 0)
             snprintf(reason, size, "%s", itera_last_error());
-        missing[p->ops[i].kind] = true;
+        if (device->fallback == ITERA_FALLBACK_REPORT && !device->fell_back[kind])
+            itera_log(ITERA_LOG_WARNING, "%s: %s runs on the CPU (%s)", device->info.id,
+                      itera_op_info(kind)->name, itera_last_error());
+        missing[kind] = true;
     }
     return n;
 }
@@ -263,14 +270,8 @@ static enum itera_status compile_mixed(struct itera_device *device, const struct
 {
     if (device->fallback == ITERA_FALLBACK_REFUSE)
         return refuse(device, missing, reason);
-    for (int kind = 0; kind < ITERA_OP_COUNT; kind++) {
-        if (!missing[kind])
-            continue;
-        if (!device->fell_back[kind])
-            itera_log(ITERA_LOG_WARNING, "%s: %s runs on the CPU", device->info.id,
-                      itera_op_info((enum itera_op_kind)kind)->name);
-        device->fell_back[kind] = true;
-    }
+    for (int kind = 0; kind < ITERA_OP_COUNT; kind++)
+        device->fell_back[kind] |= missing[kind];
     return itera_fallback_compile(device, p, bindings, n_bindings, out);
 }
 

@@ -67,6 +67,7 @@ struct itera_device {
     const struct itera_backend *backend;
     struct itera_device_info info;
     int threads;
+    int host_threads; /* as threads, of `host` */
     enum itera_fallback fallback;
     struct itera_device *host; /* the CPU, opened when an op first falls back to it */
     bool fell_back[ITERA_OP_COUNT];

@@ -164,7 +164,8 @@ enum itera_status itera_fallback_compile(struct itera_device *device, const stru
 {
     enum itera_status status = ITERA_OK;
     if (!device->host)
-        status = itera_device_open("cpu", NULL, &device->host);
+        status = itera_device_open(
+            "cpu", &(struct itera_device_options){.threads = device->host_threads}, &device->host);
     if (status)
         return status;
     size_t n_tensors = (size_t)p->n_tensors;

@@ -47,7 +47,8 @@ enum itera_fallback {
 /* Zero-initialise and set what matters. */
 struct itera_device_options {
     enum itera_fallback fallback;
-    int threads;     /* CPU: threads of the team; 0: one per available processor */
+    int threads;     /* CPU: threads of the team, also for what a GPU leaves to the CPU; 0: one per
+                        available processor */
     const char *isa; /* CPU: "ref", "avx2", "avx512", "neon"; NULL: ITERA_CPU_ISA, else the best */
 };
 
