@@ -160,6 +160,11 @@ static int tune(const struct itera_device_info *infos, int count, const struct o
             struct itera_device *device;
             if (itera_device_open(id, NULL, &device))
                 return EXIT_FAILED;
+            if (!strcmp(itera_device_info(device)->backend, "cpu")) {
+                progress_line("%s has nothing to tune", id);
+                itera_device_close(&device);
+                continue;
+            }
             progress_start(id, "", 1);
             enum itera_status status =
                 itera_bench_tune(device, presets->item, (int)presets->n, on_tune, NULL);
