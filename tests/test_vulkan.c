@@ -522,7 +522,7 @@ static void a_kernel_that_does_not_compile_leaves_its_op(void **state)
     logged[0] = '\0';
     assert_int_equal(compile(&f, d, 0), ITERA_OK); /* with the CPU's help */
     assert_non_null(strstr(logged, "does not compile kernel silu"));
-    assert_null(strstr(strstr(logged, "kernel silu") + 1, "kernel silu"));
+    assert_null(strstr(strstr(logged, "kernel silu (") + 1, "kernel silu ("));
     assert_string_equal(itera_device_fallback_op(&d->gpu.base, 1), "silu");
     fill(&f, 1);
     assert_int_equal(itera_run(f.executable), ITERA_OK);
