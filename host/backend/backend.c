@@ -241,7 +241,7 @@ static int find_missing(struct itera_device *device, const struct itera_program 
         if (n++ == 0)
             snprintf(reason, size, "%s", itera_last_error());
         if (device->fallback == ITERA_FALLBACK_REPORT && !device->fell_back[kind])
-            itera_log(ITERA_LOG_WARNING, "%s: %s runs on the CPU (%s)", device->info.id,
+            itera_log(ITERA_LOG_WARNING, "%s: %s runs on the CPU (%.120s)", device->info.id,
                       itera_op_info(kind)->name, itera_last_error());
         missing[kind] = true;
     }
