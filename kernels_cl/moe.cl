@@ -378,7 +378,15 @@ struct combine_args {
     T(y) T(position) T(weight) T(residual) T(result) uint rows, cols, k, has_residual;
 };
 
-/* A group computes 4 LANES columns of out, adding the k rows of each in their order. */
+/* The upper half of a number's bits: products of halves are exact. */
+static inline float4 upper(float4 v)
+{
+    return as_float4(as_uint4(v) & 0xfffff000u);
+}
+
+/* A group computes 4 LANES columns of out, adding the k rows of each in their order. Terms may
+ * cancel, and not every device has a fused product: `rest` is what sum lost, and where one of them
+ * is not finite `plain` says what the result is. */
 kernel void moe_combine(global const float *y, global const int *position,
                         global const float *weight, global const float *residual,
                         global float *result, const struct combine_args p)
@@ -387,14 +395,22 @@ kernel void moe_combine(global const float *y, global const int *position,
     if (row >= p.rows)
         return;
     uint n = min(p.cols - c, 4u);
-    float4 sum = 0;
+    float4 sum = 0, rest = 0;
     if (p.has_residual)
         sum = load4(residual, p.residual_at + row * p.residual_ld + c, n, QUADS(residual));
+    float4 plain = sum;
     for (uint j = 0; j < p.k; j++) {
         uint slot = clamp_index(position[p.position_at + row * p.position_ld + j], p.rows * p.k);
-        float w = weight[p.weight_at + row * p.weight_ld + j];
-        sum += w * load4(y, p.y_at + slot * p.y_ld + c, n, QUADS(y));
+        float4 w = weight[p.weight_at + row * p.weight_ld + j];
+        float4 v = load4(y, p.y_at + slot * p.y_ld + c, n, QUADS(y));
+        plain += w * v;
+        float4 high = upper(w) * upper(v), next = sum + high, part = next - sum;
+        rest += (sum - (next - part)) + (high - part);
+        rest += upper(w) * (v - upper(v)) + (w - upper(w)) * v;
+        sum = next;
     }
+    sum += rest;
+    sum = (as_uint4(sum) & 0x7fffffffu) < 0x7f800000u ? sum : plain;
     store4(result, p.result_at + row * p.result_ld + c, n, QUADS(result), sum);
 }
 
