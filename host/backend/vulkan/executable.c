@@ -37,10 +37,12 @@ static uint64_t align_up(uint64_t x, uint64_t to)
     return (x + to - 1) / to * to;
 }
 
-/* Where a binding's descriptor begins. Buffers begin aligned, so that this is never before 0. */
+/* Where a binding's descriptor begins. Buffers begin aligned, so that this is never before 0. Kernels
+ * take it that 16 bytes from there on are one aligned access; a device may ask for less. */
 static uint64_t binding_begin(const struct vulkan_device *d, const struct itera_gpu_binding *b)
 {
     uint64_t align = d->probe.properties.limits.minStorageBufferOffsetAlignment;
+    align = align < 16 ? 16 : align;
     return b->offset / align * align;
 }
 
