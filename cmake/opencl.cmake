@@ -1,7 +1,6 @@
 # The OpenCL backend. It needs only headers: the loader, the drivers and CLBlast are found when the
 # program runs.
 set(ITERA_HAVE_OPENCL OFF)
-option(ITERA_KERNEL_CHECK "Fail to configure when an op has no GPU kernel" OFF)
 
 if(NOT ITERA_OPENCL STREQUAL OFF)
     find_path(ITERA_OPENCL_INCLUDE CL/cl.h DOC "Folder that holds CL/cl.h")
@@ -34,8 +33,7 @@ if(ITERA_HAVE_OPENCL)
     endif()
 endif()
 
-# Every op of the list has a kernel of its name, or some that begin with it: <op>_<pass>.
-if(ITERA_HAVE_OPENCL AND ITERA_KERNEL_CHECK)
+if(ITERA_HAVE_OPENCL)
     set(kernels "")
     foreach(file IN LISTS ITERA_OPENCL_KERNELS)
         file(STRINGS ${file} lines REGEX "^kernel void [a-z0-9_]+\\(")
@@ -44,14 +42,5 @@ if(ITERA_HAVE_OPENCL AND ITERA_KERNEL_CHECK)
             list(APPEND kernels ${CMAKE_MATCH_1})
         endforeach()
     endforeach()
-    file(STRINGS host/ops/op_list.h ops REGEX "^ITERA_OP(_BWD)?\\([a-z0-9_]+,")
-    foreach(op IN LISTS ops)
-        string(REGEX MATCH "^ITERA_OP(_BWD)?\\(([a-z0-9_]+)," op "${op}")
-        set(name ${CMAKE_MATCH_2})
-        set(own ${kernels})
-        list(FILTER own INCLUDE REGEX "^${name}(_|$)")
-        if(NOT own)
-            message(FATAL_ERROR "kernels_cl has no kernel for the op ${name}")
-        endif()
-    endforeach()
+    itera_check_kernels(OpenCL "${kernels}")
 endif()
