@@ -121,8 +121,10 @@ static int list_ops(const struct itera_device_info *infos, int count,
                     const struct option_optional *json)
 {
     static struct ops ops;
-    if (count > 16)
+    if (count > 16) {
+        progress_line("itera: these are the first 16 of %d devices", count);
         count = 16;
+    }
     for (ops.device = 0; ops.device < count; ops.device++) {
         struct itera_device *device;
         enum itera_status status = itera_device_open(infos[ops.device].id, NULL, &device);
