@@ -41,8 +41,8 @@ static inline struct row_terms terms_of(uint row, uint pair, uint share, uint ti
     return terms;
 }
 
-/* The weight of key `key` in the row, and the gradient of its score. One key alone weighs 1 whatever
- * that is. */
+/* The weight of key `key` in the row, and the gradient of its score. One key alone weighs 1
+ * whatever that is. */
 static inline float2 weight_and_slope(float score, float dweight, float scale,
                                       struct row_terms terms, uint key)
 {

@@ -34,8 +34,8 @@ RowTerms terms_of(uint row, uint pair)
                     t + 1);
 }
 
-// The weight of key `key` in the row, and the gradient of its score. One key alone weighs 1 whatever
-// that is.
+// The weight of key `key` in the row, and the gradient of its score. One key alone weighs 1
+// whatever that is.
 vec2 weight_and_slope(float score, float dweight, RowTerms terms, uint key)
 {
     if (key >= terms.limit)

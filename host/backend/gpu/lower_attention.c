@@ -4,8 +4,8 @@
 #include "backend/gpu/gpu.h"
 #include "core/log.h"
 
-/* As in kernels_cl/attention.cl and shaders/attention.glsl. */
-enum { KEYS = 32, CHUNK = 32, MAX_WIDTH = 128, TEAM = 32 };
+/* As in kernels_cl/attention.clh and shaders/attention.glsl; the last two are attention_rows's. */
+enum { KEYS = 32, CHUNK = 32, MAX_WIDTH = 128, TEAM = 32, MAX_ROWS = 8, RANGE = 256 };
 
 /* Heads that an invocation of rope takes: its angle costs as much as rotating that many pairs. */
 enum { ROPE_HEADS = 8 };
@@ -105,28 +105,51 @@ static int64_t keys_of_range(const struct itera_gpu_lowering *l, int64_t groups,
     return range < least ? least : range;
 }
 
+/* How the rows of a sequence and key head are taken: in tiles, or all at once when they are few. */
+struct way {
+    const char *kernel;
+    int64_t tile_rows;
+};
+
+static struct way choose_way(struct itera_gpu_lowering *l, int64_t rows, int64_t keys, int64_t d)
+{
+    static const char *const names[] = {"rows", "tile16", "tile64"};
+    int64_t few = 1;
+    while (few < rows)
+        few *= 2;
+    int best = rows <= MAX_ROWS ? 0 : rows <= 32 ? 1 : 2;
+    int choice = itera_gpu_choice(l, names, 3, best, "rows=%lld keys=%lld d=%lld",
+                                  itera_gpu_class(rows), itera_gpu_class(keys), (long long)d);
+    if (choice == 0)
+        return (struct way){few <= MAX_ROWS ? "attention_rows" : NULL, few};
+    return (struct way){"attention", choice == 1 ? 16 : 64};
+}
+
 enum itera_status itera_lower_attention(struct itera_gpu_lowering *l, const struct itera_op *op)
 {
-    static const char *const names[] = {"tile64", "tile16"};
     struct sizes s = sizes_of(l, op, op->in[0]);
     bool cached = op->in[3] != ITERA_NONE, wants_lse = op->out[1] != ITERA_NONE;
     int32_t k = cached ? op->in[3] : op->in[1], v = cached ? op->in[4] : op->in[2];
     int64_t keys = itera_gpu_dim(l, k, 1), rows = s.time * s.share;
-    int choice = itera_gpu_choice(l, names, 2, rows > 32 ? 0 : 1, "rows=%lld keys=%lld d=%lld",
-                                  itera_gpu_class(rows), itera_gpu_class(keys), (long long)s.d);
-    int64_t tile_rows = choice == 0 ? 64 : 16;
-    int64_t tiles = itera_gpu_div_up(rows, tile_rows);
+    struct way way = choose_way(l, rows, keys, s.d);
+    if (!way.kernel)
+        return itera_fail(ITERA_ERR_UNSUPPORTED, "attention: %lld rows; attention_rows takes %d",
+                          (long long)rows, MAX_ROWS);
+    int64_t tiles = itera_gpu_div_up(rows, way.tile_rows);
     int64_t groups = tiles * s.windows * s.batch * s.kv_heads;
     if (groups == 0 || keys == 0)
         return ITERA_OK;
     if (cached)
         store_keys(l, op);
-    int64_t range = keys_of_range(l, groups, keys), splits = itera_gpu_div_up(keys, range);
+    int64_t range = keys_of_range(l, groups, keys);
+    if (way.tile_rows <= MAX_ROWS && range > RANGE)
+        range = RANGE;
+    int64_t splits = itera_gpu_div_up(keys, range);
     struct itera_gpu_scratch parts = {0};
     if (splits > 1)
         parts = itera_gpu_scratch(l, s.batch * s.kv_heads * rows * splits * (s.d + 2));
 
-    struct itera_gpu_dispatch *d = itera_gpu_begin(l, "attention");
+    struct itera_gpu_dispatch *d = itera_gpu_begin(l, way.kernel);
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_in(l, d, k);
     itera_gpu_in(l, d, v);
@@ -143,7 +166,7 @@ enum itera_status itera_lower_attention(struct itera_gpu_lowering *l, const stru
     itera_gpu_word(d, cached);
     itera_gpu_word(d, wants_lse);
     itera_gpu_float(d, s.scale);
-    tile_constants(d, &s, tile_rows);
+    tile_constants(d, &s, way.tile_rows);
     itera_gpu_groups(l, d, groups * splits, 1, 1);
     if (splits == 1)
         return ITERA_OK;
@@ -155,7 +178,6 @@ enum itera_status itera_lower_attention(struct itera_gpu_lowering *l, const stru
     size_words(d, &s);
     itera_gpu_word(d, splits);
     itera_gpu_word(d, wants_lse);
-    tile_constants(d, &s, tile_rows);
     itera_gpu_groups(l, d, itera_gpu_div_up(s.batch * s.kv_heads * rows * s.d, ITERA_GPU_LOCAL), 1,
                      1);
     return ITERA_OK;
