@@ -1,5 +1,5 @@
-/* The gradient of attention: see host/ops/attention.c for its contract. Scores are computed anew, once
- * for dq and once for dk and dv, so that every element has one writer. */
+/* The gradient of attention: see host/ops/attention.c for its contract. Scores are computed anew,
+ * once for dq and once for dk and dv, so that every element has one writer. */
 #include "attention.clh"
 #include "reduce.clh"
 

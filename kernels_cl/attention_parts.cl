@@ -1,5 +1,5 @@
-/* What goes before and after attention: new keys and values into the caches, and one result from those
- * of several ranges of keys. */
+/* What goes before and after attention: new keys and values into the caches, and one result from
+ * those of several ranges of keys. */
 #include "itera.clh"
 
 struct attention_store_args {

@@ -1,9 +1,9 @@
 /* Sampling a token, and moving positions on: see host/ops/sample.c for the contracts.
  *
- * Tokens must be those of the reference, which sums weights in double, so weights are integers here:
- * exp((logit - max) / temperature) in units of 2^-44, worked out without floats. Their sums are
- * exact and the same in any order. Logits are compared as integers too: a larger key is a larger
- * logit. Order among tokens is by key from the largest down, then by id. */
+ * Tokens must be those of the reference, which sums weights in double, so weights are integers
+ * here: exp((logit - max) / temperature) in units of 2^-44, worked out without floats. Their sums
+ * are exact and the same in any order. Logits are compared as integers too: a larger key is a
+ * larger logit. Order among tokens is by key from the largest down, then by id. */
 #include "itera.clh"
 #include "philox.clh"
 #include "wide.clh"
