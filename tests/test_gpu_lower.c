@@ -1,0 +1,232 @@
+/* What OpenCL and Vulkan share, on a device that only records what it is asked for: which operands
+ * are refused, where barriers go, and that tuning stops where nothing can be timed. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#if defined(ITERA_HAVE_OPENCL) || defined(ITERA_HAVE_VULKAN)
+#include "backend/gpu/gpu.h"
+#include "core/log.h"
+
+static struct itera_gpu_device device;
+static struct itera_buffer *absent;
+static int profiled;
+
+static enum itera_status create_buffer(struct itera_device *base, size_t bytes,
+                                       struct itera_buffer **out)
+{
+    *out = malloc(sizeof **out);
+    assert_non_null(*out);
+    **out = (struct itera_buffer){base, bytes};
+    return ITERA_OK;
+}
+
+static void destroy_buffer(struct itera_buffer *buffer)
+{
+    free(buffer);
+}
+
+static enum itera_status compile(struct itera_device *base, const struct itera_program *program,
+                                 const struct itera_binding *bindings, int n_bindings,
+                                 struct itera_executable **out)
+{
+    struct itera_gpu_plan plan;
+    enum itera_status status =
+        itera_gpu_plan_create(&device, program, bindings, n_bindings, absent, &plan);
+    if (status)
+        return status;
+    itera_gpu_plan_destroy(&plan);
+    *out = calloc(1, sizeof **out);
+    assert_non_null(*out);
+    (*out)->device = base;
+    return ITERA_OK;
+}
+
+static void destroy_executable(struct itera_executable *executable)
+{
+    free(executable);
+}
+
+static enum itera_status profile(struct itera_executable *executable, double *op_seconds)
+{
+    (void)executable;
+    (void)op_seconds;
+    profiled++;
+    return itera_fail(ITERA_ERR_UNSUPPORTED, "no timestamps");
+}
+
+static const struct itera_backend backend = {.name = "recording",
+                                             .buffer_create = create_buffer,
+                                             .buffer_destroy = destroy_buffer,
+                                             .compile = compile,
+                                             .executable_destroy = destroy_executable,
+                                             .profile = profile};
+
+static bool has_kernel(struct itera_gpu_device *d, const char *kernel)
+{
+    (void)d;
+    (void)kernel;
+    return true;
+}
+
+static int open_device(void **state)
+{
+    (void)state;
+    device = (struct itera_gpu_device){.base = {.backend = &backend},
+                                       .traits = {.vendor = ITERA_GPU_SOFTWARE,
+                                                  .max_local = 1024,
+                                                  .shared_bytes = 32768,
+                                                  .max_operand_bytes = (uint64_t)64 << 30},
+                                       .has_kernel = has_kernel};
+    strcpy(device.base.info.id, "recording:0");
+    return create_buffer(&device.base, 256, &absent);
+}
+
+static int close_device(void **state)
+{
+    (void)state;
+    itera_buffer_destroy(&absent);
+    return 0;
+}
+
+static struct itera_program *new_program(void)
+{
+    struct itera_program *p;
+    assert_int_equal(itera_program_create(&p), ITERA_OK);
+    return p;
+}
+
+static int32_t matrix(struct itera_program *p, enum itera_dtype dtype, int64_t rows, int64_t cols)
+{
+    return itera_bound(p, "matrix", dtype, 2, (int64_t[]){rows, cols});
+}
+
+/* Whether the device takes y = a bT, a being (rows, 32768) f16. */
+static bool takes_product(int64_t rows)
+{
+    struct itera_program *p = new_program();
+    struct itera_attr attr = {.trans_b = 1};
+    int32_t in[4] = {matrix(p, ITERA_F16, rows, 32768), matrix(p, ITERA_F16, 8, 32768), ITERA_NONE,
+                     ITERA_NONE};
+    int32_t out = ITERA_NEW;
+    itera_record(p, ITERA_OP_matmul, &attr, in, &out);
+    assert_int_equal(p->status, ITERA_OK);
+    bool takes = itera_gpu_supports(&device.base, p, &p->ops[0]);
+    itera_program_destroy(&p);
+    return takes;
+}
+
+static void operands_of_2_to_the_32_elements_are_refused(void **state)
+{
+    (void)state;
+    assert_true(takes_product(65536));
+    assert_false(takes_product(131072)); /* 8 GiB, of the 64 that the device addresses */
+    assert_non_null(strstr(itera_last_error(), "matmul: an operand of 4294967296 elements"));
+    assert_true(takes_product(130000));
+}
+
+/* y = x scaled by 2. */
+static void scale(struct itera_program *p, int32_t x, int32_t y)
+{
+    struct itera_attr attr = {.scale = 2};
+    itera_record(p, ITERA_OP_scale, &attr, &x, &y);
+}
+
+/* Compiles the program, each of whose ops is one dispatch, and compares where its barriers are:
+ * '|' before an op that has one, '.' before one that has none. */
+static void assert_barriers(struct itera_program *p, const char *expected)
+{
+    struct itera_buffer *memory;
+    struct itera_binding bindings[8];
+    struct itera_gpu_plan plan;
+    char found[32] = "";
+    int n = 0;
+    assert_int_equal(p->status, ITERA_OK);
+    create_buffer(&device.base, 65536, &memory);
+    for (int32_t t = 0; t < p->n_tensors; t++)
+        if (p->tensors[t].kind == ITERA_BOUND && p->tensors[t].base == t) {
+            bindings[n] = (struct itera_binding){t, memory, (size_t)n * 4096};
+            n++;
+        }
+    assert_int_equal(itera_gpu_plan_create(&device, p, bindings, n, absent, &plan), ITERA_OK);
+    assert_int_equal(plan.n, p->n_ops);
+    for (int32_t i = 0; i < plan.n; i++)
+        found[i] = plan.dispatches[i].barrier ? '|' : '.';
+    assert_string_equal(found, expected);
+    itera_gpu_plan_destroy(&plan);
+    itera_buffer_destroy(&memory);
+    itera_program_destroy(&p);
+}
+
+static void barriers_are_where_memory_is_shared(void **state)
+{
+    (void)state;
+    struct itera_program *p = new_program();
+    int32_t x = matrix(p, ITERA_F32, 4, 8), y = matrix(p, ITERA_F32, 4, 8);
+    int32_t z = matrix(p, ITERA_F32, 4, 8);
+    scale(p, x, y); /* reads of x are no conflict */
+    scale(p, x, z);
+    scale(p, y, y); /* after the first; then nothing is open but itself */
+    scale(p, x, z); /* written above, before the barrier */
+    scale(p, z, x); /* read after write, and write after read */
+    scale(p, y, z); /* write after read */
+    assert_barriers(p, "..|.||");
+}
+
+static void columns_of_one_matrix_are_apart(void **state)
+{
+    (void)state;
+    struct itera_program *p = new_program();
+    int32_t whole = matrix(p, ITERA_F32, 4, 8), x = matrix(p, ITERA_F32, 4, 4);
+    int32_t left = itera_view_cols(p, whole, 0, 4), right = itera_view_cols(p, whole, 4, 4);
+    int32_t middle = itera_view_cols(p, whole, 2, 4);
+    scale(p, x, left);
+    scale(p, x, right); /* the rows lie between those of left, the columns do not */
+    scale(p, x, middle);
+    scale(p, left, x);
+    scale(p, right, right);
+    assert_barriers(p, "..||.");
+}
+
+static void tuning_stops_where_nothing_is_timed(void **state)
+{
+    (void)state;
+    struct itera_program *p = new_program();
+    struct itera_attr attr = {.trans_b = 1};
+    for (int64_t rows = 64; rows < 1024; rows *= 4) {
+        int32_t in[4] = {matrix(p, ITERA_F32, rows, 64), matrix(p, ITERA_F32, 64, 64), ITERA_NONE,
+                         ITERA_NONE};
+        int32_t out = ITERA_NEW;
+        itera_record(p, ITERA_OP_matmul, &attr, in, &out);
+    }
+    assert_int_equal(p->status, ITERA_OK);
+    assert_int_equal(itera_gpu_tuning_open("a device that records", &device.tuning), ITERA_OK);
+    profiled = 0;
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(itera_gpu_tune(&device.base, p), ITERA_OK);
+    assert_int_equal(profiled, 1);
+    itera_gpu_tuning_close(&device.tuning);
+    itera_program_destroy(&p);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(operands_of_2_to_the_32_elements_are_refused),
+        cmocka_unit_test(barriers_are_where_memory_is_shared),
+        cmocka_unit_test(columns_of_one_matrix_are_apart),
+        cmocka_unit_test(tuning_stops_where_nothing_is_timed),
+    };
+    return cmocka_run_group_tests(tests, open_device, close_device);
+}
+#else
+int main(void)
+{
+    return 77;
+}
+#endif
