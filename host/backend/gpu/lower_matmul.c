@@ -190,7 +190,8 @@ static enum candidate choose_product(struct itera_gpu_lowering *l, const struct 
     if (few <= GEMV_MOST && contiguous_k)
         offer(&c, GEMV128);
     const struct itera_tensor *t = l->program->tensors;
-    if (l->traits->clblast && t[g->a].dtype == ITERA_F32 && t[g->b].dtype == ITERA_F32)
+    const bool empty = !g->rows || !g->cols || !g->depth; /* an error to the library */
+    if (l->traits->clblast && !empty && t[g->a].dtype == ITERA_F32 && t[g->b].dtype == ITERA_F32)
         offer(&c, CLBLAST);
     enum candidate usual = default_tile(l, &c, g->rows, g->cols, 1, g->depth);
     if (few <= GEMV_FEW)
