@@ -170,6 +170,8 @@ ITERA_INLINE void conv_bwd_strip(const struct itera_call *call, bool silu, int t
     const vf one = vf_set(1.0f), bias = kept->bias;
     vf w[MAX_TAPS], x[MAX_TAPS], g[MAX_TAPS], dw[MAX_TAPS], dbias = kept->dbias;
 
+    for (int k = 0; k < MAX_TAPS; k++) /* gcc cannot tell that those past taps stay unused */
+        dw[k] = vf_zero();
 #pragma GCC unroll 16
     for (int k = 0; k < taps; k++) {
         w[k] = kept->w[k];
@@ -177,8 +179,6 @@ ITERA_INLINE void conv_bwd_strip(const struct itera_call *call, bool silu, int t
         g[k] = kept->g[k];
         dw[k] = kept->dw[k];
     }
-    for (int k = taps; k < MAX_TAPS; k++) /* gcc cannot tell that they stay unused */
-        dw[k] = vf_zero();
     for (int64_t t = t0; t < t1; t++) {
         int64_t row = i * time + t;
 #pragma GCC unroll 16
