@@ -1,7 +1,7 @@
-// The tiled product of f16 operands on matrix units: a workgroup of four subgroups, two by two,
-// computes TILE x TILE elements of op(a).op(b), each subgroup a quarter of them as 16 x 16 blocks
-// that it keeps in f32. Steps of DEPTH along k pass through shared memory, where the tiles lie as
-// in the operands, so that four neighbours are always moved together.
+// The tiled product of f16 operands on matrix units: a workgroup of 2 x ACROSS subgroups computes
+// TILE x TILE elements of op(a).op(b), each subgroup its share of them as M x N blocks that it keeps
+// in f32. Steps of DEPTH along k pass through shared memory, where the tiles lie as in the operands,
+// so that four neighbours are always moved together.
 #extension GL_KHR_cooperative_matrix : require
 #extension GL_KHR_memory_scope_semantics : require
 #extension GL_KHR_shader_subgroup_basic : require
@@ -11,9 +11,14 @@
 layout(constant_id = 5) const uint TILE = 128;        // 64 or 128
 layout(constant_id = 6) const uint A_ALONG = 0;       // op(a) is contiguous along its rows' index,
 layout(constant_id = 7) const uint B_ALONG = 0;       // op(b) along its columns'; else along k
-layout(constant_id = 8) const uint INVOCATIONS = 128; // four subgroups
+layout(constant_id = 8) const uint INVOCATIONS = 128; // of all subgroups
+layout(constant_id = 9) const uint ACROSS = 2;
+layout(constant_id = 10) const uint M = 16; // of the device's matrices: 8 or 16
+layout(constant_id = 11) const uint N = 16;
+layout(constant_id = 12) const uint K = 16;
 const uint DEPTH = 32;
-const uint BLOCKS = TILE / 32; // of a subgroup, down and across
+const uint SHARE = TILE / ACROSS; // columns of a subgroup; it has TILE / 2 rows
+const uint DOWN = TILE / 2 / M, BLOCKS = SHARE / N; // its blocks, down and across
 const uint FETCHES = TILE * DEPTH / 4 / INVOCATIONS;
 // Pitches in fours: loads of matrices want lines that begin at 16 bytes.
 const uint ALONG_PITCH = TILE / 4 + 2, DEEP_PITCH = DEPTH / 4 + 2;
@@ -22,7 +27,7 @@ shared f16vec4 tile_a[TILE * DEEP_PITCH];
 shared f16vec4 tile_b[TILE * DEEP_PITCH];
 shared float staged[32 * TILE];
 
-coopmat<float, gl_ScopeSubgroup, 16, 16, gl_MatrixUseAccumulator> sums[BLOCKS * BLOCKS];
+coopmat<float, gl_ScopeSubgroup, M, N, gl_MatrixUseAccumulator> sums[DOWN * BLOCKS];
 
 // Elements i .. i + count - 1 as they are stored, then zeros; four at most.
 uvec2 words_a(uint i, uint count, bool fours)
@@ -86,11 +91,11 @@ uint tile_place(uint fetch, uint along)
 // Adds the product of what is in shared memory to sums.
 void multiply_tiles()
 {
-    uint row = gl_SubgroupID / 2 * (TILE / 2), col = gl_SubgroupID % 2 * (TILE / 2);
-    [[unroll]] for (uint k = 0; k < DEPTH; k += 16) {
-        coopmat<float16_t, gl_ScopeSubgroup, 16, 16, gl_MatrixUseA> left[BLOCKS];
-        [[unroll]] for (uint i = 0; i < BLOCKS; i++) {
-            uint m = row + 16 * i;
+    uint row = gl_SubgroupID / ACROSS * (TILE / 2), col = gl_SubgroupID % ACROSS * SHARE;
+    [[unroll]] for (uint k = 0; k < DEPTH; k += K) {
+        coopmat<float16_t, gl_ScopeSubgroup, M, K, gl_MatrixUseA> left[DOWN];
+        [[unroll]] for (uint i = 0; i < DOWN; i++) {
+            uint m = row + M * i;
             if (A_ALONG != 0)
                 coopMatLoad(left[i], tile_a, k * ALONG_PITCH + m / 4, ALONG_PITCH,
                             gl_CooperativeMatrixLayoutColumnMajor);
@@ -99,15 +104,15 @@ void multiply_tiles()
                             gl_CooperativeMatrixLayoutRowMajor);
         }
         [[unroll]] for (uint j = 0; j < BLOCKS; j++) {
-            uint n = col + 16 * j;
-            coopmat<float16_t, gl_ScopeSubgroup, 16, 16, gl_MatrixUseB> right;
+            uint n = col + N * j;
+            coopmat<float16_t, gl_ScopeSubgroup, K, N, gl_MatrixUseB> right;
             if (B_ALONG != 0)
                 coopMatLoad(right, tile_b, k * ALONG_PITCH + n / 4, ALONG_PITCH,
                             gl_CooperativeMatrixLayoutRowMajor);
             else
                 coopMatLoad(right, tile_b, n * DEEP_PITCH + k / 4, DEEP_PITCH,
                             gl_CooperativeMatrixLayoutColumnMajor);
-            [[unroll]] for (uint i = 0; i < BLOCKS; i++)
+            [[unroll]] for (uint i = 0; i < DOWN; i++)
                 sums[i * BLOCKS + j] = coopMatMulAdd(left[i], right, sums[i * BLOCKS + j]);
         }
     }
@@ -121,8 +126,8 @@ void multiply(Side left, Side right, uint row, uint col, uint k_begin, uint k_en
     uint a_odd = left.at | (A_ALONG != 0 ? left.deep | row : left.along | k_begin);
     uint b_odd = right.at | (B_ALONG != 0 ? right.deep | col : right.along | k_begin);
     bool a_fours = (a_odd & 3) == 0, b_fours = (b_odd & 3) == 0;
-    [[unroll]] for (uint i = 0; i < BLOCKS * BLOCKS; i++)
-        sums[i] = coopmat<float, gl_ScopeSubgroup, 16, 16, gl_MatrixUseAccumulator>(0.0);
+    [[unroll]] for (uint i = 0; i < DOWN * BLOCKS; i++)
+        sums[i] = coopmat<float, gl_ScopeSubgroup, M, N, gl_MatrixUseAccumulator>(0.0);
     uvec2 next_a[FETCHES], next_b[FETCHES];
     [[unroll]] for (uint f = 0; f < FETCHES; f++) {
         next_a[f] = fetch_a(left, a_fours, f, row, k_begin, k_end);
@@ -145,17 +150,19 @@ void multiply(Side left, Side right, uint row, uint col, uint k_begin, uint k_en
     }
 }
 
-// A part is one row of blocks of each subgroup.
-const uint PARTS = BLOCKS;
+// A part is 16 rows of each subgroup.
+const uint PARTS = TILE / 32;
 #define STAGED(i) staged[i]
 
 void stage(uint part)
 {
-    uint row = gl_SubgroupID / 2 * 16, col = gl_SubgroupID % 2 * (TILE / 2);
+    uint row = gl_SubgroupID / ACROSS * 16, col = gl_SubgroupID % ACROSS * SHARE;
     barrier();
-    [[unroll]] for (uint j = 0; j < BLOCKS; j++)
-        coopMatStore(sums[part * BLOCKS + j], staged, row * TILE + col + 16 * j, TILE,
-                     gl_CooperativeMatrixLayoutRowMajor);
+    [[unroll]] for (uint i = 0; i < 16 / M; i++)
+        [[unroll]] for (uint j = 0; j < BLOCKS; j++)
+            coopMatStore(sums[(part * (16 / M) + i) * BLOCKS + j], staged,
+                         (row + M * i) * TILE + col + N * j, TILE,
+                         gl_CooperativeMatrixLayoutRowMajor);
     barrier();
 }
 

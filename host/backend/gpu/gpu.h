@@ -22,6 +22,11 @@ enum itera_gpu_vendor {
     ITERA_GPU_SOFTWARE, /* PoCL, lavapipe: few, wide cores; shared memory is plain memory */
 };
 
+/* A shape of cooperative matrices: (m, k) . (k, n), of f16 with f32 accumulation. */
+struct itera_gpu_matrix {
+    uint32_t m, n, k;
+};
+
 /* What lowering may know of a device. */
 struct itera_gpu_traits {
     enum itera_gpu_vendor vendor;
@@ -33,12 +38,12 @@ struct itera_gpu_traits {
     bool half_storage;          /* f16 in buffers (OpenCL has it by vload_half always) */
     bool half_math;             /* f16 arithmetic */
     bool clblast;               /* the backend can run "clblast_gemm" */
-    bool cooperative_matrix;    /* 16x16x16 f16 with f32 accumulation */
+    struct itera_gpu_matrix matrix; /* the largest shape of sides 8 and 16; else zeros */
 };
 
 #define ITERA_GPU_MAX_BINDINGS  24
 #define ITERA_GPU_MAX_WORDS     96
-#define ITERA_GPU_MAX_CONSTANTS 8
+#define ITERA_GPU_MAX_CONSTANTS 12
 #define ITERA_GPU_LOCAL         128 /* the usual workgroup: (128, 1, 1) */
 
 enum { ITERA_GPU_READ = 1, ITERA_GPU_WRITE = 2 };

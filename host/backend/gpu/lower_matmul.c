@@ -65,11 +65,18 @@ static int64_t wanted_groups(const struct itera_gpu_traits *traits)
     return 2 * (traits->compute_units ? traits->compute_units : usual_units[traits->vendor]);
 }
 
+/* Subgroups lie two down and so many across a tile on matrix units: enough for a row of it. */
+static uint32_t subgroups_across(const struct itera_gpu_traits *traits, enum candidate way)
+{
+    const uint32_t across = ways[way].tile / (2 * traits->subgroup);
+    return across > 2 ? across : 2;
+}
+
 /* Invocations and shared memory of a tiled kernel. */
 static uint32_t tile_lanes(const struct itera_gpu_traits *traits, enum candidate way)
 {
     if (ways[way].coop)
-        return 4 * traits->subgroup;
+        return 2 * subgroups_across(traits, way) * traits->subgroup;
     return ways[way].tile == 32 ? 64 : ways[way].tile == 64 ? 128 : 256;
 }
 
@@ -130,8 +137,8 @@ static bool has_way(struct itera_gpu_lowering *l, enum candidate way, const char
 {
     const struct itera_gpu_traits *traits = l->traits;
     struct itera_gpu_device *device = (struct itera_gpu_device *)l->device;
-    if (ways[way].coop && !(traits->cooperative_matrix && traits->half_math &&
-                            traits->subgroup >= 32 && device->has_kernel(device, coop_kernel)))
+    if (ways[way].coop && !(traits->matrix.m && traits->half_math && traits->subgroup >= 8 &&
+                            device->has_kernel(device, coop_kernel)))
         return false;
     return traits->max_local >= tile_lanes(traits, way) && traits->shared_bytes >= tile_shared(way);
 }
@@ -220,6 +227,10 @@ static void tile_constants(struct itera_gpu_lowering *l, struct itera_gpu_dispat
         itera_gpu_constant(d, 6, "A_ALONG", a_along);
         itera_gpu_constant(d, 7, "B_ALONG", b_along);
         itera_gpu_constant(d, 8, "INVOCATIONS", lanes);
+        itera_gpu_constant(d, 9, "ACROSS", subgroups_across(l->traits, way));
+        itera_gpu_constant(d, 10, "M", l->traits->matrix.m);
+        itera_gpu_constant(d, 11, "N", l->traits->matrix.n);
+        itera_gpu_constant(d, 12, "K", l->traits->matrix.k);
     }
     itera_gpu_local(d, lanes, 1, 1);
 }

@@ -164,7 +164,7 @@ static void set_traits(struct vulkan_device *d)
             has[ITERA_VULKAN_ADDRESS] ? with_addresses : limits->maxStorageBufferRange,
         .half_storage = has[ITERA_VULKAN_STORAGE16],
         .half_math = has[ITERA_VULKAN_FLOAT16],
-        .cooperative_matrix = has[ITERA_VULKAN_COOPERATIVE_MATRIX]};
+        .matrix = probe->matrix};
 }
 
 /* Device, driver and shaders: what tuning and compiled pipelines depend on. */

@@ -252,7 +252,22 @@ static bool find_queue(const struct itera_vulkan_api *api, struct itera_vulkan_p
     return best >= 0;
 }
 
-/* The 16x16x16 shape that the kernels are written for. */
+#ifdef VK_KHR_cooperative_matrix
+static bool matrix_side(uint32_t side)
+{
+    return side == 8 || side == 16;
+}
+
+static bool matrix_serves(const VkCooperativeMatrixPropertiesKHR *p)
+{
+    return matrix_side(p->MSize) && matrix_side(p->NSize) && matrix_side(p->KSize) &&
+           p->AType == VK_COMPONENT_TYPE_FLOAT16_KHR && p->BType == VK_COMPONENT_TYPE_FLOAT16_KHR &&
+           p->CType == VK_COMPONENT_TYPE_FLOAT32_KHR &&
+           p->ResultType == VK_COMPONENT_TYPE_FLOAT32_KHR && p->scope == VK_SCOPE_SUBGROUP_KHR;
+}
+#endif
+
+/* The largest of the shapes that the kernels can be made for. */
 static void find_matrix(const struct itera_vulkan_api *api, struct itera_vulkan_probe *probe)
 {
 #ifdef VK_KHR_cooperative_matrix
@@ -267,14 +282,13 @@ static void find_matrix(const struct itera_vulkan_api *api, struct itera_vulkan_
     for (uint32_t i = 0; list && i < n; i++)
         list[i].sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR;
     if (list && query(probe->physical, &n, list) >= 0)
-        for (uint32_t i = 0; i < n; i++)
-            probe->features[ITERA_VULKAN_COOPERATIVE_MATRIX] |=
-                list[i].MSize == 16 && list[i].NSize == 16 && list[i].KSize == 16 &&
-                list[i].AType == VK_COMPONENT_TYPE_FLOAT16_KHR &&
-                list[i].BType == VK_COMPONENT_TYPE_FLOAT16_KHR &&
-                list[i].CType == VK_COMPONENT_TYPE_FLOAT32_KHR &&
-                list[i].ResultType == VK_COMPONENT_TYPE_FLOAT32_KHR &&
-                list[i].scope == VK_SCOPE_SUBGROUP_KHR;
+        for (uint32_t i = 0; i < n; i++) {
+            const struct itera_gpu_matrix *best = &probe->matrix;
+            const VkCooperativeMatrixPropertiesKHR *p = &list[i];
+            if (matrix_serves(p) && p->MSize * p->NSize * p->KSize > best->m * best->n * best->k)
+                probe->matrix = (struct itera_gpu_matrix){p->MSize, p->NSize, p->KSize};
+        }
+    probe->features[ITERA_VULKAN_COOPERATIVE_MATRIX] = probe->matrix.m > 0;
     free(list);
 #else
     (void)api;

@@ -21,7 +21,7 @@ enum itera_vulkan_feature {
     ITERA_VULKAN_SUBGROUP_CLUSTERED,
     ITERA_VULKAN_DOT,
     ITERA_VULKAN_MEMORY_MODEL,
-    ITERA_VULKAN_COOPERATIVE_MATRIX, /* 16x16x16 f16 with f32 accumulation, in subgroups */
+    ITERA_VULKAN_COOPERATIVE_MATRIX, /* of f16 with f32 accumulation, in subgroups */
     ITERA_VULKAN_ADDRESS,
     ITERA_VULKAN_TIMESTAMPS,
     ITERA_VULKAN_MEMORY_BUDGET,
@@ -54,10 +54,11 @@ struct itera_vulkan_probe {
     char driver[128];
     char lacking[160]; /* what it would need to be used, or "" */
     uint32_t queue_family, timestamp_bits;
-    uint32_t compute_units; /* 0: unknown */
-    uint32_t subgroup;      /* size; 0 without ITERA_VULKAN_SUBGROUP */
-    bool subgroup_required; /* pipelines must ask for that size */
-    bool subgroup_full;     /* pipelines can ask for full subgroups */
+    uint32_t compute_units;         /* 0: unknown */
+    uint32_t subgroup;              /* size; 0 without ITERA_VULKAN_SUBGROUP */
+    bool subgroup_required;         /* pipelines must ask for that size */
+    bool subgroup_full;             /* pipelines can ask for full subgroups */
+    struct itera_gpu_matrix matrix; /* zeros without ITERA_VULKAN_COOPERATIVE_MATRIX */
     bool features[ITERA_VULKAN_FEATURES];
     struct itera_vulkan_chain chain;                     /* not linked: itera_vulkan_chain_link */
     const char *extensions[ITERA_VULKAN_MAX_EXTENSIONS]; /* to be enabled; literals */
