@@ -89,15 +89,14 @@ kernel void sample_best(global const float *logits, global uint *best,
                         const struct sample_best_args p)
 {
     local ulong buffer[SEGMENT_LOCAL];
-    if (GROUP >= p.groups)
-        return;
+    bool idle = GROUP >= p.groups; /* the grid may be larger than asked for */
     uint row = GROUP / p.segments, begin = GROUP % p.segments * SEGMENT;
-    uint end = min(begin + SEGMENT, p.vocabulary);
+    uint end = idle ? 0 : min(begin + SEGMENT, p.vocabulary);
     ulong most = 0;
     for (uint i = begin + LANE; i < end; i += LANES)
         most = max(most, token_of(key_of(logits[p.logits_at + row * p.logits_ld + i]), i));
     most = group_best(most, buffer);
-    if (LANE == 0)
+    if (!idle && LANE == 0)
         vstore2((uint2)((uint)most, (uint)(most >> 32)), GROUP, best + p.best_at);
 }
 
@@ -188,15 +187,13 @@ kernel void sample_weigh(global const float *logits, global const float *params,
                          const struct sample_weigh_args p)
 {
     local ulong buffer[SEGMENT_LOCAL];
-    if (GROUP >= p.groups)
-        return;
-    uint row = GROUP / p.segments, begin = GROUP % p.segments * SEGMENT;
-    uint end = min(begin + SEGMENT, p.vocabulary);
+    bool idle = GROUP >= p.groups; /* the grid may be larger than asked for */
+    uint row = idle ? 0 : GROUP / p.segments, begin = GROUP % p.segments * SEGMENT;
     float temperature = params[p.params_at + row * p.params_ld];
-    if (is_greedy(temperature))
-        return;
+    bool none = idle || is_greedy(temperature);
+    uint end = none ? 0 : min(begin + SEGMENT, p.vocabulary);
     uint max_key = best_of_row(best + p.best_at + 2 * row * p.segments, p.segments, buffer) >> 32;
-    struct slope slope = slope_of(as_uint(temperature));
+    struct slope slope = slope_of(as_uint(none ? 1.0f : temperature));
     for (uint i = begin + LANE; i < end; i += LANES) {
         uint key = key_of(logits[p.logits_at + row * p.logits_ld + i]);
         ulong weight = weight_of(key, max_key, slope);
@@ -363,11 +360,13 @@ INLINE uint find_id(const struct row *row, local struct shared *s, enum mass mas
         }
         barrier(CLK_LOCAL_MEM_FENCE);
         if (LANE == 0) {
-            ulong need = s->need, total = 0;
-            for (uint i = 0; i < teams; i++)
-                total += s->sums[i * TEAM];
-            if (first && only == 0)
+            ulong need = s->need;
+            if (first && only == 0) {
+                ulong total = 0;
+                for (uint i = 0; i < teams; i++)
+                    total += s->sums[i * TEAM];
                 need = part_of(total, drawn) + 1;
+            }
             uint i = 0;
             for (; i + 1 < teams && s->sums[i * TEAM] < need; i++)
                 need -= s->sums[i * TEAM];
@@ -392,9 +391,8 @@ kernel void sample(global const float *logits, global const float *params, globa
                    const struct sample_args p)
 {
     local struct shared s;
-    uint b = GROUP;
-    if (b >= p.batch)
-        return;
+    bool idle = GROUP >= p.batch; /* the grid may be larger than asked for */
+    uint b = idle ? 0 : GROUP;
     params += p.params_at + b * p.params_ld;
     rng += p.rng_at + b * p.rng_ld;
     uint2 seed = (uint2)((uint)rng[0], (uint)rng[1]);
@@ -402,9 +400,9 @@ kernel void sample(global const float *logits, global const float *params, globa
     ulong most = best_of_row(best + p.best_at + 2 * b * p.segments, p.segments, s.sums);
     uint max_key = (uint)(most >> 32), id = max_key == 0 ? 0 : id_of(most);
     barrier(CLK_GLOBAL_MEM_FENCE); /* all have read it */
-    if (LANE == 0)
+    if (!idle && LANE == 0)
         rng[2] = (int)(counter + 1);
-    if (max_key > 0 && !is_greedy(params[0])) {
+    if (!idle && max_key > 0 && !is_greedy(params[0])) {
         struct row row = {logits + p.logits_at + b * p.logits_ld,
                           weights + p.weights_at + 2 * b * p.vocabulary,
                           p.vocabulary,
@@ -432,7 +430,7 @@ kernel void sample(global const float *logits, global const float *params, globa
             }
         }
     }
-    if (LANE == 0)
+    if (!idle && LANE == 0)
         token[p.token_at + b] = (int)id;
 }
 
