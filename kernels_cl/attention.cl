@@ -19,9 +19,8 @@ kernel void attention(global const float *q, global const float *k, global const
     uint window = GROUP % p.windows, range = GROUP / p.windows % p.splits;
     uint pair = GROUP / p.windows / p.splits % p.pairs;
     uint tile = GROUP / p.windows / p.splits / p.pairs;
-    if (tile >= p.tiles)
-        return;
-    tile = p.tiles - 1 - tile; /* those with the most keys first */
+    bool idle = tile >= p.tiles;          /* the grid may be larger than asked for */
+    tile = idle ? 0 : p.tiles - 1 - tile; /* those with the most keys first */
     uint b = pair / p.kv_heads, g = pair % p.kv_heads;
     uint row0 = tile * ROWS, rows = min(p.time * p.share - row0, (uint)ROWS);
     uint before = p.started ? (uint)max(start[p.start_at + b], 0) : 0;
@@ -42,7 +41,7 @@ kernel void attention(global const float *q, global const float *k, global const
             sum[i][j] = 0.0f;
     }
     uint end = min(before + (row0 + rows - 1) / p.share + 1, p.keys);
-    end = min(end, (range + 1) * p.split);
+    end = idle ? 0 : min(end, (range + 1) * p.split);
     for (uint key0 = range * p.split; key0 < end; key0 += KEYS) {
         float score[ROWS / SIDE_Y][KEYS / SIDE_X];
         uint keys = min(end - key0, (uint)KEYS);
@@ -81,7 +80,7 @@ kernel void attention(global const float *q, global const float *k, global const
     barrier(CLK_LOCAL_MEM_FENCE);
     for (uint i = 0; i < ROWS / SIDE_Y; i++) {
         uint row = Y + SIDE_Y * i;
-        if (row >= rows)
+        if (idle || row >= rows)
             break;
         total[i] = 0.0f;
         for (uint j = 0; j < SIDE_X; j++)

@@ -70,9 +70,8 @@ kernel void attention_bwd_q(global const float *dy, global const float *q, globa
     local uint q_at[ROWS], dy_at[ROWS];
     uint window = GROUP % p.windows, pair = GROUP / p.windows % p.pairs;
     uint tile = GROUP / p.windows / p.pairs;
-    if (tile >= p.tiles)
-        return;
-    tile = p.tiles - 1 - tile; /* those with the most keys first */
+    bool idle = tile >= p.tiles;          /* the grid may be larger than asked for */
+    tile = idle ? 0 : p.tiles - 1 - tile; /* those with the most keys first */
     uint b = pair / p.kv_heads, g = pair % p.kv_heads;
     uint row0 = tile * ROWS, rows = min(p.time * p.share - row0, (uint)ROWS);
     q += p.q_at + b * p.time * p.q_ld + g * p.share * p.d;
@@ -93,7 +92,7 @@ kernel void attention_bwd_q(global const float *dy, global const float *q, globa
         for (uint j = 0; j < WIDTH / SIDE_X; j++)
             sum[i][j] = 0.0f;
     }
-    uint end = (row0 + rows - 1) / p.share + 1;
+    uint end = idle ? 0 : (row0 + rows - 1) / p.share + 1;
     for (uint key0 = 0; key0 < end; key0 += KEYS) {
         float score[ROWS / SIDE_Y][KEYS / SIDE_X], dweight[ROWS / SIDE_Y][KEYS / SIDE_X];
         uint keys = min(end - key0, (uint)KEYS);
@@ -110,7 +109,7 @@ kernel void attention_bwd_q(global const float *dy, global const float *q, globa
     }
     for (uint i = 0; i < ROWS / SIDE_Y; i++) {
         uint row = row0 + Y + SIDE_Y * i;
-        if (row >= row0 + rows)
+        if (idle || row >= row0 + rows)
             break;
 #pragma unroll
         for (uint j = 0; j < WIDTH / SIDE_X; j++) {
@@ -162,8 +161,8 @@ kernel void attention_bwd_kv(global const float *dy, global const float *q, glob
     local uint q_at[ROWS], dy_at[ROWS];
     uint window = GROUP % p.windows, pair = GROUP / p.windows % p.pairs;
     uint tile = GROUP / p.windows / p.pairs;
-    if (tile >= p.tiles)
-        return;
+    bool idle = tile >= p.tiles; /* the grid may be larger than asked for */
+    tile = idle ? 0 : tile;
     uint b = pair / p.kv_heads, g = pair % p.kv_heads, all = p.time * p.share;
     uint key0 = tile * KEYS, keys = min(p.time - key0, (uint)KEYS);
     uint kv_row = b * p.time + key0;
@@ -175,7 +174,7 @@ kernel void attention_bwd_kv(global const float *dy, global const float *q, glob
     for (uint i = 0; i < KEYS / SIDE_Y; i++)
         for (uint j = 0; j < WIDTH / SIDE_X; j++)
             dk_sum[i][j] = dv_sum[i][j] = 0.0f;
-    for (uint row0 = key0 * p.share; row0 < all; row0 += ROWS) {
+    for (uint row0 = idle ? all : key0 * p.share; row0 < all; row0 += ROWS) {
         float score[ROWS / SIDE_Y][KEYS / SIDE_X], dweight[ROWS / SIDE_Y][KEYS / SIDE_X];
         uint rows = min(all - row0, (uint)ROWS);
         find_rows(q_at, row0, p.q_ld, p.share, p.d);
@@ -204,7 +203,7 @@ kernel void attention_bwd_kv(global const float *dy, global const float *q, glob
     dv += p.dv_at + kv_row * p.dv_ld + g * p.d;
     for (uint i = 0; i < KEYS / SIDE_Y; i++) {
         uint key = Y + SIDE_Y * i;
-        if (key >= keys)
+        if (idle || key >= keys)
             break;
 #pragma unroll
         for (uint j = 0; j < WIDTH / SIDE_X; j++) {

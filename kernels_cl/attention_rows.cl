@@ -34,9 +34,9 @@ kernel void attention_rows(global const float *q, global const float *k, global 
     local float row_most[ROWS], row_total[ROWS];
     uint window = GROUP % p.windows, range = GROUP / p.windows % p.splits;
     uint pair = GROUP / p.windows / p.splits;
-    if (pair >= p.pairs)
-        return;
-    uint b = pair / p.kv_heads, g = pair % p.kv_heads, rows = p.time * p.share;
+    bool idle = pair >= p.pairs; /* the grid may be larger than asked for */
+    pair = idle ? 0 : pair;
+    uint b = pair / p.kv_heads, g = pair % p.kv_heads, rows = idle ? 0 : p.time * p.share;
     uint team = LANE / TEAM, mate = LANE % TEAM;
     uint before = p.started ? (uint)max(start[p.start_at + b], 0) : 0;
     uint key0 = range * p.split, end = min(min(before + p.time, p.keys), key0 + p.split);

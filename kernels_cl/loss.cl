@@ -61,12 +61,10 @@ kernel void cross_entropy_rows(global const float *logits, global const int *tar
                                const struct cross_entropy_rows_args p)
 {
     local float buffer[MAX_LOCAL];
-    uint row = GROUP;
-    if (row >= p.rows)
-        return;
+    uint row = GROUP, cols = row < p.rows ? p.cols : 0; /* the grid may be larger */
     global const float *x = logits + p.logits_at + row * p.logits_ld;
-    float2 parts = log_sum_exp(x, p.cols, 1.0f, buffer);
-    if (LANE > 0)
+    float2 parts = log_sum_exp(x, cols, 1.0f, buffer);
+    if (row >= p.rows || LANE > 0)
         return;
     uint target = target_of(targets, p.targets_at, p.targets_ld, p.target_cols, row);
     lse[p.lse_at + row] = parts.x + parts.y;
@@ -174,18 +172,16 @@ kernel void kl_loss_rows(global const float *student, global const float *teache
                          global float *losses, const struct kl_loss_rows_args p)
 {
     local float buffer[MAX_LOCAL];
-    uint row = GROUP;
-    if (row >= p.rows)
-        return;
+    uint row = GROUP, cols = row < p.rows ? p.cols : 0; /* the grid may be larger */
     global const float *s = student + p.student_at + row * p.student_ld;
     global const float *t = teacher + p.teacher_at + row * p.teacher_ld;
-    float2 of_student = log_sum_exp(s, p.cols, p.scale, buffer);
-    float2 of_teacher = log_sum_exp(t, p.cols, p.scale, buffer);
+    float2 of_student = log_sum_exp(s, cols, p.scale, buffer);
+    float2 of_teacher = log_sum_exp(t, cols, p.scale, buffer);
     float sum = 0.0f;
-    for (uint c = LANE; c < p.cols; c += LANES)
+    for (uint c = LANE; c < cols; c += LANES)
         sum += divergence(pair_of(s[c], t[c], of_student, of_teacher, p.scale));
     sum = group_sum(sum, buffer);
-    if (LANE == 0)
+    if (row < p.rows && LANE == 0)
         losses[p.losses_at + row] = sum;
 }
 
@@ -218,15 +214,13 @@ kernel void kl_loss_bwd(global const float *dloss, global const float *student,
                         const struct kl_loss_bwd_args p)
 {
     local float buffer[MAX_LOCAL];
-    uint row = GROUP;
-    if (row >= p.rows)
-        return;
+    uint row = GROUP, cols = row < p.rows ? p.cols : 0; /* the grid may be larger */
     global const float *s = student + p.student_at + row * p.student_ld;
     global const float *t = teacher + p.teacher_at + row * p.teacher_ld;
     global float *ds = dstudent + p.dstudent_at + row * p.dstudent_ld;
-    float2 of_student = log_sum_exp(s, p.cols, p.scale, buffer);
-    float2 of_teacher = log_sum_exp(t, p.cols, p.scale, buffer);
+    float2 of_student = log_sum_exp(s, cols, p.scale, buffer);
+    float2 of_teacher = log_sum_exp(t, cols, p.scale, buffer);
     float g = dloss[p.dloss_at] * p.factor / (float)p.rows;
-    for (uint c = LANE; c < p.cols; c += LANES)
+    for (uint c = LANE; c < cols; c += LANES)
         ds[c] = g * difference(pair_of(s[c], t[c], of_student, of_teacher, p.scale));
 }
