@@ -509,13 +509,11 @@ static void open_data(const char *name, struct itera_map *map)
     assert_int_equal(itera_map_open(path, map), ITERA_OK);
 }
 
-/* A file of tests/data, beside this source. */
+/* A file of tests/data. */
 static char *read_test_data(const char *name)
 {
     char path[4096];
-    const char *slash = strrchr(__FILE__, '/');
-    snprintf(path, sizeof path, "%.*sdata/%s", slash ? (int)(slash + 1 - __FILE__) : 0, __FILE__,
-             name);
+    snprintf(path, sizeof path, "%s/tests/data/%s", ITERA_SOURCE_DIR, name);
     struct itera_map map;
     assert_int_equal(itera_map_open(path, &map), ITERA_OK);
     char *text = calloc(map.size + 1, 1);

@@ -1,6 +1,7 @@
 #!/bin/sh
 # A short training run and a short generation under valgrind's memcheck, leaks included, at a level
-# that valgrind knows (it has no AVX-512).
+# that valgrind knows (it has no AVX-512). On the CPU by name: then no driver is loaded, whose loader
+# and compiler memcheck has much to say about.
 #
 #   valgrind.sh ITERA WORK_FOLDER
 set -eu
@@ -23,12 +24,12 @@ export ITERA_CPU_ISA
 for preset in micro itera-m-micro transformer-micro; do
     $check "$itera" train --preset $preset --tokenizer byte --data 'builtin:stories?bytes=20000' \
         --valid 'builtin:stories?valid&bytes=2000' --steps 2 --batch 1 --seq 16 --eval-tokens 64 --threads 1 \
-        --out "$work/$preset" 2>"$work/log" || {
+        --device cpu --out "$work/$preset" 2>"$work/log" || {
         cat "$work/log"
         exit 1
     }
     $check "$itera" generate "$work/$preset/model.safetensors" --prompt "Once upon" -n 12 \
-        --temp 0.8 --seed 1 --threads 1 >"$work/text" 2>"$work/log" || {
+        --temp 0.8 --seed 1 --threads 1 --device cpu >"$work/text" 2>"$work/log" || {
         cat "$work/log"
         exit 1
     }
