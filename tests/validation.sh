@@ -12,7 +12,8 @@ work=$3
 rm -rf "$work"
 mkdir -p "$work/settings" "$work/cache"
 # The layer opens its log anew for each instance, so that it is a pipe, on descriptor 9. The two ways
-# to ask for synchronisation validation are those of older and newer layers.
+# to ask for synchronisation validation are those of older and newer layers; the newest look at what
+# shaders do only when asked.
 cat >"$work/settings/vk_layer_settings.txt" <<END
 khronos_validation.debug_action = VK_DBG_LAYER_ACTION_LOG_MSG
 khronos_validation.report_flags = error,warn
@@ -20,6 +21,7 @@ khronos_validation.log_filename = /dev/fd/9
 khronos_validation.enable_message_limit = false
 khronos_validation.enables = VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT
 khronos_validation.validate_sync = true
+khronos_validation.syncval_shader_accesses_heuristic = true
 END
 export VK_LAYER_SETTINGS_PATH="$work/settings"
 export VK_INSTANCE_LAYERS=VK_LAYER_KHRONOS_validation
