@@ -11,4 +11,17 @@ if ! "$itera" devices --json - | grep -q "\"$device\""; then
     exit 77
 fi
 [ "$cases" = 0 ] && set -- || set -- --cases "$cases"
-"$itera" check --device "$device" --grad "$@"
+# Nothing that was left out is a pass: a kernel that no longer compiles shows as skipped cases.
+"$itera" check --device "$device" --grad "$@" >parity.$$ || {
+    cat parity.$$
+    rm parity.$$
+    exit 1
+}
+cat parity.$$
+summary=$(tail -n 1 parity.$$)
+rm parity.$$
+case $summary in
+0\ passed* | *[!0-9]0\ passed*) exit 1 ;;
+*,\ 0\ skipped*) ;;
+*) exit 1 ;;
+esac
