@@ -1,7 +1,6 @@
 /* Runs the parity cases of the op list over devices, instruction set levels and threads. */
 #include "itera/check.h"
 
-#include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -264,18 +263,7 @@ bool itera_check_run(struct itera_checker *checker, const struct itera_check_tar
 
 bool itera_check_matches(const struct itera_checker *checker, const char *op)
 {
-    char glob[128];
-    for (const char *at = checker->globs; *at;) {
-        size_t length = strcspn(at, ",");
-        if (length < sizeof glob) {
-            memcpy(glob, at, length);
-            glob[length] = '\0';
-            if (fnmatch(glob, op, 0) == 0)
-                return true;
-        }
-        at += length + (at[length] == ',');
-    }
-    return false;
+    return itera_op_matches(checker->globs, op);
 }
 
 /* The name that gradient results of an op carry: see itera_check_gradient. */

@@ -1,5 +1,6 @@
 #include "ops/op.h"
 
+#include <fnmatch.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -102,4 +103,20 @@ enum itera_status itera_expect_same(const char *what, const struct itera_operand
                                     const struct itera_operand_shape *b)
 {
     return itera_expect(what, b, a->dtype, a->shape.rank, a->shape.dim);
+}
+
+bool itera_op_matches(const char *globs, const char *name)
+{
+    char glob[128];
+    for (const char *at = globs; at && *at;) {
+        size_t length = strcspn(at, ",");
+        if (length < sizeof glob) {
+            memcpy(glob, at, length);
+            glob[length] = '\0';
+            if (fnmatch(glob, name, 0) == 0)
+                return true;
+        }
+        at += length + (at[length] == ',');
+    }
+    return false;
 }

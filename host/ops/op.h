@@ -144,6 +144,9 @@ struct itera_op_info {
 /* kind < ITERA_OP_COUNT. The table is built once, on first use; safe from any thread. */
 const struct itera_op_info *itera_op_info(enum itera_op_kind kind);
 
+/* Whether one of a comma list of globs (NULL: none) matches the name of an op. */
+bool itera_op_matches(const char *globs, const char *name);
+
 /* Helpers for shape rules. */
 enum itera_status itera_infer_same(const struct itera_attr *attr,
                                    const struct itera_operand_shape *const *in,

@@ -1,5 +1,4 @@
 /* From programs to dispatches: the helpers of the lowerings, and the plan of a whole program. */
-#include <fnmatch.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -216,24 +215,6 @@ int itera_gpu_choice(struct itera_gpu_lowering *l, const char *const *names, int
     return l->choice;
 }
 
-/* Whether the user turned the op off for GPU devices. */
-static bool disabled(const char *op)
-{
-    char glob[128];
-    const char *at = itera_environment_disabled_ops();
-    while (at && *at) {
-        size_t length = strcspn(at, ",");
-        if (length < sizeof glob) {
-            memcpy(glob, at, length);
-            glob[length] = '\0';
-            if (fnmatch(glob, op, 0) == 0)
-                return true;
-        }
-        at += length + (at[length] == ',');
-    }
-    return false;
-}
-
 /* Drops the dispatches from `first` on that have nothing to do, and looks at the others. */
 static enum itera_status finish_op(struct itera_gpu_lowering *l, int32_t first)
 {
@@ -273,7 +254,7 @@ enum itera_status itera_gpu_lower_op(struct itera_gpu_lowering *l, int32_t index
 {
     const struct itera_op *op = &l->program->ops[index];
     const char *name = itera_op_info(op->kind)->name;
-    if (disabled(name))
+    if (itera_op_matches(itera_environment_disabled_ops(), name))
         return itera_fail(ITERA_ERR_UNSUPPORTED, "%s: turned off by ITERA_DISABLE_OPS", name);
     int32_t first = l->n;
     l->op_index = index;

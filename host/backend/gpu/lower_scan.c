@@ -118,3 +118,13 @@ void itera_gpu_scan_sum(struct itera_gpu_lowering *l, struct itera_gpu_scratch p
     itera_gpu_word(d, width);
     itera_gpu_groups(l, d, itera_gpu_div_up(elements, width), 1, 1);
 }
+
+void itera_gpu_scan_sizes(struct itera_gpu_dispatch *d, const struct itera_gpu_scan *s)
+{
+    itera_gpu_word(d, s->time);
+    itera_gpu_word(d, s->cols);
+    itera_gpu_word(d, s->width);
+    itera_gpu_word(d, s->tiles);
+    itera_gpu_word(d, s->chunk);
+    itera_gpu_word(d, s->chunks);
+}

@@ -59,4 +59,7 @@ static inline struct itera_gpu_rows itera_gpu_all_rows(int64_t rows)
     return (struct itera_gpu_rows){.sequences = 1, .span = rows, .stride = rows};
 }
 
+/* Adds the words that the kernels of linear_scan and itera_scan begin with. */
+void itera_gpu_scan_sizes(struct itera_gpu_dispatch *d, const struct itera_gpu_scan *s);
+
 #endif

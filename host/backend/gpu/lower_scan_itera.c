@@ -8,16 +8,6 @@ static struct itera_gpu_scan scan_of(struct itera_gpu_lowering *l, const struct 
     return itera_gpu_scan(l, op, dim[0], dim[1], dim[2]);
 }
 
-static void sizes(struct itera_gpu_dispatch *d, const struct itera_gpu_scan *s)
-{
-    itera_gpu_word(d, s->time);
-    itera_gpu_word(d, s->cols);
-    itera_gpu_word(d, s->width);
-    itera_gpu_word(d, s->tiles);
-    itera_gpu_word(d, s->chunk);
-    itera_gpu_word(d, s->chunks);
-}
-
 /* The first two passes over chunks; in[] are the first pass's inputs. */
 static struct itera_gpu_chunks chunk_starts(struct itera_gpu_lowering *l,
                                             const struct itera_gpu_scan *s, const char *kernel,
@@ -29,7 +19,7 @@ static struct itera_gpu_chunks chunk_starts(struct itera_gpu_lowering *l,
         itera_gpu_in(l, d, in[i]);
     itera_gpu_use(d, chunks.decay, ITERA_GPU_WRITE);
     itera_gpu_use(d, chunks.ends, ITERA_GPU_WRITE);
-    sizes(d, s);
+    itera_gpu_scan_sizes(d, s);
     itera_gpu_groups(l, d, s->batch * s->chunks * s->tiles, 1, 1);
     itera_gpu_scan_starts(l, s, chunks, state);
     return chunks;
@@ -65,7 +55,7 @@ enum itera_status itera_lower_itera_scan(struct itera_gpu_lowering *l, const str
         itera_gpu_in(l, d, op->in[i]);
     itera_gpu_scan_state(l, d, &s, chunks, op->in[3]);
     itera_gpu_out(l, d, op->out[0]);
-    sizes(d, &s);
+    itera_gpu_scan_sizes(d, &s);
     itera_gpu_scan_state_words(l, d, &s, op->in[3]);
     itera_gpu_groups(l, d, s.batch * s.chunks * s.tiles, 1, 1);
     return ITERA_OK;
@@ -124,7 +114,7 @@ static void bwd_parallel(struct itera_gpu_lowering *l, const struct itera_op *op
     itera_gpu_use(d, chunks.ends, ITERA_GPU_READ);
     parts_operands(l, d, op, s, parts);
     itera_gpu_word(d, s->batch);
-    sizes(d, s);
+    itera_gpu_scan_sizes(d, s);
     itera_gpu_word(d, chunked);
     itera_gpu_word(d, dd_ld(l, op, s));
     itera_gpu_groups(l, d, s->batch * s->chunks * s->tiles, 1, 1);
