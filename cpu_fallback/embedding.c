@@ -1,5 +1,6 @@
 /* Scalar reference of the embeddings (contracts: host/ops/embedding.c). */
 #include "cpu_fallback/reference.h"
+#include "cpu_fallback/weight.h"
 
 static float *cell(const struct itera_arg *arg, int64_t row, int64_t col)
 {
@@ -25,7 +26,7 @@ REFERENCE(embedding)
     for (int64_t i = 0; i < ids->rows * ids->cols; i++) {
         int64_t v = table_row(ids, i, table->rows);
         for (int64_t c = 0; c < table->cols; c++)
-            *cell(y, i, c) = *cell(table, v, c);
+            *cell(y, i, c) = itera_weight(table, v * table->ld + c);
     }
 }
 
@@ -58,7 +59,7 @@ REFERENCE(position_embedding)
             for (int64_t c = 0; c < x->cols; c++)
                 *cell(&call->out[0], b * steps + t, c) =
                     (float)((double)*cell(x, b * steps + t, c) +
-                            *cell(table, clamp(first + t, table->rows), c));
+                            itera_weight(table, clamp(first + t, table->rows) * table->ld + c));
     }
 }
 

@@ -2,7 +2,7 @@
 #include <math.h>
 
 #include "backend/cpu/kernel.h"
-#include "tensor/half.h"
+#include "cpu_fallback/weight.h"
 
 static double activate(double x, uint8_t act)
 {
@@ -18,11 +18,10 @@ static double activate(double x, uint8_t act)
     }
 }
 
-/* Element i of the storage of an f32 or f16 operand. */
+/* Element i of the storage of an operand. */
 static double element(const struct itera_arg *x, int64_t i)
 {
-    return (double)(x->dtype == ITERA_F16 ? itera_f16_to_f32(((const uint16_t *)x->data)[i])
-                                          : itera_f32(x)[i]);
+    return (double)itera_weight(x, i);
 }
 
 /* sum over i of x[x_at + i x_step] y[y_at + i y_step] */

@@ -1,5 +1,6 @@
 /* Embeddings over vectors (contracts: host/ops/embedding.c). */
 #include "cpu_fallback/simd/span.h"
+#include "cpu_fallback/weight.h"
 
 static inline int64_t clamp(int64_t x, int64_t below)
 {
@@ -23,7 +24,11 @@ FAST(embedding)
     itera_share(team, ids->rows * ids->cols, 1, &begin, &end);
     for (int64_t i = begin; i < end; i++) {
         int64_t v = clamp(itera_id(ids, i), table->rows);
-        memcpy(itera_row(y, i), itera_row(table, v), (size_t)cols * sizeof(float));
+        if (table->dtype == ITERA_F32)
+            memcpy(itera_row(y, i), itera_row(table, v), (size_t)cols * sizeof(float));
+        else
+            for (int64_t c = 0; c < cols; c++)
+                itera_row(y, i)[c] = itera_weight(table, v * table->ld + c);
     }
 }
 
@@ -57,7 +62,13 @@ FAST(position_embedding)
         if (start->data)
             position += clamp(itera_i32(start)[b], INT32_MAX);
         position = clamp(position, table->rows);
-        add_span(itera_row(x, r), itera_row(table, position), itera_row(&call->out[0], r), x->cols);
+        if (table->dtype == ITERA_F32)
+            add_span(itera_row(x, r), itera_row(table, position), itera_row(&call->out[0], r),
+                     x->cols);
+        else
+            for (int64_t c = 0; c < x->cols; c++)
+                itera_row(&call->out[0], r)[c] =
+                    itera_row(x, r)[c] + itera_weight(table, position * table->ld + c);
     }
 }
 

@@ -3,21 +3,21 @@
 #include <string.h>
 
 #include "cpu_fallback/simd/matmul.h"
-#include "tensor/half.h"
+#include "cpu_fallback/weight.h"
 
 extern const struct itera_kernel ITERA_SIMD(matmul);
 extern const struct itera_kernel ITERA_SIMD(grouped_matmul);
 
-/* f16 operands are expanded to f32 in the scratch memory, behind what the product needs. */
+/* Narrow operands are expanded to f32 in the scratch memory, behind what the product needs. */
 
-static bool is_half(const struct itera_arg *x)
+static bool is_narrow(const struct itera_arg *x)
 {
-    return x->dtype == ITERA_F16;
+    return x->dtype != ITERA_F32;
 }
 
 static size_t expanded_bytes(const struct itera_arg *x)
 {
-    return is_half(x) ? ((size_t)(x->rows * x->cols) * sizeof(float) + 63) / 64 * 64 : 0;
+    return is_narrow(x) ? ((size_t)(x->rows * x->cols) * sizeof(float) + 63) / 64 * 64 : 0;
 }
 
 /* The call as it is once a and b are expanded to `at`. */
@@ -26,7 +26,7 @@ static struct itera_call expanded(const struct itera_call *call, uint8_t *at)
     struct itera_call wide = *call;
     for (int i = 0; i < 2; i++) {
         struct itera_arg *x = &wide.in[i];
-        if (!is_half(x))
+        if (!is_narrow(x))
             continue;
         x->data = at;
         x->ld = x->cols;
@@ -40,17 +40,17 @@ static void expand(const struct itera_arg *from, const struct itera_arg *to,
                    struct itera_team *team)
 {
     int64_t begin, end;
-    if (!is_half(from))
+    if (!is_narrow(from))
         return;
     itera_team_range(team, from->rows, 1, &begin, &end);
     for (int64_t r = begin; r < end; r++) {
         const uint16_t *x = (const uint16_t *)from->data + r * from->ld;
         float *y = itera_f32(to) + r * to->ld;
         int64_t i = 0;
-        for (; i + VF_N <= from->cols; i += VF_N)
+        for (; from->dtype == ITERA_F16 && i + VF_N <= from->cols; i += VF_N)
             vf_store(y + i, vf_load_half(x + i));
         for (; i < from->cols; i++)
-            y[i] = itera_f16_to_f32(x[i]);
+            y[i] = itera_weight(from, r * from->ld + i);
     }
 }
 
@@ -58,7 +58,7 @@ static void expand(const struct itera_arg *from, const struct itera_arg *to,
 static struct itera_call expand_operands(const struct itera_call *call, size_t product_bytes,
                                          struct itera_team *team)
 {
-    if (!is_half(&call->in[0]) && !is_half(&call->in[1]))
+    if (!is_narrow(&call->in[0]) && !is_narrow(&call->in[1]))
         return *call;
     struct itera_call wide = expanded(call, (uint8_t *)call->scratch + product_bytes);
     for (int i = 0; i < 2; i++)

@@ -208,10 +208,7 @@ static enum itera_status check_bindings(const struct itera_device *device,
             break;
         }
         const struct itera_tensor *t = &p->tensors[b->tensor];
-        int64_t rows = itera_shape_rows(&t->shape), cols = itera_shape_cols(&t->shape);
-        size_t bytes = rows && cols
-                           ? (size_t)((rows - 1) * t->shape.ld + cols) * itera_dtype_bytes(t->dtype)
-                           : 0;
+        size_t bytes = itera_dtype_bytes(t->dtype, itera_shape_span(&t->shape));
         if (bound[b->tensor]++)
             status = itera_fail(ITERA_ERR_ARGUMENT, "tensor %s is bound twice", t->name);
         else if (b->buffer->device != device || b->offset % 4 || b->offset > b->buffer->bytes ||

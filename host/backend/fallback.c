@@ -90,11 +90,9 @@ static enum itera_status add_mirror(struct mixed_executable *e, struct part *par
 {
     const struct itera_binding *home = find_binding(e, base);
     const struct itera_shape *s = &e->tensors[base].shape;
-    int64_t rows = itera_shape_rows(s), cols = itera_shape_cols(s);
     struct mirror *m = &part->mirrors[part->n_mirrors];
     *m = (struct mirror){.device = home->buffer, .offset = home->offset};
-    if (rows && cols)
-        m->bytes = (size_t)((rows - 1) * s->ld + cols) * itera_dtype_bytes(e->tensors[base].dtype);
+    m->bytes = itera_dtype_bytes(e->tensors[base].dtype, itera_shape_span(s));
     enum itera_status status = itera_buffer_create(e->base.device->host, m->bytes, &m->host);
     if (!status)
         *host = (struct itera_binding){base, m->host, 0};

@@ -4,6 +4,7 @@
 
 #include "check/trial.h"
 #include "core/log.h"
+#include "tensor/blocks.h"
 
 static bool is_real(enum itera_fill fill)
 {
@@ -30,6 +31,17 @@ int32_t itera_case_strided(struct itera_case *c, const char *name, int rank, con
     c->input[c->n_inputs].b = b;
     c->input[c->n_inputs].differentiate = is_real(fill);
     c->n_inputs++;
+    return id;
+}
+
+int32_t itera_case_weights(struct itera_case *c, const char *name, int rank, const int64_t *dim,
+                           int64_t padding, enum itera_dtype dtype, double a, double b)
+{
+    int32_t id =
+        itera_case_strided(c, name, rank, dim, padding,
+                           dtype == ITERA_F32 ? ITERA_FILL_NORMAL : ITERA_FILL_WEIGHTS, a, b);
+    if (id != ITERA_NONE)
+        c->program->tensors[id].dtype = dtype;
     return id;
 }
 
@@ -153,6 +165,38 @@ void itera_trial_fill(enum itera_fill fill, double a, double b, struct itera_rng
                 whole[i] = index_value(rng, a, b);
         }
     }
+}
+
+/* Random values of every bit pattern that a file may hold: q8 has -128, too. */
+static void fill_blocks(enum itera_dtype dtype, double b, struct itera_rng *rng, int64_t elements,
+                        void *data)
+{
+    struct itera_blocks blocks = itera_blocks_at(dtype, data, elements, 0);
+    const double step = b / (dtype == ITERA_Q8 ? 64 : 4); /* the values spread over twice that */
+    for (int64_t i = 0; i < elements / ITERA_BLOCK * itera_block_bytes(dtype); i++)
+        blocks.bytes[i] = (uint8_t)itera_rng_u32(rng);
+    for (int64_t i = 0; i < elements / ITERA_BLOCK; i++) {
+        double sign = itera_rng_below(rng, 2) ? 1 : -1;
+        double size = itera_rng_below(rng, 16) ? 0.5 + (double)itera_rng_uniform(rng) : 0;
+        blocks.scales[i] = itera_f32_to_f16((float)(sign * size * step));
+    }
+}
+
+void itera_trial_fill_weights(enum itera_dtype dtype, double a, double b, struct itera_rng *rng,
+                              const struct itera_shape *shape, void *data)
+{
+    const int64_t rows = itera_shape_rows(shape), cols = itera_shape_cols(shape);
+    if (itera_dtype_is_blocks(dtype)) {
+        fill_blocks(dtype, b, rng, rows * cols, data);
+        return;
+    }
+    uint16_t *half = data;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < cols; i++) {
+            float x = real_value(rng, ITERA_FILL_NORMAL, a, b);
+            half[r * shape->ld + i] =
+                dtype == ITERA_F16 ? itera_f32_to_f16(x) : itera_f32_to_bf16(x);
+        }
 }
 
 int32_t itera_case_half(struct itera_case *c, int32_t tensor)

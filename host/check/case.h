@@ -17,6 +17,7 @@ enum itera_fill {
     ITERA_FILL_OFFSETS, /* int32 (n + 1): rising from 0 to b, some groups empty */
     ITERA_FILL_BITS,    /* int32: random bits */
     ITERA_FILL_STEP,    /* int32: all equal to a */
+    ITERA_FILL_WEIGHTS, /* any weight type: a + b * standard normal, rounded to it */
 };
 
 #define ITERA_CASE_INPUTS 16
@@ -42,6 +43,10 @@ int32_t itera_case_input(struct itera_case *c, const char *name, int rank, const
  */
 int32_t itera_case_strided(struct itera_case *c, const char *name, int rank, const int64_t *dim,
                            int64_t padding, enum itera_fill fill, double a, double b);
+/* Weights of a given type, f32 included: ITERA_FILL_WEIGHTS. Not differentiated unless f32; padding
+ * must be 0 for block types. */
+int32_t itera_case_weights(struct itera_case *c, const char *name, int rank, const int64_t *dim,
+                           int64_t padding, enum itera_dtype dtype, double a, double b);
 /* Takes the tensor out of the gradient check (the fill is not differentiable there). */
 void itera_case_constant(struct itera_case *c, int32_t tensor);
 /* The tensor rounded to f16, as an activation. The case is then not differentiable in it. */

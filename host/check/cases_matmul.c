@@ -1,7 +1,7 @@
 /* Parity cases of the matmul family: the shapes that models use, then odd ones. */
 #include <stdio.h>
 
-#include "check/case.h"
+#include "check/cases_weights.h"
 
 itera_case_fn itera_case_matmul;
 itera_case_fn itera_case_grouped_matmul;
@@ -35,7 +35,7 @@ bool itera_case_matmul(struct itera_case *c)
     };
     enum { NAMED = sizeof named / sizeof *named, FULL = NAMED + 48, CASES = FULL + 24 };
     if (c->index >= CASES)
-        return false;
+        return itera_case_matmul_weights(c, c->index - CASES);
     /* Then f16 operands: both, a, or b. */
     const bool half_a = c->index >= FULL && c->index % 3 != 2;
     const bool half_b = c->index >= FULL && c->index % 3 != 1;
@@ -130,7 +130,7 @@ bool itera_case_grouped_matmul(struct itera_case *c)
     };
     enum { NAMED = sizeof named / sizeof *named, FULL = NAMED + 18, CASES = FULL + 12 };
     if (c->index >= CASES)
-        return false;
+        return itera_case_grouped_weights(c, c->index - CASES);
     int64_t rows, n, k, experts;
     int form;
     if (c->index < NAMED) {

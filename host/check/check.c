@@ -98,9 +98,13 @@ void itera_check_fill(const struct itera_checker *checker, const struct itera_ca
         const struct itera_tensor *t = &p->tensors[c->input[i].tensor];
         struct itera_rng rng = {.seed = checker->options->seed,
                                 .stream = itera_check_stream(name, c->index, 1 + i)};
-        itera_trial_fill(c->input[i].fill, c->input[i].a, c->input[i].b, &rng,
-                         itera_shape_rows(&t->shape), itera_shape_cols(&t->shape), t->shape.ld,
-                         itera_trial_data(trial, c->input[i].tensor));
+        void *data = itera_trial_data(trial, c->input[i].tensor);
+        if (c->input[i].fill == ITERA_FILL_WEIGHTS)
+            itera_trial_fill_weights(t->dtype, c->input[i].a, c->input[i].b, &rng, &t->shape, data);
+        else
+            itera_trial_fill(c->input[i].fill, c->input[i].a, c->input[i].b, &rng,
+                             itera_shape_rows(&t->shape), itera_shape_cols(&t->shape), t->shape.ld,
+                             data);
     }
     if (!op->attr.accumulate || op->out[0] < 0 || itera_check_is_input(c, op->out[0]))
         return;

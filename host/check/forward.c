@@ -5,13 +5,17 @@
 
 #include "check/checker.h"
 #include "core/log.h"
+#include "tensor/blocks.h"
 
 static const char *dtype_of(const struct itera_case *c)
 {
     const struct itera_op *op = &c->program->ops[c->program->n_ops - 1];
-    for (int i = 0; i < ITERA_MAX_IN; i++)
-        if (op->in[i] >= 0 && c->program->tensors[op->in[i]].dtype == ITERA_F16)
-            return itera_dtype_name(ITERA_F16);
+    /* The narrowest operand names it, weights before what they meet. */
+    for (int i = ITERA_MAX_IN - 1; i >= 0; i--) {
+        enum itera_dtype dtype = op->in[i] >= 0 ? c->program->tensors[op->in[i]].dtype : ITERA_F32;
+        if (dtype != ITERA_F32 && dtype != ITERA_I32)
+            return itera_dtype_name(dtype);
+    }
     for (int i = 0; i < ITERA_MAX_OUT; i++)
         if (op->out[i] >= 0)
             return itera_dtype_name(c->program->tensors[op->out[i]].dtype);
@@ -44,6 +48,19 @@ static int32_t in_place_input(const struct itera_case *c)
     return in;
 }
 
+/* The op's, but for quantised weights: the reference multiplies their values exactly, where matrix
+ * units round them to f16, and integer products round the other operand to int8. */
+static double tolerance_of(const struct itera_program *p, const struct itera_op *op)
+{
+    const double weights = 1e-6, integer = 1e-4;
+    const bool product = op->kind == ITERA_OP_matmul || op->kind == ITERA_OP_grouped_matmul;
+    if (op->attr.integer)
+        return integer;
+    if (product && itera_dtype_is_blocks(p->tensors[op->in[1]].dtype))
+        return weights;
+    return itera_op_info(op->kind)->tolerance;
+}
+
 /* Runs the case on one target and reports. */
 static void check_target(struct itera_checker *checker, const struct itera_case *c,
                          const struct itera_trial *trial, const struct itera_runner *reference,
@@ -53,17 +70,18 @@ static void check_target(struct itera_checker *checker, const struct itera_case 
     const struct itera_program *p = c->program;
     const struct itera_op *op = &p->ops[p->n_ops - 1];
     const struct itera_op_info *info = itera_op_info(op->kind);
+    const double tolerance = tolerance_of(p, op);
     struct itera_check_outcome outcome;
     int32_t tensors[ITERA_MAX_IN + ITERA_MAX_OUT];
     bool whole[ITERA_MAX_IN + ITERA_MAX_OUT];
     int n = itera_check_written(c, tensors, whole), ways = 0;
 
     for (int way = 0; way <= ways && !checker->status; way++) {
-        if (!itera_check_run(checker, target, trial, reference, tensors, n, info->tolerance,
-                             p->n_ops - 1, way, &ways, &outcome))
+        if (!itera_check_run(checker, target, trial, reference, tensors, n, tolerance, p->n_ops - 1,
+                             way, &ways, &outcome))
             continue;
         itera_check_emit(checker, info->name, dtype_of(c), target, target->name,
-                         way ? outcome.method : method, label, outcome.verdict, info->tolerance,
+                         way ? outcome.method : method, label, outcome.verdict, tolerance,
                          &outcome.difference, outcome.seconds, itera_op_cost(p, op));
         if (info->def->variants)
             break; /* the candidates are its variants, which come by themselves */
@@ -85,7 +103,7 @@ static void check_targets(struct itera_checker *checker, struct itera_case *c,
             op->attr.variant = (uint8_t)v;
         for (int i = 0; i < checker->n_targets && !checker->status; i++)
             check_target(checker, c, trial, reference, &checker->targets[i],
-                         itera_check_method(def, v), label);
+                         op->attr.integer ? "integer" : itera_check_method(def, v), label);
     }
     op->attr.variant = recorded;
 }

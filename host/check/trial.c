@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/log.h"
+#include "tensor/blocks.h"
 
 /* Guards are wide enough for a kernel that runs a full unrolled tile too far. */
 enum { GUARD_BYTES = 512 };
@@ -18,10 +19,7 @@ static const char *tensor_name(const struct itera_program *p, int32_t tensor)
 
 static size_t span_bytes(const struct itera_tensor *t)
 {
-    int64_t rows = itera_shape_rows(&t->shape), cols = itera_shape_cols(&t->shape);
-    if (rows == 0 || cols == 0)
-        return 0;
-    return (size_t)((rows - 1) * t->shape.ld + cols) * itera_dtype_bytes(t->dtype);
+    return itera_dtype_bytes(t->dtype, itera_shape_span(&t->shape));
 }
 
 static void fill_pattern(uint8_t *data, size_t bytes)
@@ -180,8 +178,7 @@ static int find_slot(const struct itera_trial *trial, int32_t tensor, size_t *st
     int slot = trial->slot_of[t->base];
     if (slot >= 0 && trial->slots[slot].alias >= 0)
         slot = trial->slots[slot].alias;
-    *start =
-        slot < 0 ? 0 : trial->slots[slot].offset + (size_t)t->offset * itera_dtype_bytes(t->dtype);
+    *start = slot < 0 ? 0 : trial->slots[slot].offset + itera_dtype_bytes(t->dtype, t->offset);
     return slot;
 }
 
@@ -315,7 +312,7 @@ static bool compare_whole(const struct itera_runner *runner, const struct itera_
 static void restore(const struct itera_runner *runner, int32_t tensor, uint8_t *image)
 {
     const struct itera_tensor *t = &runner->trial->program->tensors[tensor];
-    size_t start, size = itera_dtype_bytes(t->dtype);
+    size_t start, size = itera_dtype_bytes(t->dtype, 1);
     int slot = find_slot(runner->trial, tensor, &start);
     const uint8_t *initial = runner->trial->slots[slot].initial;
     size_t row = (size_t)itera_shape_cols(&t->shape) * size;
@@ -332,11 +329,14 @@ static void describe_write(const struct itera_trial *trial, int slot, size_t at,
     const struct itera_trial_slot *s = &trial->slots[slot];
     const struct itera_tensor *t = &trial->program->tensors[s->tensor];
     const char *name = tensor_name(trial->program, s->tensor);
-    size_t end = s->offset + span_bytes(t), element = itera_dtype_bytes(t->dtype);
+    size_t end = s->offset + span_bytes(t), element = itera_dtype_bytes(t->dtype, 1);
     if (at < s->offset) {
         snprintf(out, size, "wrote %zu bytes before %.40s", s->offset - at, name);
     } else if (at >= end) {
         snprintf(out, size, "wrote %zu bytes behind %.40s", at - end, name);
+    } else if (itera_dtype_is_blocks(t->dtype)) {
+        snprintf(out, size, "changed an operand that it only reads, %.40s at byte %zu", name,
+                 at - s->offset);
     } else {
         int64_t index = (int64_t)((at - s->offset) / element);
         int64_t row = index / t->shape.ld, col = index % t->shape.ld;

@@ -35,6 +35,10 @@ struct itera_difference {
 void itera_trial_fill(enum itera_fill fill, double a, double b, struct itera_rng *rng, int64_t rows,
                       int64_t cols, int64_t ld, void *data);
 
+/* Fills a tensor of a narrow weight type: ITERA_FILL_WEIGHTS. */
+void itera_trial_fill_weights(enum itera_dtype dtype, double a, double b, struct itera_rng *rng,
+                              const struct itera_shape *shape, void *data);
+
 /* Lays out every bound tensor, everything filled with the pattern. `shift` (0 to 15 elements)
  * moves the tensors off the alignment of their buffers. The program must outlive the trial. */
 enum itera_status itera_trial_create(const struct itera_program *program, int shift,

@@ -78,7 +78,7 @@ int32_t itera_block_embed(struct itera_graph *g, int32_t *table)
     const struct itera_config *c = g->config;
     struct itera_param_spec tokens = {.rank = 2,
                                       .dim = {c->vocab, c->hidden},
-                                      .decay = true,
+                                      .matrix = true,
                                       .init = ITERA_INIT_NORMAL,
                                       .init_scale = 0.02f,
                                       .name = {"embedding.weight"}};
@@ -111,7 +111,7 @@ int32_t itera_block_projection(struct itera_graph *g, int32_t x, int layer, cons
         g, layer,
         &(struct itera_param_spec){.rank = 2,
                                    .dim = {out, in},
-                                   .decay = true,
+                                   .matrix = true,
                                    .init = ITERA_INIT_NORMAL,
                                    .init_scale = projection_scale(g, in, residual),
                                    .name = {name}});
@@ -158,7 +158,7 @@ static int32_t expert_param(struct itera_graph *g, int layer, const char *const 
                             int64_t rows, int64_t cols, bool residual)
 {
     bool halves = name[1];
-    struct itera_param_spec spec = {.decay = true,
+    struct itera_param_spec spec = {.matrix = true,
                                     .init = ITERA_INIT_NORMAL,
                                     .init_scale = projection_scale(g, cols, residual),
                                     .experts = experts,
@@ -202,7 +202,7 @@ int32_t itera_block_moe(struct itera_graph *g, int32_t x, int layer,
         itera_graph_param(g, layer,
                           &(struct itera_param_spec){.rank = 2,
                                                      .dim = {experts, hidden},
-                                                     .decay = true,
+                                                     .matrix = true,
                                                      .init = ITERA_INIT_NORMAL,
                                                      .init_scale = projection_scale(g, hidden, 0),
                                                      .name = {names->router}});

@@ -17,7 +17,7 @@ static int32_t ssm_core(struct itera_graph *g, int32_t x, int32_t z, int layer)
         itera_graph_param(g, layer,
                           &(struct itera_param_spec){.rank = 2,
                                                      .dim = {n, inner},
-                                                     .decay = true,
+                                                     .matrix = true,
                                                      .init = ITERA_INIT_NORMAL,
                                                      .init_scale = (float)(1 / sqrt((double)inner)),
                                                      .name = {"layers.%d.ssm.ssm.B"}});
@@ -25,7 +25,7 @@ static int32_t ssm_core(struct itera_graph *g, int32_t x, int32_t z, int layer)
         itera_graph_param(g, layer,
                           &(struct itera_param_spec){.rank = 2,
                                                      .dim = {inner, n},
-                                                     .decay = true,
+                                                     .matrix = true,
                                                      .init = ITERA_INIT_NORMAL,
                                                      .init_scale = (float)(1 / sqrt((double)n)),
                                                      .name = {"layers.%d.ssm.ssm.C"}});
@@ -37,7 +37,7 @@ static int32_t ssm_core(struct itera_graph *g, int32_t x, int32_t z, int layer)
         g, layer,
         &(struct itera_param_spec){.rank = 2,
                                    .dim = {inner, inner},
-                                   .decay = true,
+                                   .matrix = true,
                                    .init = ITERA_INIT_NORMAL,
                                    .init_scale = (float)(1 / sqrt((double)inner)),
                                    .name = {"layers.%d.ssm.ssm.delta_proj.weight"}});

@@ -35,7 +35,7 @@ static int32_t mixer(struct itera_graph *g, int32_t x, int layer, const struct m
         itera_graph_param(g, layer,
                           &(struct itera_param_spec){.rank = 2,
                                                      .dim = {inner, rank},
-                                                     .decay = true,
+                                                     .matrix = true,
                                                      .init = ITERA_INIT_UNIFORM,
                                                      .init_scale = (float)(1 / sqrt((double)rank)),
                                                      .name = {names->dt_proj}});
@@ -71,7 +71,7 @@ static int32_t embed(struct itera_graph *g, const char *name, int32_t *table)
         itera_graph_param(g, 0,
                           &(struct itera_param_spec){.rank = 2,
                                                      .dim = {g->config->vocab, g->config->hidden},
-                                                     .decay = true,
+                                                     .matrix = true,
                                                      .init = ITERA_INIT_NORMAL,
                                                      .init_scale = 0.02f,
                                                      .name = {name}});

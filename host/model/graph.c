@@ -45,7 +45,7 @@ static void declare_param(struct itera_graph *g, int layer, const struct itera_p
     int experts = spec->experts ? spec->experts : 1;
     *param = (struct itera_param){
         .shape = itera_shape_make(spec->rank, spec->dim),
-        .decay = spec->decay,
+        .matrix = spec->matrix,
         .experts = spec->experts,
         .init = spec->init,
         .init_scale = spec->init_scale,
@@ -168,7 +168,7 @@ static void record_head(struct itera_graph *g, int32_t hidden, int32_t embedding
         head = itera_graph_param(g, 0,
                                  &(struct itera_param_spec){.rank = 2,
                                                             .dim = {c->vocab, c->hidden},
-                                                            .decay = true,
+                                                            .matrix = true,
                                                             .init = ITERA_INIT_NORMAL,
                                                             .init_scale = 0.02f,
                                                             .name = {"lm_head.weight"}});
@@ -255,7 +255,7 @@ static void place_params(struct itera_layout *layout)
     for (int decay = 1; decay >= 0; decay--) {
         for (int i = 0; i < layout->n_params; i++) {
             struct itera_param *param = &layout->params[i];
-            if (param->decay != (decay == 1))
+            if (param->matrix != (decay == 1))
                 continue;
             param->offset = at;
             for (int k = 0; k < param->n_parts; k++)

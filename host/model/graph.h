@@ -82,7 +82,7 @@ struct itera_param_spec {
     int64_t dim[ITERA_MAX_RANK];
     int32_t file_rank; /* 0: the same dims in the file */
     int64_t file_dim[ITERA_MAX_RANK];
-    bool decay;
+    bool matrix;
     enum itera_init init;
     float init_scale;
     int32_t experts;     /* > 0: dim[0]; one file tensor each, the names' second number */

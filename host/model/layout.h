@@ -28,7 +28,7 @@ struct itera_param {
     const char *name; /* of the first file tensor */
     struct itera_shape shape;
     int64_t offset;  /* elements from the start of the flat buffer */
-    bool decay;      /* weight decay applies: matrices of projections and embeddings */
+    bool matrix;     /* of a product or an embedding: weight decay applies, and it may be narrow */
     int32_t experts; /* > 0: dim[0] experts, of which a token uses top_k */
     enum itera_init init;
     float init_scale;
@@ -41,7 +41,7 @@ struct itera_layout {
     struct itera_param *params;
     int n_params, cap_params;
     int64_t elements;       /* of the flat buffer, gaps for alignment included */
-    int64_t decay_elements; /* parameters with decay come first: [0, decay_elements) */
+    int64_t decay_elements; /* matrices come first: [0, decay_elements) */
     int64_t parameters;     /* without gaps */
 };
 

@@ -2,6 +2,7 @@
 #include "core/log.h"
 #include "ops/op.h"
 #include "program/autodiff.h"
+#include "tensor/blocks.h"
 
 static const int64_t any[ITERA_MAX_RANK] = {-1, -1, -1, -1};
 
@@ -10,9 +11,26 @@ static double operand_bytes(const struct itera_operand_shape *operand)
     return 4.0 * (double)itera_shape_elements(&operand->shape);
 }
 
+/* A table of any weight type. */
+static enum itera_status expect_table(const char *what, const struct itera_operand_shape *table,
+                                      const int64_t *dim)
+{
+    enum itera_status status = itera_expect(what, table, table->dtype, 2, dim);
+    const int64_t cols = itera_shape_cols(&table->shape);
+    if (status)
+        return status;
+    if (table->dtype == ITERA_I32)
+        return itera_fail(ITERA_ERR_SHAPE, "%s is i32, expected numbers", what);
+    if (itera_dtype_is_blocks(table->dtype) && (cols % ITERA_BLOCK || table->shape.ld != cols))
+        return itera_fail(ITERA_ERR_SHAPE,
+                          "%s is %s with rows of %lld; blocks need whole rows of a multiple of %d",
+                          what, itera_dtype_name(table->dtype), (long long)cols, ITERA_BLOCK);
+    return ITERA_OK;
+}
+
 /* y[..., :] = table[ids[...], :]
  *
- * table (V, H) f32, V >= 1
+ * table (V, H) f32, f16, bf16, or q8 or q4 with H a multiple of 32; V >= 1
  * ids   (...) i32, at most 3 dims; below 0 counts as 0, V and above as V - 1
  * y     (..., H) f32 */
 static enum itera_status embedding_infer(const struct itera_attr *attr,
@@ -21,7 +39,7 @@ static enum itera_status embedding_infer(const struct itera_attr *attr,
 {
     (void)attr;
     const struct itera_shape *ids = &in[1]->shape;
-    enum itera_status status = itera_expect("embedding: table", in[0], ITERA_F32, 2, any);
+    enum itera_status status = expect_table("embedding: table", in[0], any);
     if (!status && in[0]->shape.dim[0] < 1)
         status = itera_fail(ITERA_ERR_SHAPE, "embedding: the table has no rows");
     if (!status && (ids->rank < 1 || ids->rank >= ITERA_MAX_RANK))
@@ -44,7 +62,8 @@ static void embedding_cost(const struct itera_attr *attr,
                            const struct itera_operand_shape *const *out, struct itera_cost *cost)
 {
     (void)attr;
-    cost->bytes = operand_bytes(in[1]) + 2.0 * operand_bytes(out[0]);
+    cost->bytes = operand_bytes(in[1]) + operand_bytes(out[0]) +
+                  (double)itera_dtype_bytes(in[0]->dtype, itera_shape_elements(&out[0]->shape));
 }
 static void embedding_grad(struct itera_autodiff *ad, const struct itera_op *op)
 {
@@ -107,7 +126,7 @@ const struct itera_op_def itera_op_embedding_bwd = {.infer = embedding_bwd_infer
 /* y[b,t,:] = x[b,t,:] + table[min(max(start[b], 0) + t, P - 1), :]
  *
  * x, y  (B, T, H) f32; y may be x
- * table (P, H) f32, P >= 1
+ * table (P, H) of any weight type, as in embedding; P >= 1
  * start? (B) i32, contiguous: how far each sequence is; absent: 0, and then T <= P */
 static enum itera_status position_embedding_infer(const struct itera_attr *attr,
                                                   const struct itera_operand_shape *const *in,
@@ -118,7 +137,7 @@ static enum itera_status position_embedding_infer(const struct itera_attr *attr,
         return status;
     const int64_t *dim = in[0]->shape.dim;
     int64_t table[] = {-1, dim[2]};
-    status = itera_expect("position_embedding: table", in[1], ITERA_F32, 2, table);
+    status = expect_table("position_embedding: table", in[1], table);
     if (!status && in[2])
         status = itera_expect("position_embedding: start", in[2], ITERA_I32, 1, dim);
     int64_t positions = in[1]->shape.dim[0];

@@ -2,17 +2,22 @@
 #include "core/log.h"
 #include "ops/op.h"
 #include "program/autodiff.h"
+#include "tensor/blocks.h"
 
 /* matmul: y = act(a.b + bias) + residual
  *
  * a         (..., K) f32 or f16, its leading dims flattened to M rows; trans_a: (..., M) with K such rows
- * b         (..., N) f32 or f16, with K flattened rows; trans_b: (N, K), as weights are stored
+ * b         (..., N) f32, f16 or bf16, with K flattened rows; trans_b: (N, K), as weights are
+ *           stored. With trans_b also q8 or q4 (tensor/blocks.h), where K is a multiple of 32 and
+ *           b is no view
  * bias      (N) f32, optional
  * residual  y's dims f32, optional
  * y         a's leading dims and N; (M, N) when trans_a
  *
  * attr.act is one of enum itera_act (gelu is exact). attr.accumulate: y += a.b, with no bias, act
- * or residual; for gradients of tensors that are used more than once. Any operand may be a column
+ * or residual; for gradients of tensors that are used more than once. attr.integer, with b in q8 or
+ * q4 and a in f32: the product may round each row of a to blocks of 32 int8 with one f32 scale
+ * (max |a| / 127) each, and sum a block's products in integers. Any other operand may be a column
  * view. y may be the storage of residual, and otherwise overlaps nothing. Sums run in f32 (or
  * better) along k in blocks; the result does not depend on the thread count. Errors:
  * ITERA_ERR_SHAPE; ITERA_ERR_ARGUMENT for an unknown act or accumulate with bias, act or residual.
@@ -28,13 +33,40 @@ static enum itera_status check_act(const char *op, const struct itera_attr *attr
 static enum itera_status check_matrix(const char *what, const struct itera_operand_shape *x)
 {
     char text[96];
-    if (x->dtype != ITERA_F32 && x->dtype != ITERA_F16)
-        return itera_fail(ITERA_ERR_SHAPE, "%s is %s, expected f32 or f16", what,
-                          itera_dtype_name(x->dtype));
     if (x->shape.rank < 2)
         return itera_fail(ITERA_ERR_SHAPE, "%s has dims %s, expected at least two", what,
                           itera_shape_text(&x->shape, text, sizeof text));
     return ITERA_OK;
+}
+
+static enum itera_status check_a(const char *what, const struct itera_operand_shape *a)
+{
+    if (a->dtype != ITERA_F32 && a->dtype != ITERA_F16)
+        return itera_fail(ITERA_ERR_SHAPE, "%s is %s, expected f32 or f16", what,
+                          itera_dtype_name(a->dtype));
+    return check_matrix(what, a);
+}
+
+/* trans_b: as weights lie. */
+static enum itera_status check_b(const char *what, const struct itera_attr *attr,
+                                 const struct itera_operand_shape *a,
+                                 const struct itera_operand_shape *b)
+{
+    const bool blocks = itera_dtype_is_blocks(b->dtype);
+    if (b->dtype == ITERA_I32)
+        return itera_fail(ITERA_ERR_SHAPE, "%s is i32, expected numbers", what);
+    if (attr->integer && (!blocks || a->dtype != ITERA_F32))
+        return itera_fail(ITERA_ERR_ARGUMENT,
+                          "%s is %s: the integer product takes q8 or q4, and an f32 a", what,
+                          itera_dtype_name(b->dtype));
+    enum itera_status status = check_matrix(what, b);
+    const int64_t cols = itera_shape_cols(&b->shape);
+    if (!status && blocks && (!attr->trans_b || cols % ITERA_BLOCK || b->shape.ld != cols))
+        return itera_fail(ITERA_ERR_SHAPE,
+                          "%s is %s with rows of %lld; blocks need whole rows of a multiple of %d "
+                          "along k",
+                          what, itera_dtype_name(b->dtype), (long long)cols, ITERA_BLOCK);
+    return status;
 }
 
 /* y: the leading dims of a, then n columns. */
@@ -54,9 +86,9 @@ static enum itera_status matmul_infer(const struct itera_attr *attr,
 {
     enum itera_status status = check_act("matmul", attr);
     if (!status)
-        status = check_matrix("matmul: a", in[0]);
+        status = check_a("matmul: a", in[0]);
     if (!status)
-        status = check_matrix("matmul: b", in[1]);
+        status = check_b("matmul: b", attr, in[0], in[1]);
     if (status)
         return status;
     if (attr->accumulate && (attr->act || in[2] || in[3]))
@@ -169,7 +201,8 @@ const struct itera_op_def itera_op_matmul = {
 /* grouped_matmul: one matrix product per expert, over rows sorted by expert
  *
  * a        (..., K) f32 or f16, its leading dims flattened to R rows
- * b        (E, K, N) f32 or f16, or (E, N, K), as weights are stored, when trans_b
+ * b        (E, K, N) f32, f16 or bf16, or (E, N, K), as weights are stored, when trans_b; then also
+ *          q8 or q4, as for matmul, attr.integer too
  * offsets  (E + 1) int32: rows offsets[e] .. offsets[e + 1] - 1 belong to expert e
  * y        a's leading dims and N: y = act(a_e . b_e) for the rows of each expert e
  *
@@ -194,9 +227,9 @@ static enum itera_status grouped_matmul_infer(const struct itera_attr *attr,
     if (experts < 1 || experts >= INT32_MAX)
         return itera_fail(ITERA_ERR_ARGUMENT, "grouped_matmul: %lld experts, expected 1 or more",
                           (long long)experts);
-    if ((status = check_matrix("grouped_matmul: a", in[0])))
+    if ((status = check_a("grouped_matmul: a", in[0])))
         return status;
-    if ((status = check_matrix("grouped_matmul: b", in[1])))
+    if ((status = check_b("grouped_matmul: b", attr, in[0], in[1])))
         return status;
     const int64_t n_offsets = experts + 1;
     if ((status = itera_expect("grouped_matmul: offsets", in[2], ITERA_I32, 1, &n_offsets)))
@@ -230,8 +263,7 @@ static void grouped_matmul_cost(const struct itera_attr *attr,
     cost->flops = 2.0 * rows * (double)itera_shape_cols(a) * cols + (attr->act ? 4 * elements : 0);
     /* Experts without rows are not read: of more experts than rows, at most one a row is. */
     if (!attr->trans_a && rows < (double)attr->experts)
-        cost->bytes -= (double)itera_shape_elements(&in[1]->shape) *
-                       (double)itera_dtype_bytes(in[1]->dtype) * (1 - rows / (double)attr->experts);
+        cost->bytes -= itera_operand_bytes(in[1]) * (1 - rows / (double)attr->experts);
 }
 
 static void grouped_gradient(struct itera_autodiff *ad, int32_t of, const struct itera_attr *attr,

@@ -39,6 +39,7 @@ struct itera_attr {
     uint8_t kind;          /* moe_balance: enum itera_balance_kind */
     uint8_t inverse;       /* rope: rotate backwards (its gradient) */
     uint8_t dtype;         /* cast: enum itera_dtype of the result */
+    uint8_t integer;       /* matmul, grouped_matmul with b in q8 or q4: a may be rounded to int8 */
     int32_t top_k;
     int32_t experts;
     int32_t heads;
@@ -90,6 +91,11 @@ struct itera_operand_shape {
     enum itera_dtype dtype;
     struct itera_shape shape;
 };
+
+static inline double itera_operand_bytes(const struct itera_operand_shape *x)
+{
+    return (double)itera_dtype_bytes(x->dtype, itera_shape_elements(&x->shape));
+}
 
 struct itera_cost {
     double flops; /* multiplications and additions, a transcendental counted as one */

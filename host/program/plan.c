@@ -97,7 +97,7 @@ enum itera_status itera_plan_create(const struct itera_program *p, int64_t align
         if (x->base != t || x->kind != ITERA_ACTIVATION || lives[t].last < 0 ||
             lives[t].shares >= 0)
             continue;
-        int64_t bytes = itera_shape_elements(&x->shape) * (int64_t)itera_dtype_bytes(x->dtype);
+        int64_t bytes = (int64_t)itera_dtype_bytes(x->dtype, itera_shape_elements(&x->shape));
         lives[t].bytes = (bytes + align - 1) / align * align;
         order[count++] = lives[t];
     }

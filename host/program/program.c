@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/log.h"
+#include "tensor/blocks.h"
 
 enum itera_status itera_program_create(struct itera_program **out)
 {
@@ -117,6 +118,11 @@ int32_t itera_view_cols(struct itera_program *p, int32_t x, int64_t start, int64
         p->status =
             itera_fail(ITERA_ERR_SHAPE, "view of columns %lld to %lld of a tensor with %lld",
                        (long long)start, (long long)(start + count), (long long)cols);
+        return ITERA_NONE;
+    }
+    if (itera_dtype_is_blocks(t.dtype)) {
+        p->status = itera_fail(ITERA_ERR_SHAPE, "view of columns of a %s tensor, which has none",
+                               itera_dtype_name(t.dtype));
         return ITERA_NONE;
     }
     t.shape.dim[t.shape.rank - 1] = count;
@@ -252,8 +258,7 @@ struct itera_cost itera_op_cost(const struct itera_program *p, const struct iter
             continue;
         shapes.in_shape[i] = operand_shape(p, op->in[i]);
         shapes.in[i] = &shapes.in_shape[i];
-        double bytes = (double)itera_shape_elements(&shapes.in_shape[i].shape) *
-                       (double)itera_dtype_bytes(shapes.in_shape[i].dtype);
+        double bytes = itera_operand_bytes(&shapes.in_shape[i]);
         cost.bytes += info->written_in >> i & 1 ? 2 * bytes : bytes;
     }
     for (int i = 0; i < info->n_out; i++) {
@@ -261,8 +266,7 @@ struct itera_cost itera_op_cost(const struct itera_program *p, const struct iter
             continue;
         shapes.out_shape[i] = operand_shape(p, op->out[i]);
         shapes.out[i] = &shapes.out_shape[i];
-        cost.bytes += (double)itera_shape_elements(&shapes.out_shape[i].shape) *
-                      (double)itera_dtype_bytes(shapes.out_shape[i].dtype);
+        cost.bytes += itera_operand_bytes(&shapes.out_shape[i]);
     }
     if (info->def->cost)
         info->def->cost(&op->attr, shapes.in, shapes.out, &cost);

@@ -1,16 +1,39 @@
 #include "tensor/tensor.h"
 
 #include <stdio.h>
+#include <string.h>
+
+#include "tensor/blocks.h"
 
 const char *itera_dtype_name(enum itera_dtype dtype)
 {
-    static const char *const names[ITERA_DTYPE_COUNT] = {"f32", "f16", "bf16", "i32"};
+    static const char *const names[ITERA_DTYPE_COUNT] = {"f32", "f16", "bf16", "i32", "q8", "q4"};
     return (unsigned)dtype < ITERA_DTYPE_COUNT ? names[dtype] : "?";
 }
 
-size_t itera_dtype_bytes(enum itera_dtype dtype)
+bool itera_dtype_find(const char *name, enum itera_dtype *dtype)
 {
-    return dtype == ITERA_F16 || dtype == ITERA_BF16 ? 2 : 4;
+    for (int i = 0; i < ITERA_DTYPE_COUNT; i++) {
+        *dtype = (enum itera_dtype)i;
+        if (i != ITERA_I32 && !strcmp(name, itera_dtype_name(*dtype)))
+            return true;
+    }
+    return false;
+}
+
+size_t itera_dtype_bytes(enum itera_dtype dtype, int64_t elements)
+{
+    const size_t n = (size_t)elements, blocks = (n + ITERA_BLOCK - 1) / ITERA_BLOCK;
+    switch (dtype) {
+    case ITERA_F16:
+    case ITERA_BF16:
+        return n * 2;
+    case ITERA_Q8:
+    case ITERA_Q4:
+        return blocks * (2 + (size_t)itera_block_bytes(dtype));
+    default:
+        return n * 4;
+    }
 }
 
 struct itera_shape itera_shape_make(int32_t rank, const int64_t *dim)

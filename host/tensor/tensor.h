@@ -11,11 +11,16 @@ enum itera_dtype {
     ITERA_F16,
     ITERA_BF16,
     ITERA_I32,
+    ITERA_Q8, /* blocks of 32 with a scale: tensor/blocks.h */
+    ITERA_Q4,
     ITERA_DTYPE_COUNT,
 };
 
 const char *itera_dtype_name(enum itera_dtype dtype);
-size_t itera_dtype_bytes(enum itera_dtype dtype); /* of one element */
+/* Of `elements` elements; whole blocks for the block types. */
+size_t itera_dtype_bytes(enum itera_dtype dtype, int64_t elements);
+/* f32, f16, bf16, q8, q4. False when `name` is none of them. */
+bool itera_dtype_find(const char *name, enum itera_dtype *dtype);
 
 #define ITERA_MAX_RANK 4
 
@@ -44,6 +49,12 @@ static inline int64_t itera_shape_rows(const struct itera_shape *s)
 static inline int64_t itera_shape_elements(const struct itera_shape *s)
 {
     return itera_shape_rows(s) * itera_shape_cols(s);
+}
+/* Elements from the first to the last, the gaps between rows included. */
+static inline int64_t itera_shape_span(const struct itera_shape *s)
+{
+    int64_t rows = itera_shape_rows(s), cols = itera_shape_cols(s);
+    return rows && cols ? (rows - 1) * s->ld + cols : 0;
 }
 bool itera_shape_equal_dims(const struct itera_shape *a, const struct itera_shape *b);
 /* "(2, 3, 4)" into a caller's buffer; returns it. */

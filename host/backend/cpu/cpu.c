@@ -265,7 +265,7 @@ static struct itera_arg resolve(const struct itera_program *p, int32_t id, uint8
         return (struct itera_arg){0};
     const struct itera_tensor *t = &p->tensors[id];
     struct itera_arg arg = {
-        .data = bases[t->base] + (size_t)t->offset * itera_dtype_bytes(t->dtype),
+        .data = bases[t->base] + itera_dtype_bytes(t->dtype, t->offset),
         .rows = itera_shape_rows(&t->shape),
         .cols = itera_shape_cols(&t->shape),
         .ld = t->shape.ld,

@@ -8,6 +8,7 @@
 #include "core/environment.h"
 #include "core/log.h"
 #include "program/plan.h"
+#include "tensor/blocks.h"
 
 enum { ALIGN = 256, MAX_GROUPS = 65535 };
 
@@ -86,12 +87,13 @@ static void add_tensor(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *
     const struct itera_tensor *t = &l->program->tensors[id];
     b.tensor = id;
     b.base = t->base;
-    b.element = (uint8_t)itera_dtype_bytes(t->dtype);
+    /* Blocks are read in words. */
+    b.element = itera_dtype_is_blocks(t->dtype) ? 4 : (uint8_t)itera_dtype_bytes(t->dtype, 1);
     b.ld = t->shape.ld;
     b.cols = itera_shape_cols(&t->shape);
     b.first_col = t->shape.ld ? t->offset % t->shape.ld : 0;
-    int64_t elements = (itera_shape_rows(&t->shape) - 1) * t->shape.ld + b.cols;
-    b.bytes = (uint64_t)elements * b.element;
+    int64_t elements = itera_shape_span(&t->shape);
+    b.bytes = itera_dtype_bytes(t->dtype, elements);
     b.bytes = (b.bytes + 3) / 4 * 4; /* f16 is read and written in words */
     add_binding(d, b, t->shape.ld);
     check_elements(l, elements);

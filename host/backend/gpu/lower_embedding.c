@@ -1,5 +1,6 @@
 /* Lowering of the embeddings (contracts: host/ops/embedding.c). */
 #include "backend/gpu/gpu.h"
+#include "core/log.h"
 
 enum { SORT_BLOCK = 1024 }; /* as in kernels_cl/embedding.cl and shaders/embedding.glsl */
 
@@ -9,8 +10,21 @@ static void invocations(struct itera_gpu_lowering *l, struct itera_gpu_dispatch 
     itera_gpu_groups(l, d, itera_gpu_div_up(n, ITERA_GPU_LOCAL), 1, 1);
 }
 
+static enum itera_status check_table(const struct itera_gpu_lowering *l, const struct itera_op *op,
+                                     int32_t table)
+{
+    enum itera_dtype dtype = itera_gpu_tensor(l, table)->dtype;
+    if (dtype == ITERA_F32)
+        return ITERA_OK;
+    return itera_fail(ITERA_ERR_UNSUPPORTED, "%s: no kernel for a table in %s",
+                      itera_op_info(op->kind)->name, itera_dtype_name(dtype));
+}
+
 enum itera_status itera_lower_embedding(struct itera_gpu_lowering *l, const struct itera_op *op)
 {
+    enum itera_status status = check_table(l, op, op->in[0]);
+    if (status)
+        return status;
     int64_t rows = itera_gpu_rows(l, op->out[0]), cols = itera_gpu_cols(l, op->out[0]);
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "embedding");
     itera_gpu_in(l, d, op->in[0]);
@@ -130,6 +144,9 @@ enum itera_status itera_lower_embedding_bwd(struct itera_gpu_lowering *l, const 
 enum itera_status itera_lower_position_embedding(struct itera_gpu_lowering *l,
                                                  const struct itera_op *op)
 {
+    enum itera_status status = check_table(l, op, op->in[1]);
+    if (status)
+        return status;
     int64_t rows = itera_gpu_rows(l, op->out[0]), cols = itera_gpu_cols(l, op->out[0]);
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "position_embedding");
     for (int i = 0; i < 3; i++)

@@ -391,8 +391,21 @@ static void lower_clblast(struct itera_gpu_lowering *l, const struct product *g)
         reduce(l, g, product, 1);
 }
 
+static enum itera_status check_weights(const struct itera_gpu_lowering *l,
+                                       const struct itera_op *op)
+{
+    enum itera_dtype dtype = itera_gpu_tensor(l, op->in[1])->dtype;
+    if (dtype == ITERA_F32 || dtype == ITERA_F16)
+        return ITERA_OK;
+    return itera_fail(ITERA_ERR_UNSUPPORTED, "%s: no kernel for weights in %s",
+                      itera_op_info(op->kind)->name, itera_dtype_name(dtype));
+}
+
 enum itera_status itera_lower_matmul(struct itera_gpu_lowering *l, const struct itera_op *op)
 {
+    enum itera_status status = check_weights(l, op);
+    if (status)
+        return status;
     const struct product g = {
         .rows = itera_gpu_rows(l, op->out[0]),
         .cols = itera_gpu_cols(l, op->out[0]),
@@ -513,6 +526,9 @@ static void lower_weights(struct itera_gpu_lowering *l, const struct itera_op *o
 enum itera_status itera_lower_grouped_matmul(struct itera_gpu_lowering *l,
                                              const struct itera_op *op)
 {
+    enum itera_status status = check_weights(l, op);
+    if (status)
+        return status;
     if (op->attr.trans_a)
         lower_weights(l, op);
     else

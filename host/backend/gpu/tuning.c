@@ -153,8 +153,8 @@ static size_t reach(const struct itera_program *p, const struct itera_op *op, in
         if (!itera_shape_elements(&t->shape))
             continue;
         int64_t end = t->offset + (rows - 1) * t->shape.ld + itera_shape_cols(&t->shape);
-        if ((size_t)end * itera_dtype_bytes(t->dtype) > most)
-            most = (size_t)end * itera_dtype_bytes(t->dtype);
+        if (itera_dtype_bytes(t->dtype, end) > most)
+            most = itera_dtype_bytes(t->dtype, end);
     }
     return most;
 }
