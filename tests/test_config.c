@@ -222,14 +222,17 @@ static void test_presets(void **state)
     assert_int_equal(mamba_parameters(&c), 129135360);
 }
 
-/* The text with what follows `key":` up to the next comma replaced. */
+/* The text with what follows `key":` up to the next comma replaced, or with a key that it lacks. */
 static const char *with(const char *text, const char *key, const char *value)
 {
     static char out[4096];
     char pattern[64];
     snprintf(pattern, sizeof pattern, "\"%s\":", key);
     const char *at = strstr(text, pattern);
-    assert_non_null(at);
+    if (!at) {
+        snprintf(out, sizeof out, "{%s%s,%s", pattern, value, text + 1);
+        return out;
+    }
     at += strlen(pattern);
     snprintf(out, sizeof out, "%.*s%s%s", (int)(at - text), text, value,
              at + strcspn(at + (*at == '[' ? strcspn(at, "]") : 0), ",}") +
@@ -274,7 +277,10 @@ static void test_bad(void **state)
         {itera_text, "layer_norm_eps", "NaN", "line 1"},
         {itera_text, "load_balance_loss_weight", "-1", "load_balance_loss_weight"},
         {itera_text, "hidden_size", "16000", "ssm_expand_factor"},
-        {mamba_text, "intermediate_size", "61", "expand * hidden_size"},
+        {mamba_text, "intermediate_size", "0", "intermediate_size"},
+        {itera_text, "ssm_inner_size", "0", "ssm_inner_size"},
+        {itera_text, "ssm_inner_size", "46341", "ssm_inner_size"},
+        {jamba_text, "mamba_d_inner", "2000000", "1 to 1048576"},
         {mamba_text, "time_step_rank", "\"big\"", "\"auto\" or an integer"},
         {mamba_text, "time_step_rank", "0", "time_step_rank"},
         {mamba_text, "hidden_act", "\"gelu\"", "\"silu\""},
@@ -301,6 +307,29 @@ static void test_bad(void **state)
     assert_int_equal(itera_config_load("/nonexistent/config.json", &c), ITERA_ERR_IO);
 }
 
+/* An inner size of its own, as pruning leaves it; files without the key are as they always were. */
+static void test_inner(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *key;
+    } families[] = {{itera_text, "ssm_inner_size"},
+                    {mamba_text, "intermediate_size"},
+                    {jamba_text, "mamba_d_inner"}};
+    for (int f = 0; f < 3; f++) {
+        struct itera_config c;
+        char *text;
+        assert_parses(with(families[f].text, families[f].key, "33"), &c);
+        assert_int_equal(c.inner, 33);
+        assert_round_trip(&c);
+        c.inner = c.expand * c.hidden;
+        assert_round_trip(&c);
+        assert_int_equal(itera_config_to_json(&c, &text), ITERA_OK);
+        assert_true((strstr(text, families[f].key) != NULL) == (f == 1));
+        free(text);
+    }
+}
+
 static void test_limits(void **state)
 {
     (void)state;
@@ -313,7 +342,7 @@ static void test_limits(void **state)
     assert_int_equal(itera_config_validate(&c, NULL), ITERA_ERR_FORMAT);
     assert_non_null(strstr(itera_last_error(), "1099511627776 elements"));
     c = good;
-    c.inner++;
+    c.inner = 0;
     assert_int_equal(itera_config_validate(&c, "x"), ITERA_ERR_FORMAT);
     c = good;
     c.moe[0] = true;
@@ -378,9 +407,10 @@ int main(void)
 {
     itera_set_log(on_log, NULL);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_families),     cmocka_unit_test(test_presets),
-        cmocka_unit_test(test_bad),          cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_unknown_keys), cmocka_unit_test(test_json_file),
+        cmocka_unit_test(test_families),  cmocka_unit_test(test_presets),
+        cmocka_unit_test(test_bad),       cmocka_unit_test(test_inner),
+        cmocka_unit_test(test_limits),    cmocka_unit_test(test_unknown_keys),
+        cmocka_unit_test(test_json_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -89,9 +89,17 @@ static void print_description(const struct itera_description *d, const char *nam
            d->max_positions ? "" : ", whatever its length");
     printf("vocabulary       %s\n", grouped(d->vocab, a, sizeof a));
     if (d->max_positions)
-        printf("positions        %s\n\n", grouped(d->max_positions, a, sizeof a));
+        printf("positions        %s\n", grouped(d->max_positions, a, sizeof a));
     else
-        printf("positions        no limit\n\n");
+        printf("positions        no limit\n");
+    printf("width            %d", d->hidden);
+    if (d->inner)
+        printf(", inner %d", d->inner);
+    if (d->ffn)
+        printf(", feed-forward %d", d->ffn);
+    if (d->experts)
+        printf(", %d experts of which a token sees %d", d->experts, d->top_k);
+    printf("\n\n");
     print_layers(d);
 }
 

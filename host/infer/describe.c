@@ -129,6 +129,14 @@ static enum itera_status describe(const struct itera_config *config, struct iter
     d->vocab = config->vocab;
     d->hidden = config->hidden;
     d->max_positions = config->max_positions;
+    d->inner = config->inner;
+    d->ffn = config->ffn;
+    for (int l = 0; l < config->layers; l++) {
+        if (config->moe[l]) {
+            d->experts = config->experts;
+            d->top_k = config->top_k;
+        }
+    }
     d->n_layers = config->layers + 1;
     for (int i = 0; i < d->n_layers; i++) {
         bool outside = i == config->layers;

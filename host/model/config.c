@@ -77,6 +77,12 @@ static const struct int_field int_fields[] = {
      1,
      1 << 24,
      {REQUIRED, REQUIRED, 0, 0}},
+    /* Absent: expand * hidden_size. */
+    {AT(inner),
+     {"ssm_inner_size", NONE, "intermediate_size", "mamba_d_inner"},
+     1,
+     1 << 20,
+     {0, 0, 0, 0}},
 };
 
 struct real_field {
@@ -352,7 +358,7 @@ static enum itera_status read_config(struct itera_json_reader *reader, struct it
     enum itera_architecture arch = config->architecture;
     read_table(reader, config);
     read_tokens(reader, config);
-    if (arch != ITERA_ARCH_TRANSFORMER)
+    if (arch != ITERA_ARCH_TRANSFORMER && !config->inner)
         config->inner = config->expand * config->hidden;
     if (reader->status)
         return reader->status; /* the lists below depend on the numbers above */
@@ -371,9 +377,6 @@ static enum itera_status read_config(struct itera_json_reader *reader, struct it
         config->expert_size = config->ffn;
         read_jamba_layers(reader, config);
     }
-    if (arch == ITERA_ARCH_MAMBA &&
-        itera_json_int(reader, "intermediate_size", config->inner, 1, INT32_MAX) != config->inner)
-        itera_json_fail(reader, "intermediate_size", "expand * hidden_size");
     return reader->status;
 }
 
@@ -417,8 +420,7 @@ static const char *key_of(const struct itera_config *config, size_t offset)
     for (size_t i = 0; i < LENGTH(int_fields); i++)
         if (int_fields[i].offset == offset && int_fields[i].key[config->architecture])
             return int_fields[i].key[config->architecture];
-    return offset == AT(inner)         ? "inner size"
-           : offset == AT(dt_rank)     ? families[config->architecture].rank_key
+    return offset == AT(dt_rank)       ? families[config->architecture].rank_key
            : offset == AT(expert_size) ? "expert size"
                                        : "size";
 }
@@ -488,8 +490,8 @@ static enum itera_status validate_sizes(const struct itera_config *config, const
     if (config->architecture == ITERA_ARCH_ITERA &&
         (int64_t)config->inner * config->inner > ITERA_MAX_TENSOR_LENGTH)
         return itera_fail(ITERA_ERR_FORMAT,
-                          "%s: keys \"ssm_expand_factor\" and \"hidden_size\": found an inner size "
-                          "of %" PRId32 ", expected at most 46340",
+                          "%s: keys \"ssm_inner_size\", \"ssm_expand_factor\" and \"hidden_size\": "
+                          "found an inner size of %" PRId32 ", expected at most 46340",
                           source, config->inner);
     return ITERA_OK;
 }
@@ -563,12 +565,6 @@ enum itera_status itera_config_validate(const struct itera_config *config, const
     enum itera_status status = validate_table(config, source);
     if (status)
         return status;
-    bool ssm = arch != ITERA_ARCH_TRANSFORMER;
-    if (ssm && config->inner != config->expand * config->hidden)
-        return itera_fail(
-            ITERA_ERR_FORMAT,
-            "%s: found an inner size of %" PRId32 ", expected %s * hidden_size = %" PRId32, source,
-            config->inner, key_of(config, AT(expand)), config->expand * config->hidden);
     if (families[arch].rank_key) {
         if (config->dt_rank < 1 || config->dt_rank > 1 << 16)
             return itera_fail(ITERA_ERR_FORMAT,
@@ -643,12 +639,12 @@ static int write_config(const struct itera_config *config, json_t *root)
     } else {
         failed |= json_object_set_new(root, "architecture", json_string(families[arch].name));
     }
+    /* Hugging Face's mamba has the inner size as a key, other programs take it for granted. */
+    bool inner = arch == ITERA_ARCH_MAMBA || config->inner != config->expand * config->hidden;
     for (size_t i = 0; i < LENGTH(int_fields); i++)
-        if (int_fields[i].key[arch])
+        if (int_fields[i].key[arch] && (int_fields[i].offset != AT(inner) || inner))
             failed |= json_object_set_new(root, int_fields[i].key[arch],
                                           json_integer(get_int(config, int_fields[i].offset)));
-    if (arch == ITERA_ARCH_MAMBA)
-        failed |= json_object_set_new(root, "intermediate_size", json_integer(config->inner));
     if (families[arch].rank_key) {
         failed |= json_object_set_new(root, families[arch].rank_key, json_integer(config->dt_rank));
         failed |= json_object_set_new(root, "hidden_act", json_string("silu"));

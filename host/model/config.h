@@ -33,7 +33,7 @@ struct itera_config {
     int32_t state;         /* I M IM: states, N */
     int32_t conv;          /* I M IM: width of the causal convolution */
     int32_t expand;        /* I M IM */
-    int32_t inner;         /* I M IM: channels of the mixer, D = expand * hidden */
+    int32_t inner;         /* I M IM: channels of the mixer, D; expand * hidden unless pruned */
     int32_t dt_rank;       /* M IM: rank of the step projection, R; "auto" is ceil(hidden / 16) */
     int32_t experts;       /* I IM: experts in a MoE layer, E */
     int32_t top_k;         /* I IM: experts that see a token */

@@ -35,6 +35,8 @@ struct itera_description {
     double flops_per_token; /* forward, one token of a long sequence */
     int64_t state_bytes;    /* what a session keeps per sequence (attention: of a full window) */
     int32_t vocab, hidden, max_positions;
+    int32_t inner;               /* channels of the mixer; 0: attention */
+    int32_t ffn, experts, top_k; /* width of the feed-forward or one expert; 0: none */
     int32_t n_layers; /* entries of layers: one more than the model has, the last is layer -1 */
     struct itera_layer_description *layers;
     char *config; /* JSON */
