@@ -82,8 +82,16 @@ static void print_description(const struct itera_description *d, const char *nam
     printf("%s: %s\n", name, d->architecture);
     printf("parameters       %s (%s active per token)\n", grouped(d->parameters, a, sizeof a),
            grouped(d->active_parameters, b, sizeof b));
-    printf("weights          %s (f32 %s)\n", size_text(d->bytes, a, sizeof a),
-           size_text(d->bytes_f32, b, sizeof b));
+    printf("weights          %s (", size_text(d->bytes, a, sizeof a));
+    const char *gap = "";
+    for (int i = 0; i < ITERA_WEIGHT_DTYPES; i++) {
+        if (!d->dtype_bytes[i])
+            continue;
+        printf("%s%s %s", gap, itera_weight_dtype_name(i),
+               size_text(d->dtype_bytes[i], b, sizeof b));
+        gap = ", ";
+    }
+    printf(")\n");
     printf("FLOPs per token  %.4g M\n", d->flops_per_token * 1e-6);
     printf("state            %s per sequence%s\n", size_text(d->state_bytes, a, sizeof a),
            d->max_positions ? "" : ", whatever its length");
@@ -130,16 +138,20 @@ static int write_json(const struct itera_description *d, const struct itera_toke
                               output_number(l->flops_per_token), "parameters_by_part",
                               parts_json(l, false), "flops_by_part", parts_json(l, true)));
     }
-    json_t *config = json_loads(d->config, 0, NULL);
+    json_t *config = json_loads(d->config, 0, NULL), *dtypes = json_object();
+    for (int i = 0; i < ITERA_WEIGHT_DTYPES; i++)
+        if (d->dtype_bytes[i])
+            json_object_set_new(dtypes, itera_weight_dtype_name(i),
+                                json_integer((json_int_t)d->dtype_bytes[i]));
     json_t *root = json_pack(
-        "{s:s, s:I, s:I, s:I, s:{s:I}, s:o, s:I, s:i, s:i, s:o, s:o, s:o, s:o}", "architecture",
+        "{s:s, s:I, s:I, s:I, s:o, s:o, s:I, s:i, s:i, s:o, s:o, s:o, s:o}", "architecture",
         d->architecture, "parameters", (json_int_t)d->parameters, "active_parameters",
-        (json_int_t)d->active_parameters, "bytes", (json_int_t)d->bytes, "bytes_by_dtype", "f32",
-        (json_int_t)d->bytes_f32, "flops_per_token", output_number(d->flops_per_token),
-        "state_bytes", (json_int_t)d->state_bytes, "vocabulary", d->vocab, "hidden", d->hidden,
-        "max_positions", d->max_positions ? json_integer(d->max_positions) : json_null(),
-        "tokenizer", tokenizer ? json_string(itera_tokenizer_kind(tokenizer)) : json_null(),
-        "config", config ? config : json_null(), "layers", layers);
+        (json_int_t)d->active_parameters, "bytes", (json_int_t)d->bytes, "bytes_by_dtype", dtypes,
+        "flops_per_token", output_number(d->flops_per_token), "state_bytes",
+        (json_int_t)d->state_bytes, "vocabulary", d->vocab, "hidden", d->hidden, "max_positions",
+        d->max_positions ? json_integer(d->max_positions) : json_null(), "tokenizer",
+        tokenizer ? json_string(itera_tokenizer_kind(tokenizer)) : json_null(), "config",
+        config ? config : json_null(), "layers", layers);
     int code = output_json(root, file);
     json_decref(root);
     return code;

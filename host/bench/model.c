@@ -183,10 +183,12 @@ static enum itera_status bench_decode(struct itera_model *model, const char *nam
         struct itera_bench_row row = {0};
         label(&row, model, name, "decode", batch, 1);
         row.flops = itera_program_cost(f.graph.p, NULL).flops;
-        int64_t rows = model->config.tied_head ? 0 : model->config.vocab; /* of the embedding */
-        double active = (double)model->info.active_parameters * 4;
-        row.bytes =
-            active - (double)rows * model->config.hidden * 4 + 2 * (double)f.graph.state_bytes;
+        row.bytes = (double)model->info.active_bytes + 2 * (double)f.graph.state_bytes;
+        if (!model->config.tied_head) { /* of the embedding, which comes first, one row is read */
+            const struct itera_param *table = &model->layout.params[0];
+            row.bytes -=
+                (double)itera_dtype_bytes(table->dtype, itera_shape_elements(&table->shape));
+        }
         row.memory_bytes = itera_session_bytes(d.session);
         status = finish(&row, &work, options, gflops, row.bytes, fn, user);
     }

@@ -19,7 +19,7 @@
  * against the reference, which accumulates in double, the error of a deep model's f32 activations
  * is all there is, and it grows with depth. */
 static const double LOGITS_LIMIT = 1e-5, LOSS_LIMIT = 1e-5, GRADIENT_LIMIT = 1e-4;
-static const double REFERENCE_LIMIT = 1e-4;
+static const double REFERENCE_LIMIT = 1e-4, INTEGER_LIMIT = 0.05;
 /* The share of positions at which device and reference must agree on the likeliest token. */
 static const double AGREEMENT = 0.99;
 /* Without a file: as many tokens as the reference can do in some seconds, but no more than these.
@@ -36,6 +36,7 @@ struct outcome {
     bool *has_grad; /* per file tensor of the layout, in order; NULL: all */
     double loss, aux;
     bool has_loss, has_aux;
+    bool quantised; /* the model has q8 or q4 weights */
 };
 
 static void outcome_free(struct outcome *o)
@@ -55,6 +56,7 @@ struct context {
     char variant[32];
     double begin, share; /* of the whole check, for progress */
     double logits_limit, gradient_limit;
+    bool integer; /* products with q8 and q4 weights round activations to int8 */
 };
 
 /* How a compares with the expected b. */
@@ -422,9 +424,10 @@ static enum itera_status compute_reference(const char *model, uint64_t seed, boo
     struct itera_device *device = NULL;
     struct itera_model *m = NULL;
     struct itera_device_options options = {.isa = "ref"};
+    const struct itera_load_options load = {.expand = gradients, .exact = true};
     enum itera_status status = itera_device_open("cpu", &options, &device);
     if (!status)
-        status = itera_model_load(device, model, &m);
+        status = itera_model_load_as(device, model, &load, &m);
     if (!status) {
         double affordable = REFERENCE_FLOPS / fmax(m->info.flops_per_token, 1);
         int64_t time = affordable > LONGEST ? LONGEST : (int64_t)affordable;
@@ -443,6 +446,7 @@ static enum itera_status compute_reference(const char *model, uint64_t seed, boo
             o->ids[i] = (int32_t)itera_rng_below(&rng, (uint32_t)m->config.vocab);
         if (!status)
             status = run_pass(m, gradients, o);
+        o->quantised = itera_model_is_quantised(m);
     }
     itera_model_destroy(&m);
     itera_device_close(&device);
@@ -618,10 +622,13 @@ static enum itera_status check_forward(struct context *c, const struct itera_mod
 static enum itera_status check_on(struct context *c, struct itera_device *device, const char *path,
                                   const struct outcome *expected, bool decode)
 {
+    /* Gradients are those of f32 weights. */
+    const bool training = expected->grads || expected->has_aux;
+    const struct itera_load_options load = {.expand = training, .exact = !c->integer};
     struct itera_model *m = NULL;
     struct outcome got = {.batch = expected->batch, .time = expected->time};
     size_t tokens = (size_t)expected->batch * (size_t)expected->time;
-    enum itera_status status = itera_model_load(device, path, &m);
+    enum itera_status status = itera_model_load_as(device, path, &load, &m);
     if (!status) {
         got.ids = malloc(tokens * sizeof *got.ids);
         if (!got.ids)
@@ -629,7 +636,7 @@ static enum itera_status check_on(struct context *c, struct itera_device *device
     }
     if (!status) {
         memcpy(got.ids, expected->ids, tokens * sizeof *got.ids);
-        status = run_pass(m, expected->grads || expected->has_aux, &got);
+        status = run_pass(m, training, &got);
     }
     if (!status)
         status = check_forward(c, m, &got, expected);
@@ -754,6 +761,14 @@ enum itera_status itera_check_model(const char *model, const char *expected,
         }
         if (!status)
             status = check_on(&c, device, model, &wanted, true);
+        if (!status && !expected && wanted.quantised) {
+            /* Once more as such a model runs by default: rounding of every product's activations,
+             * through all layers, is in the logits. */
+            c.integer = true;
+            c.logits_limit = INTEGER_LIMIT;
+            snprintf(c.variant, sizeof c.variant, "%.20s integer", targets[i].variant);
+            status = check_on(&c, device, model, &wanted, false);
+        }
         if (!status && gradients.grads)
             status = check_on(&c, device, model, &gradients, false);
         itera_device_close(&device);

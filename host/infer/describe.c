@@ -20,6 +20,27 @@ const char *itera_model_part_name(int part)
     return part >= 0 && part < ITERA_MODEL_PARTS ? itera_part_name((enum itera_part)part) : NULL;
 }
 
+static const enum itera_dtype weight_dtypes[ITERA_WEIGHT_DTYPES] = {ITERA_F32, ITERA_F16,
+                                                                    ITERA_BF16, ITERA_Q8, ITERA_Q4};
+
+const char *itera_weight_dtype_name(int index)
+{
+    return index >= 0 && index < ITERA_WEIGHT_DTYPES ? itera_dtype_name(weight_dtypes[index])
+                                                     : NULL;
+}
+
+static void add_bytes(const struct itera_layout *layout, struct itera_description *d)
+{
+    for (int i = 0; i < layout->n_params; i++) {
+        const struct itera_param *param = &layout->params[i];
+        int64_t bytes =
+            (int64_t)itera_dtype_bytes(param->dtype, itera_shape_elements(&param->shape));
+        d->bytes += bytes;
+        for (int k = 0; k < ITERA_WEIGHT_DTYPES; k++)
+            d->dtype_bytes[k] += param->dtype == weight_dtypes[k] ? bytes : 0;
+    }
+}
+
 /* The layer in a parameter's name ("backbone.layers.3.norm.weight"), or -1. */
 static int layer_of(const char *name)
 {
@@ -125,7 +146,7 @@ static enum itera_status describe(const struct itera_config *config, struct iter
     }
     d->architecture = itera_architecture_name(config->architecture);
     d->parameters = layout->parameters;
-    d->bytes = d->bytes_f32 = layout->parameters * 4;
+    add_bytes(layout, d);
     d->vocab = config->vocab;
     d->hidden = config->hidden;
     d->max_positions = config->max_positions;
@@ -164,6 +185,9 @@ enum itera_status itera_describe_model(const struct itera_model *model,
     enum itera_status status = itera_layout_create(&model->config, &layout);
     if (status)
         return status;
+    for (int i = 0; i < layout.n_params; i++)
+        layout.params[i].dtype = model->layout.params[i].dtype;
+    itera_layout_place(&layout);
     status = describe(&model->config, &layout, out);
     itera_layout_destroy(&layout);
     return status;

@@ -3,11 +3,17 @@
 
 #include "core/log.h"
 #include "model/graph.h"
+#include "tensor/blocks.h"
+
+uint8_t itera_block_integer(const struct itera_graph *g, int32_t weight)
+{
+    return weight >= 0 && g->layout->integer && itera_dtype_is_blocks(g->p->tensors[weight].dtype);
+}
 
 int32_t itera_block_linear(struct itera_graph *g, int32_t x, int32_t weight, int32_t bias)
 {
     int32_t in[4] = {x, weight, bias, ITERA_NONE}, out[1] = {ITERA_NEW};
-    struct itera_attr attr = {.trans_b = 1};
+    struct itera_attr attr = {.trans_b = 1, .integer = itera_block_integer(g, weight)};
     return itera_record(g->p, ITERA_OP_matmul, &attr, in, out);
 }
 
@@ -233,10 +239,12 @@ int32_t itera_block_moe(struct itera_graph *g, int32_t x, int layer,
     p->part = ITERA_PART_EXPERTS;
     int32_t gather[3] = {x, sorted[1], sorted[2]}, out[1] = {ITERA_NEW};
     int32_t rows = itera_record(p, ITERA_OP_moe_gather, &attr, gather, out);
-    struct itera_attr grouped = {.trans_b = 1, .experts = experts};
+    struct itera_attr grouped = {
+        .trans_b = 1, .experts = experts, .integer = itera_block_integer(g, up)};
     int32_t in1[3] = {rows, up, sorted[0]}, out1[1] = {ITERA_NEW};
     int32_t h = itera_record(p, ITERA_OP_grouped_matmul, &grouped, in1, out1);
     h = itera_block_dropout(g, expert_activation(g, h, names->up[1]));
+    grouped.integer = itera_block_integer(g, down);
     int32_t in2[3] = {h, down, sorted[0]}, out2[1] = {ITERA_NEW};
     int32_t y = itera_record(p, ITERA_OP_grouped_matmul, &grouped, in2, out2);
     if (p->status)

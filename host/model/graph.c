@@ -6,7 +6,7 @@
 
 #include "core/log.h"
 
-enum { PARAM_ALIGN = 16 }; /* elements: a cache line of f32 */
+enum { PARAM_ALIGN = 16, BYTE_ALIGN = 64 }; /* elements and bytes: a cache line of f32 */
 
 static bool grow(struct itera_graph *g, void **array, int n, int *cap, size_t size)
 {
@@ -90,7 +90,7 @@ int32_t itera_graph_param(struct itera_graph *g, int layer, const struct itera_p
         return ITERA_NONE;
     int index = g->next_param++;
     const struct itera_param *param = &g->layout->params[index];
-    int32_t t = itera_bound(g->p, param->name, ITERA_F32, param->shape.rank, param->shape.dim);
+    int32_t t = itera_bound(g->p, param->name, param->dtype, param->shape.rank, param->shape.dim);
     if (g->param_tensor)
         g->param_tensor[index] = t;
     return t;
@@ -179,7 +179,7 @@ static void record_head(struct itera_graph *g, int32_t hidden, int32_t embedding
         s.dim[s.rank - 1] = c->vocab;
         out[0] = itera_bound(g->p, "logits", ITERA_F32, s.rank, s.dim);
     }
-    struct itera_attr attr = {.trans_b = 1};
+    struct itera_attr attr = {.trans_b = 1, .integer = itera_block_integer(g, head)};
     g->logits = itera_record(g->p, ITERA_OP_matmul, &attr, in, out);
 }
 
@@ -248,14 +248,14 @@ void itera_graph_destroy(struct itera_graph *g)
     *g = (struct itera_graph){0};
 }
 
-/* Gives every parameter its place: those with weight decay first. */
+/* Gives every parameter its place: matrices first. */
 static void place_params(struct itera_layout *layout)
 {
     int64_t at = 0;
-    for (int decay = 1; decay >= 0; decay--) {
+    for (int matrix = 1; matrix >= 0; matrix--) {
         for (int i = 0; i < layout->n_params; i++) {
             struct itera_param *param = &layout->params[i];
-            if (param->matrix != (decay == 1))
+            if (param->matrix != (matrix == 1))
                 continue;
             param->offset = at;
             for (int k = 0; k < param->n_parts; k++)
@@ -264,16 +264,33 @@ static void place_params(struct itera_layout *layout)
             layout->parameters += elements;
             at += (elements + PARAM_ALIGN - 1) / PARAM_ALIGN * PARAM_ALIGN;
         }
-        if (decay)
+        if (matrix)
             layout->decay_elements = at;
     }
     layout->elements = at;
+    itera_layout_place(layout);
+}
+
+void itera_layout_place(struct itera_layout *layout)
+{
+    layout->bytes = 0;
+    for (int matrix = 1; matrix >= 0; matrix--) {
+        for (int i = 0; i < layout->n_params; i++) {
+            struct itera_param *param = &layout->params[i];
+            if (param->matrix != (matrix == 1))
+                continue;
+            param->place = layout->bytes;
+            int64_t bytes =
+                (int64_t)itera_dtype_bytes(param->dtype, itera_shape_elements(&param->shape));
+            layout->bytes += (bytes + BYTE_ALIGN - 1) / BYTE_ALIGN * BYTE_ALIGN;
+        }
+    }
 }
 
 enum itera_status itera_layout_create(const struct itera_config *config,
                                       struct itera_layout *layout)
 {
-    *layout = (struct itera_layout){.arena = itera_arena_create(0)};
+    *layout = (struct itera_layout){.arena = itera_arena_create(0), .integer = true};
     if (!layout->arena)
         return itera_fail(ITERA_ERR_MEMORY, "no memory for the layout of a model");
     struct itera_graph g = {.declaring = true, .phase = ITERA_PHASE_EVAL, .batch = 1, .time = 1};

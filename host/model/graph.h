@@ -64,6 +64,9 @@ struct itera_graph {
 enum itera_status itera_layout_create(const struct itera_config *config,
                                       struct itera_layout *layout);
 void itera_layout_destroy(struct itera_layout *layout);
+/* Gives the parameters their places in memory, after a change of their types. All are f32 in a new
+ * layout, with place == 4 * offset. */
+void itera_layout_place(struct itera_layout *layout);
 
 /* Records config's model; the caller sets phase, batch, time, all_logits, positions and
  * logits_bound before, the function creates the programs and fills the rest. Destroy the graph on
@@ -82,7 +85,7 @@ struct itera_param_spec {
     int64_t dim[ITERA_MAX_RANK];
     int32_t file_rank; /* 0: the same dims in the file */
     int64_t file_dim[ITERA_MAX_RANK];
-    bool matrix;
+    bool matrix; /* a matrix of products, or an embedding */
     enum itera_init init;
     float init_scale;
     int32_t experts;     /* > 0: dim[0]; one file tensor each, the names' second number */
@@ -96,6 +99,8 @@ int32_t itera_graph_state(struct itera_graph *g, const char *name, int layer, in
 int32_t itera_graph_neg_exp(struct itera_graph *g, int32_t param);
 
 /* Building blocks. x is (batch, time, C) throughout. */
+/* Whether a product with this weight is to be an integer one: attr.integer of matmul. */
+uint8_t itera_block_integer(const struct itera_graph *g, int32_t weight);
 int32_t itera_block_linear(struct itera_graph *g, int32_t x, int32_t weight, int32_t bias);
 int32_t itera_block_add(struct itera_graph *g, int32_t a, int32_t b);
 int32_t itera_block_unary(struct itera_graph *g, enum itera_op_kind kind, int32_t x);

@@ -27,7 +27,10 @@ struct itera_param_part {
 struct itera_param {
     const char *name; /* of the first file tensor */
     struct itera_shape shape;
-    int64_t offset;  /* elements from the start of the flat buffer */
+    int64_t offset;          /* elements from the start of the flat buffer */
+    enum itera_dtype dtype;  /* in memory: f32, or narrower for a matrix */
+    enum itera_dtype stored; /* in files: dtype, or f16 or bf16 where memory holds f32 */
+    int64_t place;           /* bytes from the start of the weights in memory */
     bool matrix;     /* of a product or an embedding: weight decay applies, and it may be narrow */
     int32_t experts; /* > 0: dim[0] experts, of which a token uses top_k */
     enum itera_init init;
@@ -43,6 +46,8 @@ struct itera_layout {
     int64_t elements;       /* of the flat buffer, gaps for alignment included */
     int64_t decay_elements; /* matrices come first: [0, decay_elements) */
     int64_t parameters;     /* without gaps */
+    int64_t bytes;          /* of the weights in memory, gaps included; elements * 4 in f32 */
+    bool integer;           /* products with q8 or q4 weights may be integer ones (op matmul) */
 };
 
 #endif

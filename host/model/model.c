@@ -9,6 +9,8 @@
 #include "core/log.h"
 #include "core/rng.h"
 #include "format/safetensors.h"
+#include "model/weights.h"
+#include "tensor/blocks.h"
 
 /* Where in a file a configuration or tokenizer came from, for messages. */
 static const char *place(char *out, size_t size, const char *path, const char *key)
@@ -17,7 +19,8 @@ static const char *place(char *out, size_t size, const char *path, const char *k
     return out;
 }
 
-static const char CONFIG_KEY[] = "itera.config", TOKENIZER_KEY[] = "itera.tokenizer";
+static const char CONFIG_KEY[] = "itera.config", TOKENIZER_KEY[] = "itera.tokenizer",
+                  SHAPES_KEY[] = "itera.shapes";
 
 const char *itera_preset_name(size_t index)
 {
@@ -38,8 +41,9 @@ static double flops_per_token(const struct itera_config *config, struct itera_la
     return flops;
 }
 
-enum itera_status itera_model_allocate(struct itera_device *device,
-                                       const struct itera_config *config, struct itera_model **out)
+/* A model with the types of `like` (NULL: f32), which has the layout of the same configuration. */
+static enum itera_status allocate(struct itera_device *device, const struct itera_config *config,
+                                  const struct itera_layout *like, struct itera_model **out)
 {
     *out = NULL;
     struct itera_model *m = calloc(1, sizeof *m);
@@ -48,23 +52,35 @@ enum itera_status itera_model_allocate(struct itera_device *device,
     m->device = device;
     m->config = *config;
     enum itera_status status = itera_layout_create(config, &m->layout);
+    for (int i = 0; i < m->layout.n_params && like && !status; i++) {
+        m->layout.params[i].dtype = like->params[i].dtype;
+        m->layout.params[i].stored = like->params[i].stored;
+    }
+    if (!status && like) {
+        m->layout.integer = like->integer;
+        itera_layout_place(&m->layout);
+    }
     if (!status)
-        status = itera_buffer_create(device, (size_t)m->layout.elements * 4, &m->weights);
+        status = itera_buffer_create(device, (size_t)m->layout.bytes, &m->weights);
     if (status) {
         itera_model_destroy(&m);
         return status;
     }
-    int64_t active = 0;
+    int64_t active = 0, bytes = 0, active_bytes = 0;
     for (int i = 0; i < m->layout.n_params; i++) {
         const struct itera_param *param = &m->layout.params[i];
         int64_t n = itera_shape_elements(&param->shape);
-        active += param->experts ? n / param->experts * config->top_k : n;
+        int64_t used = param->experts ? n / param->experts * config->top_k : n;
+        active += used;
+        bytes += (int64_t)itera_dtype_bytes(param->dtype, n);
+        active_bytes += (int64_t)itera_dtype_bytes(param->dtype, used);
     }
     m->info = (struct itera_model_info){
         .architecture = itera_architecture_name(config->architecture),
         .parameters = m->layout.parameters,
         .active_parameters = active,
-        .bytes = m->layout.parameters * 4,
+        .bytes = bytes,
+        .active_bytes = active_bytes,
         .flops_per_token = flops_per_token(config, &m->layout),
         .vocab = config->vocab,
         .hidden = config->hidden,
@@ -73,6 +89,32 @@ enum itera_status itera_model_allocate(struct itera_device *device,
     };
     *out = m;
     return ITERA_OK;
+}
+
+enum itera_status itera_model_allocate(struct itera_device *device,
+                                       const struct itera_config *config, struct itera_model **out)
+{
+    return allocate(device, config, NULL, out);
+}
+
+enum itera_status itera_model_allocate_like(struct itera_device *device,
+                                            const struct itera_config *config,
+                                            const enum itera_dtype *dtypes,
+                                            const enum itera_dtype *stored,
+                                            struct itera_model **out)
+{
+    *out = NULL;
+    struct itera_layout like;
+    enum itera_status status = itera_layout_create(config, &like);
+    if (status)
+        return status;
+    for (int i = 0; i < like.n_params; i++) {
+        like.params[i].dtype = dtypes[i];
+        like.params[i].stored = stored[i];
+    }
+    status = allocate(device, config, &like, out);
+    itera_layout_destroy(&like);
+    return status;
 }
 
 void itera_model_destroy(struct itera_model **model)
@@ -120,95 +162,6 @@ void itera_layout_initialize(const struct itera_layout *layout, uint64_t seed, f
     }
 }
 
-static bool has_part(const struct itera_layout *layout, const char *name)
-{
-    for (int i = 0; i < layout->n_params; i++)
-        for (int k = 0; k < layout->params[i].n_parts; k++)
-            if (!strcmp(layout->params[i].parts[k].name, name))
-                return true;
-    return false;
-}
-
-/* Tensors that the model has no use for: says how many, and the name of one. */
-static void warn_of_others(const struct itera_layout *layout, const struct itera_safetensors *file,
-                           const char *path, bool tied_head, size_t count)
-{
-    const char *name = "";
-    for (size_t i = 0; i < itera_safetensors_count(file); i++) {
-        name = itera_safetensors_at(file, i)->name;
-        if (!has_part(layout, name) && !(tied_head && !strcmp(name, "lm_head.weight")))
-            break;
-    }
-    itera_log(ITERA_LOG_WARNING,
-              "%s: %zu %s not part of a model with this configuration, ignored (%s%.160s)", path,
-              count, count == 1 ? "tensor is" : "tensors are", count == 1 ? "" : "the first is ",
-              name);
-}
-
-enum itera_status itera_layout_read(const struct itera_layout *layout,
-                                    const struct itera_safetensors *file, const char *path,
-                                    bool tied_head, float *weights)
-{
-    size_t known = 0;
-    for (int i = 0; i < layout->n_params; i++) {
-        for (int k = 0; k < layout->params[i].n_parts; k++) {
-            const struct itera_param_part *part = &layout->params[i].parts[k];
-            const struct itera_safetensor *t;
-            enum itera_status status =
-                itera_safetensors_expect(file, part->name, part->rank, part->dim, &t);
-            if (!status)
-                status = itera_safetensor_check_finite(t);
-            if (!status)
-                status = itera_safetensor_read_f32(t, 0, t->count, weights + part->offset);
-            if (status)
-                return status;
-            known++;
-        }
-    }
-    /* Files of other programs repeat the tied head. */
-    if (tied_head && itera_safetensors_find(file, "lm_head.weight"))
-        known++;
-    if (known < itera_safetensors_count(file))
-        warn_of_others(layout, file, path, tied_head, itera_safetensors_count(file) - known);
-    return ITERA_OK;
-}
-
-enum itera_status itera_layout_write(const struct itera_layout *layout, const float *weights,
-                                     const char *prefix, const char *path,
-                                     const struct itera_safetensors_pair *metadata, int n_metadata)
-{
-    size_t n = 0;
-    for (int i = 0; i < layout->n_params; i++)
-        n += (size_t)layout->params[i].n_parts;
-    struct itera_safetensors_entry *entries = calloc(n + 1, sizeof *entries);
-    struct itera_arena *names = itera_arena_create(0);
-    enum itera_status status = ITERA_OK;
-    if (!entries || !names)
-        status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory to write a model", path);
-    size_t at = 0;
-    for (int i = 0; i < layout->n_params && !status; i++) {
-        for (int k = 0; k < layout->params[i].n_parts; k++) {
-            const struct itera_param_part *part = &layout->params[i].parts[k];
-            struct itera_safetensors_entry *e = &entries[at++];
-            e->name = *prefix ? itera_arena_printf(names, "%s%s", prefix, part->name) : part->name;
-            if (!e->name) {
-                status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory to write a model", path);
-                break;
-            }
-            e->dtype = ITERA_ST_F32;
-            e->rank = part->rank;
-            for (int r = 0; r < part->rank; r++)
-                e->dim[r] = part->dim[r];
-            e->data = weights + part->offset;
-        }
-    }
-    if (!status)
-        status = itera_safetensors_write(path, entries, n, metadata, (size_t)n_metadata);
-    free(entries);
-    itera_arena_destroy(&names);
-    return status;
-}
-
 /* The configuration: in the file's metadata, else config.json in the same directory. */
 static enum itera_status find_config(const struct itera_safetensors *file, const char *path,
                                      struct itera_config *config)
@@ -253,53 +206,40 @@ static enum itera_status find_tokenizer(const struct itera_safetensors *file, co
     return itera_tokenizer_open(beside, tokenizer);
 }
 
-/* Whether the file has every tensor of the configuration: before memory is taken for them, so that
- * a small file cannot ask for more than its own size justifies. */
-static enum itera_status check_tensors(const struct itera_safetensors *file,
-                                       const struct itera_config *config)
-{
-    struct itera_layout layout;
-    enum itera_status status = itera_layout_create(config, &layout);
-    if (status)
-        return status;
-    for (int i = 0; i < layout.n_params && !status; i++) {
-        for (int k = 0; k < layout.params[i].n_parts && !status; k++) {
-            const struct itera_param_part *part = &layout.params[i].parts[k];
-            const struct itera_safetensor *t;
-            status = itera_safetensors_expect(file, part->name, part->rank, part->dim, &t);
-        }
-    }
-    itera_layout_destroy(&layout);
-    return status;
-}
-
-enum itera_status itera_model_load(struct itera_device *device, const char *path,
-                                   struct itera_model **out)
+enum itera_status itera_model_load_as(struct itera_device *device, const char *path,
+                                      const struct itera_load_options *options,
+                                      struct itera_model **out)
 {
     *out = NULL;
     struct itera_safetensors *file = NULL;
     struct itera_model *m = NULL;
     struct itera_tokenizer *tokenizer = NULL;
-    float *weights = NULL;
+    struct itera_layout layout = {0};
+    void *weights = NULL;
     struct itera_config config;
     enum itera_status status = itera_safetensors_open(path, &file);
     if (!status)
         status = find_config(file, path, &config);
     if (!status)
-        status = check_tensors(file, &config);
+        status = itera_layout_create(&config, &layout);
+    /* Before memory is taken for them, so that a small file cannot ask for more than its own size
+     * justifies. */
     if (!status)
-        status = itera_model_allocate(device, &config, &m);
+        status = itera_layout_find(&layout, file, options && options->expand);
+    layout.integer = !(options && options->exact);
+    if (!status)
+        status = allocate(device, &config, &layout, &m);
     if (status)
         goto done;
-    weights = calloc((size_t)m->layout.elements, sizeof *weights);
+    weights = calloc(1, (size_t)m->layout.bytes);
     if (!weights) {
-        status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory for %lld weights", path,
-                            (long long)m->layout.elements);
+        status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory for %lld bytes of weights", path,
+                            (long long)m->layout.bytes);
         goto done;
     }
     status = itera_layout_read(&m->layout, file, path, config.tied_head, weights);
     if (!status)
-        status = itera_buffer_upload(m->weights, 0, weights, (size_t)m->layout.elements * 4);
+        status = itera_buffer_upload(m->weights, 0, weights, (size_t)m->layout.bytes);
     if (!status)
         status = find_tokenizer(file, path, &tokenizer);
     if (!status && tokenizer)
@@ -308,12 +248,19 @@ enum itera_status itera_model_load(struct itera_device *device, const char *path
         tokenizer = NULL;
 done:
     itera_tokenizer_destroy(&tokenizer);
+    itera_layout_destroy(&layout);
     free(weights);
     itera_safetensors_close(&file);
     if (status)
         itera_model_destroy(&m);
     *out = m;
     return status;
+}
+
+enum itera_status itera_model_load(struct itera_device *device, const char *path,
+                                   struct itera_model **out)
+{
+    return itera_model_load_as(device, path, NULL, out);
 }
 
 enum itera_status itera_model_create(struct itera_device *device, const char *name,
@@ -340,7 +287,7 @@ enum itera_status itera_model_create(struct itera_device *device, const char *na
     float *weights = calloc((size_t)m->layout.elements, sizeof *weights);
     if (weights) {
         itera_layout_initialize(&m->layout, options->seed, weights);
-        status = itera_buffer_upload(m->weights, 0, weights, (size_t)m->layout.elements * 4);
+        status = itera_model_write_f32(m, weights);
     } else {
         status = itera_fail(ITERA_ERR_MEMORY, "no memory for %lld weights",
                             (long long)m->layout.elements);
@@ -352,29 +299,66 @@ enum itera_status itera_model_create(struct itera_device *device, const char *na
     return status;
 }
 
+/* The weights as they are in memory; free with free(). */
+static enum itera_status download_weights(const struct itera_model *model, void **weights)
+{
+    *weights = malloc((size_t)model->layout.bytes);
+    if (!*weights)
+        return itera_fail(ITERA_ERR_MEMORY, "no memory for %lld bytes of weights",
+                          (long long)model->layout.bytes);
+    return itera_buffer_download(model->weights, 0, *weights, (size_t)model->layout.bytes);
+}
+
 enum itera_status itera_model_save(const struct itera_model *model, const char *path)
 {
-    float *weights = malloc((size_t)model->layout.elements * sizeof *weights);
-    char *config = NULL, *tokenizer = NULL;
-    enum itera_status status = ITERA_OK;
-    if (!weights)
-        status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory to save a model", path);
-    if (!status)
-        status = itera_buffer_download(model->weights, 0, weights,
-                                       (size_t)model->layout.elements * sizeof *weights);
+    void *weights = NULL;
+    char *config = NULL, *tokenizer = NULL, *shapes = NULL;
+    enum itera_status status = download_weights(model, &weights);
     if (!status)
         status = itera_config_to_json(&model->config, &config);
     if (!status && model->tokenizer)
         status = itera_tokenizer_to_json(model->tokenizer, &tokenizer);
+    if (!status)
+        status = itera_layout_shapes(&model->layout, &shapes);
     if (!status) {
-        struct itera_safetensors_pair metadata[3] = {
-            {"format", "pt"}, {CONFIG_KEY, config}, {TOKENIZER_KEY, tokenizer}};
-        status = itera_layout_write(&model->layout, weights, "", path, metadata, tokenizer ? 3 : 2);
+        struct itera_safetensors_pair metadata[4] = {{"format", "pt"}, {CONFIG_KEY, config}};
+        int n = 2;
+        if (tokenizer)
+            metadata[n++] = (struct itera_safetensors_pair){TOKENIZER_KEY, tokenizer};
+        if (shapes)
+            metadata[n++] = (struct itera_safetensors_pair){SHAPES_KEY, shapes};
+        status = itera_layout_write(&model->layout, weights, "", path, metadata, n);
     }
     free(weights);
     free(config);
     free(tokenizer);
+    free(shapes);
     return status;
+}
+
+bool itera_model_is_quantised(const struct itera_model *model)
+{
+    for (int i = 0; i < model->layout.n_params; i++)
+        if (itera_dtype_is_blocks(model->layout.params[i].dtype))
+            return true;
+    return false;
+}
+
+enum itera_status itera_model_read_f32(const struct itera_model *model, float *weights)
+{
+    void *narrow = NULL;
+    enum itera_status status = download_weights(model, &narrow);
+    if (!status)
+        itera_layout_expand(&model->layout, narrow, weights);
+    free(narrow);
+    return status;
+}
+
+enum itera_status itera_model_write_f32(struct itera_model *model, const float *weights)
+{
+    if (model->layout.bytes != model->layout.elements * 4)
+        return itera_fail(ITERA_ERR_UNSUPPORTED, "the weights of this model are not all f32");
+    return itera_buffer_upload(model->weights, 0, weights, (size_t)model->layout.bytes);
 }
 
 const struct itera_tokenizer *itera_model_tokenizer(const struct itera_model *model)
@@ -437,7 +421,7 @@ void itera_bind_graph(struct itera_bindings *b, const struct itera_graph *g,
     for (int i = 0; i < model->layout.n_params; i++)
         if (g->param_tensor[i] >= 0)
             itera_bind(b, g->param_tensor[i], model->weights,
-                       (size_t)model->layout.params[i].offset * 4);
+                       (size_t)model->layout.params[i].place);
     for (int i = 0; i < g->n_states; i++)
         itera_bind(b, g->states[i].tensor, states, (size_t)g->states[i].offset);
     for (int i = 0; i < g->n_derived; i++)
@@ -453,7 +437,7 @@ enum itera_status itera_model_prepare(const struct itera_model *model, const str
     for (int i = 0; i < model->layout.n_params; i++)
         if (g->prepare_param[i] >= 0)
             itera_bind(&b, g->prepare_param[i], model->weights,
-                       (size_t)model->layout.params[i].offset * 4);
+                       (size_t)model->layout.params[i].place);
     for (int i = 0; i < g->n_derived; i++)
         itera_bind(&b, g->derived_in_prepare[i], derived, (size_t)g->derived[i].offset);
     struct itera_executable *executable = NULL;

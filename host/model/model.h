@@ -10,7 +10,7 @@ struct itera_model {
     struct itera_device *device;
     struct itera_config config;
     struct itera_layout layout;
-    struct itera_buffer *weights; /* layout.elements f32 */
+    struct itera_buffer *weights; /* layout.bytes: model/weights.h */
     struct itera_tokenizer *tokenizer;
     struct itera_model_info info;
 };
@@ -20,18 +20,19 @@ enum itera_status itera_model_allocate(struct itera_device *device,
                                        const struct itera_config *config, struct itera_model **out);
 /* The initial weights: a pure function of the layout and the seed. weights has layout->elements. */
 void itera_layout_initialize(const struct itera_layout *layout, uint64_t seed, float *weights);
-/* Reads every tensor of an open file into weights (layout->elements, gaps untouched). `path` is for
- * messages. */
-struct itera_safetensors;
-enum itera_status itera_layout_read(const struct itera_layout *layout,
-                                    const struct itera_safetensors *file, const char *path,
-                                    bool tied_head, float *weights);
-/* Writes weights (or anything of the same layout) with the metadata to one file, atomically; names
- * get the prefix. */
-struct itera_safetensors_pair;
-enum itera_status itera_layout_write(const struct itera_layout *layout, const float *weights,
-                                     const char *prefix, const char *path,
-                                     const struct itera_safetensors_pair *metadata, int n_metadata);
+/* The same with the parameters in these types, in memory and in files (one entry per parameter of
+ * the layout; in memory only matrices may be other than f32). */
+enum itera_status itera_model_allocate_like(struct itera_device *device,
+                                            const struct itera_config *config,
+                                            const enum itera_dtype *dtypes,
+                                            const enum itera_dtype *stored,
+                                            struct itera_model **out);
+/* Whether any weights are q8 or q4. */
+bool itera_model_is_quantised(const struct itera_model *model);
+/* All weights as f32, whatever they are in memory: weights has layout.elements; gaps stay. */
+enum itera_status itera_model_read_f32(const struct itera_model *model, float *weights);
+/* Sets all weights of a model that is f32 throughout, else ITERA_ERR_UNSUPPORTED. */
+enum itera_status itera_model_write_f32(struct itera_model *model, const float *weights);
 
 /* Bindings under construction. */
 struct itera_bindings {

@@ -12,6 +12,7 @@
 #include "core/log.h"
 #include "format/json.h"
 #include "format/safetensors.h"
+#include "model/weights.h"
 #include "train/trainer_impl.h"
 
 static const char FORMAT[] = "itera-train-1";

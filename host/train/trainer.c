@@ -189,7 +189,8 @@ static enum itera_status create_model(struct itera_trainer *t, const struct iter
     struct itera_tokenizer *tokenizer = NULL;
     enum itera_status status = ITERA_OK;
     if (o->init) {
-        status = itera_model_load(t->device, o->init, &t->model);
+        status = itera_model_load_as(t->device, o->init,
+                                     &(struct itera_load_options){.expand = true}, &t->model);
         if (!status && itera_model_tokenizer(t->model) && o->tokenizer)
             return itera_fail(ITERA_ERR_ARGUMENT,
                               "%s: brings its own tokenizer; its weights mean nothing with another",
@@ -490,7 +491,8 @@ enum itera_status itera_trainer_resume(struct itera_device *device, const char *
     if (!status)
         status = itera_path_join(path, sizeof path, folder, "model.safetensors");
     if (!status)
-        status = itera_model_load(device, path, &t->model);
+        status = itera_model_load_as(device, path, &(struct itera_load_options){.expand = true},
+                                     &t->model);
     if (!status && !itera_model_tokenizer(t->model))
         status = itera_fail(ITERA_ERR_FORMAT, "%s: its tokenizer is missing", path);
     if (!status)

@@ -17,6 +17,10 @@ extern "C" {
 #define ITERA_MODEL_PARTS 9
 const char *itera_model_part_name(int part);
 
+/* The types that weights are kept in: "f32", "f16", "bf16", "q8", "q4". NULL past the last. */
+#define ITERA_WEIGHT_DTYPES 5
+const char *itera_weight_dtype_name(int index);
+
 struct itera_layer_description {
     int32_t layer;    /* 0, 1, ...; -1: before and after the layers (embedding, final norm, head) */
     const char *kind; /* "ssm + moe", "ssm + mlp", "ssm", "attention + mlp"; "embedding, head" */
@@ -30,10 +34,10 @@ struct itera_layer_description {
 struct itera_description {
     const char *architecture;
     int64_t parameters, active_parameters;
-    int64_t bytes;          /* of the weights in memory */
-    int64_t bytes_f32;      /* of these, by type */
-    double flops_per_token; /* forward, one token of a long sequence */
-    int64_t state_bytes;    /* what a session keeps per sequence (attention: of a full window) */
+    int64_t bytes;                            /* of the weights in memory */
+    int64_t dtype_bytes[ITERA_WEIGHT_DTYPES]; /* of these, by type */
+    double flops_per_token;                   /* forward, one token of a long sequence */
+    int64_t state_bytes; /* what a session keeps per sequence (attention: of a full window) */
     int32_t vocab, hidden, max_positions;
     int32_t inner;               /* channels of the mixer; 0: attention */
     int32_t ffn, experts, top_k; /* width of the feed-forward or one expert; 0: none */

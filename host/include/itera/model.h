@@ -7,6 +7,7 @@
 #ifndef ITERA_MODEL_H
 #define ITERA_MODEL_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "itera/device.h"
@@ -24,6 +25,16 @@ struct itera_model;
  * Errors: ITERA_ERR_IO, ITERA_ERR_FORMAT, ITERA_ERR_SHAPE, ITERA_ERR_UNSUPPORTED. */
 enum itera_status itera_model_load(struct itera_device *device, const char *path,
                                    struct itera_model **model);
+
+struct itera_load_options {
+    bool expand; /* all weights to f32, as training needs them; else each in the type it is stored
+                    in, as far as ops take it: matrices in f16, bf16, q8 or q4, the others in f32 */
+    bool exact;  /* products with q8 and q4 weights do not round the other operand to int8 */
+};
+/* The same with options; NULL: all false. */
+enum itera_status itera_model_load_as(struct itera_device *device, const char *path,
+                                      const struct itera_load_options *options,
+                                      struct itera_model **model);
 
 /* A fresh model with random weights, a pure function of configuration and seed. config is a preset
  * name, or the path of a configuration in JSON. vocab > 0 replaces the vocabulary size; dropout
@@ -60,6 +71,7 @@ struct itera_model_info {
     int64_t parameters;
     int64_t active_parameters; /* those that one token uses: top_k of the experts */
     int64_t bytes;             /* of the weights as they are in memory */
+    int64_t active_bytes;      /* of active_parameters */
     double flops_per_token;    /* forward, one token of a long sequence */
     int32_t vocab;
     int32_t hidden;
