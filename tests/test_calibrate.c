@@ -54,6 +54,18 @@ static struct itera_model *make_model(const char *config)
     return model;
 }
 
+/* Products of steps: symmetric, positive, and within Cauchy and Schwarz's bound. */
+static void check_steps(const float *steps, int inner)
+{
+    for (int i = 0; steps && i < inner; i++) {
+        for (int j = 0; j < inner; j++) {
+            float ii = steps[i * inner + i], jj = steps[j * inner + j], ij = steps[i * inner + j];
+            assert_true(ij > 0 && ij * ij <= ii * jj * 1.0001F);
+            assert_true(fabsf(ij - steps[j * inner + i]) <= 1e-5F * ij);
+        }
+    }
+}
+
 static int find_param(const struct itera_model *m, const char *name)
 {
     for (int i = 0; i < m->layout.n_params; i++)
@@ -70,7 +82,7 @@ static void test_families(void **state)
     for (int f = 0; f < FAMILIES; f++) {
         struct itera_model *m = make_model(configs[f]);
         struct itera_calibration *c;
-        struct itera_calibrate_options options = {.tokens = 2000, .window = 20};
+        struct itera_calibrate_options options = {.tokens = 2000, .window = 20, .steps = true};
         assert_int_equal(itera_calibrate(m, dataset, &options, &c), ITERA_OK);
         assert_true(c->tokens >= 2000 && c->tokens < 4000);
         assert_int_equal(c->n_params, m->layout.n_params);
@@ -92,6 +104,8 @@ static void test_families(void **state)
             }
         }
         for (int l = 0; l < c->n_layers; l++) {
+            assert_true((c->steps[l] != NULL) == (f == 0));
+            check_steps(c->steps[l], m->config.inner);
             assert_true((c->share[l] != NULL) == m->config.moe[l]);
             if (!c->share[l])
                 continue;

@@ -32,13 +32,19 @@ struct group {
     int64_t count_at; /* (experts) */
 };
 
+/* Products of the steps of a layer's channels, (width, width). */
+struct steps {
+    int64_t width, at;
+};
+
 /* The program: the model's, and after it the sums over what goes into its products. */
 struct recorder {
     struct itera_graph graph;
     struct input *inputs;
     struct group *groups;
+    struct steps *steps; /* of layer 0, 1, ... */
     struct itera_slot *slots;
-    int n_inputs, n_groups, n_slots;
+    int n_inputs, n_groups, n_steps, n_slots;
     int64_t results; /* elements of all */
 };
 
@@ -129,6 +135,21 @@ static void record_input(struct recorder *r, const struct itera_op *op, int para
     record_sum(r, input->tensor, input->group, input->width, &input->sum_at);
 }
 
+/* Appends the products of what the op takes the mean of. */
+static void record_steps(struct recorder *r, const struct itera_op *op)
+{
+    struct itera_program *p = r->graph.p;
+    struct steps *steps = &r->steps[r->n_steps++];
+    int32_t out[1] = {ITERA_NEW};
+    int32_t s = itera_record(p, ITERA_OP_softplus, NULL, op->in, out);
+    steps->width = s < 0 ? 1 : itera_shape_cols(&p->tensors[s].shape);
+    int32_t in[4] = {s, s, ITERA_NONE, ITERA_NONE};
+    int64_t dim[2] = {steps->width, steps->width};
+    int32_t products[1] = {result(r, 2, dim, &steps->at)};
+    struct itera_attr attr = {.trans_a = 1};
+    itera_record(p, ITERA_OP_matmul, &attr, in, products);
+}
+
 /* The parameter that is the weight of the op, or -1. */
 static int weight_of(const struct itera_graph *g, const struct itera_op *op)
 {
@@ -161,8 +182,8 @@ static enum itera_status interleave(struct itera_graph *g, int32_t n_ops, const 
     return ITERA_OK;
 }
 
-static enum itera_status record(struct recorder *r, struct itera_model *m, int64_t batch,
-                                int64_t window)
+static enum itera_status record(struct recorder *r, struct itera_model *m, bool steps,
+                                int64_t batch, int64_t window)
 {
     struct itera_graph *g = &r->graph;
     *g = (struct itera_graph){.phase = ITERA_PHASE_EVAL, .batch = batch, .time = window};
@@ -172,8 +193,9 @@ static enum itera_status record(struct recorder *r, struct itera_model *m, int64
     size_t n = (size_t)m->layout.n_params + 1;
     r->inputs = calloc(n, sizeof *r->inputs);
     r->groups = calloc(n, sizeof *r->groups);
-    r->slots = calloc(3 * n, sizeof *r->slots);
-    if (!r->inputs || !r->groups || !r->slots)
+    r->steps = calloc(n, sizeof *r->steps);
+    r->slots = calloc(4 * n, sizeof *r->slots);
+    if (!r->inputs || !r->groups || !r->steps || !r->slots)
         return itera_fail(ITERA_ERR_MEMORY, "no memory to calibrate a model");
     struct itera_program *p = g->p;
     const int32_t n_ops = p->n_ops;
@@ -185,6 +207,8 @@ static enum itera_status record(struct recorder *r, struct itera_model *m, int64
         int param = weight_of(g, &op);
         if (param >= 0)
             record_input(r, &op, param);
+        else if (op.kind == ITERA_OP_softplus_mean && steps)
+            record_steps(r, &op);
         end[i] = p->n_ops;
     }
     status = p->status;
@@ -202,16 +226,17 @@ static void runner_destroy(struct runner *r)
     itera_buffer_destroy(&r->results);
     free(r->recorder.inputs);
     free(r->recorder.groups);
+    free(r->recorder.steps);
     free(r->recorder.slots);
     free(r->host_ids);
     free(r->host);
     free(r->sum);
 }
 
-static enum itera_status runner_create(struct runner *r, struct itera_model *m)
+static enum itera_status runner_create(struct runner *r, struct itera_model *m, bool steps)
 {
     struct recorder *recorder = &r->recorder;
-    enum itera_status status = record(recorder, m, r->batch, r->window);
+    enum itera_status status = record(recorder, m, steps, r->batch, r->window);
     if (status)
         return status;
     size_t ids = (size_t)(r->batch * r->window), results = (size_t)recorder->results + 1;
@@ -346,6 +371,20 @@ static bool collect_shares(const struct runner *r, struct itera_calibration *c)
     return true;
 }
 
+static bool collect_steps(const struct runner *r, struct itera_calibration *c)
+{
+    for (int i = 0; i < r->recorder.n_steps; i++) {
+        const struct steps *steps = &r->recorder.steps[i];
+        size_t n = (size_t)(steps->width * steps->width);
+        c->steps[i] = malloc(n * sizeof *c->steps[i]);
+        if (!c->steps[i])
+            return false;
+        for (size_t k = 0; k < n; k++)
+            c->steps[i][k] = (float)(r->sum[(size_t)steps->at + k] / (double)c->tokens);
+    }
+    return true;
+}
+
 static enum itera_status collect(const struct runner *r, const struct itera_model *m,
                                  struct itera_calibration **out)
 {
@@ -357,8 +396,10 @@ static enum itera_status collect(const struct runner *r, const struct itera_mode
         c->square = calloc((size_t)c->n_params + 1, sizeof *c->square);
         c->mean = calloc((size_t)c->n_params + 1, sizeof *c->mean);
         c->share = calloc((size_t)c->n_layers + 1, sizeof *c->share);
+        c->steps = calloc((size_t)c->n_layers + 1, sizeof *c->steps);
     }
-    bool made = c && c->square && c->mean && c->share && collect_shares(r, c);
+    bool made = c && c->square && c->mean && c->share && c->steps && collect_shares(r, c) &&
+                collect_steps(r, c);
     for (int i = 0; i < r->recorder.n_inputs && made; i++) {
         const struct input *input = &r->recorder.inputs[i];
         c->square[input->param] = means(r, input, input->square_at, c->tokens);
@@ -390,7 +431,7 @@ enum itera_status itera_calibrate(struct itera_model *model, const struct itera_
     struct runner r = {0};
     enum itera_status status = choose_sizes(model, (int64_t)count, &o, &r);
     if (!status)
-        status = runner_create(&r, model);
+        status = runner_create(&r, model, o.steps);
     int64_t of_batch = r.batch * r.window;
     for (int64_t i = 0; i < r.batches && !status; i++) {
         status = run_batch(&r, ids, (int64_t)count, i);
@@ -418,6 +459,7 @@ void itera_calibration_destroy(struct itera_calibration **calibration)
     destroy_list(c->square, c->n_params);
     destroy_list(c->mean, c->n_params);
     destroy_list(c->share, c->n_layers);
+    destroy_list(c->steps, c->n_layers);
     free(c);
     *calibration = NULL;
 }

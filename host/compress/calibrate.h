@@ -11,6 +11,7 @@ struct itera_calibrate_options {
      * is of a shorter text, but 1024 at least. */
     int64_t tokens;
     int64_t window; /* tokens that the model sees at once; 0: 256. At most its positions. */
+    bool steps;     /* collect steps, below */
     /* Called after each batch; non-zero stops (ITERA_ERR_CANCELLED). May be NULL. */
     int (*progress)(void *user, int64_t done, int64_t total);
     void *user;
@@ -28,6 +29,10 @@ struct itera_calibration {
     /* Per layer with a router: the share of assignments that each expert got, (E), with a sum of
      * 1; NULL for other layers. */
     float **share;
+    /* With options.steps, per layer of the itera family: the means of s[i] s[j] over tokens, (D, D),
+     * of the steps s = softplus(delta_proj x), whose mean over the channels is what the scan takes.
+     * NULL otherwise. */
+    float **steps;
 };
 
 /* Runs the model over windows that lie evenly in the text, each from a fresh state, on the model's
