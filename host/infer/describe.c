@@ -41,18 +41,6 @@ static void add_bytes(const struct itera_layout *layout, struct itera_descriptio
     }
 }
 
-/* The layer in a parameter's name ("backbone.layers.3.norm.weight"), or -1. */
-static int layer_of(const char *name)
-{
-    const char *at = strstr(name, "layers.");
-    size_t skip = strlen("layers.");
-    if (!at) {
-        at = strstr(name, "blocks.");
-        skip = strlen("blocks.");
-    }
-    return at && at[skip] >= '0' && at[skip] <= '9' ? atoi(at + skip) : -1;
-}
-
 static const char *kind_of(const struct itera_config *c, int layer)
 {
     switch (c->architecture) {
@@ -97,7 +85,7 @@ static enum itera_status add_layers(const struct itera_config *config, struct it
             if (index < 0)
                 continue;
             const struct itera_param *param = &layout->params[index];
-            layer = layer_of(param->name);
+            layer = itera_param_layer(param->name);
             if (layer >= config->layers)
                 layer = -1;
             if (seen[index])

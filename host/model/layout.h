@@ -50,4 +50,7 @@ struct itera_layout {
     bool integer;           /* products with q8 or q4 weights may be integer ones (op matmul) */
 };
 
+/* The layer in a parameter's name ("backbone.layers.3.norm.weight"), or -1. */
+int itera_param_layer(const char *name);
+
 #endif

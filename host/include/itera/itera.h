@@ -4,6 +4,7 @@
 
 #include "itera/bench.h"
 #include "itera/check.h"
+#include "itera/compress.h"
 #include "itera/corpus.h"
 #include "itera/describe.h"
 #include "itera/device.h"
