@@ -3,6 +3,7 @@
 #ifndef ITERA_COMPRESS_H
 #define ITERA_COMPRESS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "itera/corpus.h"
@@ -75,6 +76,52 @@ enum itera_status itera_prune_plan(const struct itera_model *model,
                                    const struct itera_prune_options *options,
                                    struct itera_prune_sizes *sizes);
 void itera_prune_report_destroy(struct itera_prune_report **report);
+
+/* ---- quantising ------------------------------------------------------------------------------
+ * The same shapes in narrower types. docs/quantization.md says what the types are, how they are
+ * chosen, and how weights are rounded. */
+
+/* A tensor of the model's file after quantising. Names and dimensions live for the call that gets
+ * it. */
+struct itera_quantize_tensor {
+    const char *name;
+    int32_t rank;
+    const int64_t *dim;
+    const char *from, *to; /* types in files */
+    const char *asked;     /* what the rules say; another than `to` where blocks do not fit */
+    int64_t elements;
+    int64_t bytes_from, bytes_to; /* in files */
+    double rms_error;      /* root mean square error over root mean square; 0 if both are 0 */
+    double max_error;      /* the largest absolute difference */
+    double weighted_error; /* as rms_error, squares weighted by the importance of the input channel;
+                              NaN without calibration, and for what is no product's weight */
+};
+
+/* Zero-initialise and set what matters. */
+struct itera_quantize_options {
+    const char *to;         /* "f32", "f16", "bf16", "q8", "q4" or "mixed" */
+    const char *const *set; /* "PATTERN=TYPE", or several with commas: globs over tensors' names; */
+    int n_set;              /* the last that matches counts */
+    bool plain;             /* to nearest with the reference scales: quick, for benchmarks */
+    int threads;            /* of the host that round; 0: one per processor */
+    /* Text to weight errors with, encoded with the model's tokenizer; NULL: all weigh the same. */
+    const struct itera_dataset *calibration;
+    int64_t calibration_tokens;              /* 0: 32768, or a shorter text whole */
+    itera_compress_progress_fn *calibrating; /* tokens; may be NULL */
+    itera_compress_progress_fn *progress;    /* weights; may be NULL */
+    void (*tensor)(void *user, const struct itera_quantize_tensor *tensor); /* may be NULL */
+    void *user;
+};
+
+/* Makes a model with the weights of `model` (which stays as it is) in other types on the same
+ * device, with a copy of its tokenizer. The caller owns *out.
+ * Errors: ITERA_ERR_ARGUMENT for an unknown type, a pattern that matches nothing, types that
+ * tensors cannot have, and a calibration text that is too short or has tokens that the model lacks;
+ * ITERA_ERR_UNSUPPORTED for a model that has q8 or q4 weights already; ITERA_ERR_LIMIT for a weight
+ * too large for its type; ITERA_ERR_CANCELLED; ITERA_ERR_MEMORY; those of the device. */
+enum itera_status itera_quantize(struct itera_model *model,
+                                 const struct itera_quantize_options *options,
+                                 struct itera_model **out);
 
 #ifdef __cplusplus
 }
