@@ -231,7 +231,7 @@ static enum itera_status train_create(struct itera_model *model, int64_t batch, 
                                       struct itera_train_program *t)
 {
     enum itera_status status =
-        itera_train_program_create(model, batch, seq, 1, 0.1, ITERA_PRECISION_F32, t);
+        itera_train_program_create(model, batch, seq, 1, 0.1, ITERA_PRECISION_F32, NULL, t);
     if (status)
         return status;
     /* lr 1e-4, betas, eps, no bias correction, clip at 1: values that keep the weights sane. */

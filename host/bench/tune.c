@@ -23,7 +23,7 @@ static enum itera_status tune_training(struct itera_device *device, struct itera
 {
     struct itera_train_program t;
     enum itera_status status =
-        itera_train_program_create(model, batch, time, 1, 0.1, ITERA_PRECISION_F32, &t);
+        itera_train_program_create(model, batch, time, 1, 0.1, ITERA_PRECISION_F32, NULL, &t);
     if (status)
         return status;
     status = device->backend->tune(device, t.train.p);

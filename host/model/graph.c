@@ -217,23 +217,28 @@ enum itera_status itera_graph_record(struct itera_graph *g, const struct itera_c
     return g->p->status;
 }
 
+int32_t itera_graph_aux_loss(const struct itera_graph *g)
+{
+    int32_t aux = g->n_aux ? g->aux[0] : ITERA_NONE;
+    g->p->part = ITERA_PART_LOSS;
+    for (int i = 1; i < g->n_aux; i++) {
+        int32_t sum[2] = {aux, g->aux[i]}, made[1] = {ITERA_NEW};
+        aux = itera_record(g->p, ITERA_OP_add, NULL, sum, made);
+    }
+    return aux;
+}
+
 int32_t itera_graph_losses(const struct itera_graph *g, int32_t targets, int32_t *ce, int32_t *aux)
 {
     struct itera_program *p = g->p;
     p->part = ITERA_PART_LOSS;
     int32_t in[2] = {g->logits, targets}, out[2] = {ITERA_NEW, ITERA_NEW};
     *ce = itera_record(p, ITERA_OP_cross_entropy, NULL, in, out);
-    *aux = ITERA_NONE;
-    int32_t total = *ce;
-    for (int i = 0; i < g->n_aux; i++) {
-        int32_t sum[2] = {*aux, g->aux[i]}, made[1] = {ITERA_NEW};
-        *aux = i ? itera_record(p, ITERA_OP_add, NULL, sum, made) : g->aux[0];
-    }
-    if (g->n_aux) {
-        int32_t sum[2] = {*ce, *aux}, made[1] = {ITERA_NEW};
-        total = itera_record(p, ITERA_OP_add, NULL, sum, made);
-    }
-    return total;
+    *aux = itera_graph_aux_loss(g);
+    if (!g->n_aux)
+        return *ce;
+    int32_t sum[2] = {*ce, *aux}, made[1] = {ITERA_NEW};
+    return itera_record(p, ITERA_OP_add, NULL, sum, made);
 }
 
 void itera_graph_destroy(struct itera_graph *g)

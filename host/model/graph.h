@@ -78,6 +78,8 @@ void itera_graph_destroy(struct itera_graph *g);
 /* Records the training loss of the logits: *ce, the mean cross-entropy with targets (i32, batch x
  * time, -1: not counted), plus *aux, the sum of the auxiliary losses (ITERA_NONE without any). */
 int32_t itera_graph_losses(const struct itera_graph *g, int32_t targets, int32_t *ce, int32_t *aux);
+/* The sum of the auxiliary losses alone; ITERA_NONE without any. */
+int32_t itera_graph_aux_loss(const struct itera_graph *g);
 
 /* For families. Names are printf formats of one layer number. */
 struct itera_param_spec {

@@ -30,21 +30,39 @@ static const struct field {
     {                                                                                              \
 #name, kind, offsetof(struct itera_train_options, name)                                    \
     }
-    FIELD(init, FIELD_STRING),        FIELD(config, FIELD_STRING),
-    FIELD(preset, FIELD_STRING),      FIELD(tokenizer, FIELD_STRING),
-    FIELD(data, FIELD_STRING),        FIELD(valid, FIELD_STRING),
-    FIELD(batch, FIELD_INTEGER),      FIELD(seq, FIELD_INTEGER),
-    FIELD(accumulate, FIELD_INTEGER), FIELD(steps, FIELD_INTEGER),
-    FIELD(epochs, FIELD_REAL),        FIELD(max_minutes, FIELD_REAL),
-    FIELD(schedule, FIELD_SCHEDULE),  FIELD(lr, FIELD_REAL),
-    FIELD(min_lr, FIELD_REAL),        FIELD(warmup, FIELD_INTEGER),
-    FIELD(beta1, FIELD_REAL),         FIELD(beta2, FIELD_REAL),
-    FIELD(eps, FIELD_REAL),           FIELD(weight_decay, FIELD_REAL),
-    FIELD(clip, FIELD_REAL),          FIELD(precision, FIELD_PRECISION),
-    FIELD(dropout, FIELD_REAL),       FIELD(aux_weight, FIELD_REAL),
-    FIELD(positions, FIELD_INTEGER),  FIELD(log_every, FIELD_INTEGER),
-    FIELD(eval_every, FIELD_INTEGER), FIELD(eval_tokens, FIELD_INTEGER),
-    FIELD(patience, FIELD_INTEGER),   FIELD(save_every, FIELD_INTEGER),
+    FIELD(init, FIELD_STRING),
+    FIELD(config, FIELD_STRING),
+    FIELD(preset, FIELD_STRING),
+    FIELD(tokenizer, FIELD_STRING),
+    FIELD(data, FIELD_STRING),
+    FIELD(valid, FIELD_STRING),
+    FIELD(batch, FIELD_INTEGER),
+    FIELD(seq, FIELD_INTEGER),
+    FIELD(accumulate, FIELD_INTEGER),
+    FIELD(steps, FIELD_INTEGER),
+    FIELD(epochs, FIELD_REAL),
+    FIELD(max_minutes, FIELD_REAL),
+    FIELD(schedule, FIELD_SCHEDULE),
+    FIELD(lr, FIELD_REAL),
+    FIELD(min_lr, FIELD_REAL),
+    FIELD(warmup, FIELD_INTEGER),
+    FIELD(beta1, FIELD_REAL),
+    FIELD(beta2, FIELD_REAL),
+    FIELD(eps, FIELD_REAL),
+    FIELD(weight_decay, FIELD_REAL),
+    FIELD(clip, FIELD_REAL),
+    FIELD(precision, FIELD_PRECISION),
+    FIELD(dropout, FIELD_REAL),
+    FIELD(aux_weight, FIELD_REAL),
+    FIELD(teacher, FIELD_STRING),
+    FIELD(temperature, FIELD_REAL),
+    FIELD(teacher_weight, FIELD_REAL),
+    FIELD(positions, FIELD_INTEGER),
+    FIELD(log_every, FIELD_INTEGER),
+    FIELD(eval_every, FIELD_INTEGER),
+    FIELD(eval_tokens, FIELD_INTEGER),
+    FIELD(patience, FIELD_INTEGER),
+    FIELD(save_every, FIELD_INTEGER),
 #undef FIELD
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
@@ -195,6 +213,7 @@ static json_t *state_to_json(const struct itera_trainer *t)
     json_object_set_new(root, "log_bytes", json_integer(t->log_bytes));
     json_object_set_new(root, "data_hash", json_integer((json_int_t)t->data_hash));
     json_object_set_new(root, "valid_hash", json_integer((json_int_t)t->valid_hash));
+    json_object_set_new(root, "teacher_hash", json_integer((json_int_t)t->teacher_hash));
     json_object_set_new(root, "device", json_string(itera_device_info(t->device)->id));
     json_object_set_new(root, "threads", json_integer(itera_device_threads(t->device)));
     json_object_set_new(root, "options", options_to_json(&t->options));
@@ -345,6 +364,7 @@ enum itera_status itera_train_checkpoint_read_state(struct itera_trainer *t, con
     t->log_bytes = itera_json_int(&r, "log_bytes", 0, 0, INT64_MAX);
     t->data_hash = (uint64_t)itera_json_int(&r, "data_hash", 0, INT64_MIN, INT64_MAX);
     t->valid_hash = (uint64_t)itera_json_int(&r, "valid_hash", 0, INT64_MIN, INT64_MAX);
+    t->teacher_hash = (uint64_t)itera_json_int(&r, "teacher_hash", 0, INT64_MIN, INT64_MAX);
     const char *finish = itera_json_string(&r, "finish", NULL);
     if (finish && !(t->finish = itera_arena_strdup(t->arena, finish)))
         r.status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory", path);

@@ -114,6 +114,8 @@ enum itera_status itera_train_log_step(struct itera_trainer *t)
     fprintf(f, "{\"step\": %lld, \"tokens\": %lld", (long long)r->step, (long long)r->tokens);
     put(f, "loss", r->loss);
     put(f, "aux_loss", r->aux_loss);
+    if (t->teacher)
+        put(f, "kl_loss", r->kl_loss);
     put(f, "lr", r->lr);
     put(f, "grad_norm", r->grad_norm);
     put(f, "tokens_per_second", round(r->tokens_per_second));

@@ -153,7 +153,7 @@ static void record_unscale(struct itera_train_program *t, const struct itera_mod
     itera_record(p, ITERA_OP_unscale, NULL, in, &in[0]);
 }
 
-static void bind_figures(struct itera_train_program *t, int32_t ce, int32_t aux,
+static void bind_figures(struct itera_train_program *t, int32_t ce, int32_t aux, int32_t kl,
                          struct itera_bindings *b)
 {
     struct itera_program *p = t->train.p;
@@ -163,6 +163,10 @@ static void bind_figures(struct itera_train_program *t, int32_t ce, int32_t aux,
         expose(p, aux, "aux_loss");
         itera_bind(b, aux, t->figures, FIGURE_AUX * 4);
     }
+    if (kl >= 0) {
+        expose(p, kl, "kl_loss");
+        itera_bind(b, kl, t->figures, FIGURE_KL * 4);
+    }
     for (int i = 0; i < t->n_moe; i++) {
         expose(p, t->train.load[i], "load");
         itera_bind(b, t->train.load[i], t->figures, (size_t)(FIGURE_LOAD + i * t->experts) * 4);
@@ -170,7 +174,8 @@ static void bind_figures(struct itera_train_program *t, int32_t ce, int32_t aux,
 }
 
 static enum itera_status create_train(struct itera_train_program *t, struct itera_model *model,
-                                      double weight_decay)
+                                      double weight_decay,
+                                      const struct itera_train_teaching *teaching)
 {
     struct itera_bindings b = {0}, apart = {0};
     t->train = (struct itera_graph){.phase = ITERA_PHASE_TRAIN, .batch = t->batch, .time = t->seq};
@@ -184,8 +189,9 @@ static enum itera_status create_train(struct itera_train_program *t, struct iter
     if (status)
         return status;
     const int64_t dim[2] = {t->batch, t->seq};
-    int32_t targets = itera_bound(g->p, "targets", ITERA_I32, 2, dim), ce, aux;
-    int32_t loss = itera_graph_losses(g, targets, &ce, &aux);
+    int32_t targets = itera_bound(g->p, "targets", ITERA_I32, 2, dim), ce, aux, kl = ITERA_NONE;
+    int32_t loss = teaching ? itera_train_distill_losses(t, teaching, targets, &b, &ce, &aux, &kl)
+                            : itera_graph_losses(g, targets, &ce, &aux);
     itera_bind_graph(&b, g, model, NULL, NULL);
     itera_bind(&b, g->ids, t->ids, 0);
     itera_bind(&b, targets, t->targets, 0);
@@ -198,7 +204,7 @@ static enum itera_status create_train(struct itera_train_program *t, struct iter
         status = itera_fuse_epilogues(g->p);
     if (status)
         goto done;
-    bind_figures(t, ce, aux, &b);
+    bind_figures(t, ce, aux, kl, &b);
     if (t->precision == ITERA_PRECISION_F16)
         record_unscale(t, model, &b);
     struct optimizer_buffers at = {t->grads, t->m, t->v, t->hyper, t->figures};
@@ -228,6 +234,8 @@ static enum itera_status create_train(struct itera_train_program *t, struct iter
         status = b.status;
     if (!status)
         status = itera_compile(t->device, g->p, b.list, b.n, &t->train_run);
+    if (!status && teaching)
+        status = itera_train_distill_compile(t, teaching->teacher);
     if (!status)
         status = itera_train_program_set_scale(t, (float[2]){FIRST_SCALE, 0});
 done:
@@ -239,6 +247,7 @@ done:
 enum itera_status itera_train_program_create(struct itera_model *model, int64_t batch, int64_t seq,
                                              int64_t accumulate, double weight_decay,
                                              enum itera_precision precision,
+                                             const struct itera_train_teaching *teaching,
                                              struct itera_train_program *out)
 {
     *out = (struct itera_train_program){.device = model->device,
@@ -246,7 +255,7 @@ enum itera_status itera_train_program_create(struct itera_model *model, int64_t 
                                         .seq = seq,
                                         .accumulate = accumulate,
                                         .precision = precision};
-    enum itera_status status = create_train(out, model, weight_decay);
+    enum itera_status status = create_train(out, model, weight_decay, teaching);
     if (status)
         itera_train_program_destroy(out);
     return status;
@@ -257,11 +266,14 @@ void itera_train_program_destroy(struct itera_train_program *t)
     itera_executable_destroy(&t->train_run);
     itera_executable_destroy(&t->update_run);
     itera_executable_destroy(&t->eval_run);
+    itera_executable_destroy(&t->teacher_run);
     itera_graph_destroy(&t->train);
     itera_graph_destroy(&t->eval);
+    itera_graph_destroy(&t->teacher);
     itera_program_destroy(&t->update);
-    struct itera_buffer **buffers[] = {&t->grads,   &t->sums, &t->m,     &t->v,      &t->ids,
-                                       &t->targets, &t->rng,  &t->hyper, &t->figures};
+    struct itera_buffer **buffers[] = {&t->grads,   &t->sums,          &t->m,   &t->v,
+                                       &t->ids,     &t->targets,       &t->rng, &t->hyper,
+                                       &t->figures, &t->teacher_logits};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         itera_buffer_destroy(buffers[i]);
     free(t->host_ids);
@@ -298,7 +310,7 @@ enum itera_status itera_train_program_step(struct itera_train_program *t,
                                            struct itera_train_figures *figures)
 {
     enum itera_status status = upload_settings(t, o, lr, step);
-    double loss = 0, aux = 0;
+    double loss = 0, aux = 0, kl = t->teacher_run ? 0 : (double)NAN;
     for (int64_t i = 0; i < t->accumulate && !status; i++) {
         uint64_t draw = (uint64_t)(step * t->accumulate + i);
         const uint32_t rng[4] = {(uint32_t)o->seed, (uint32_t)(o->seed >> 32), (uint32_t)draw,
@@ -309,6 +321,8 @@ enum itera_status itera_train_program_step(struct itera_train_program *t,
             status = upload_batch(t);
         if (!status)
             status = itera_buffer_upload(t->rng, 0, rng, sizeof rng);
+        if (!status && t->teacher_run)
+            status = itera_run(t->teacher_run);
         if (!status)
             status = itera_run(t->train_run);
         if (status || !figures)
@@ -317,6 +331,9 @@ enum itera_status itera_train_program_step(struct itera_train_program *t,
         status = itera_buffer_download(t->figures, FIGURE_LOSS * 4, found, sizeof found);
         loss += (double)found[0];
         aux += (double)found[1];
+        if (!status && t->teacher_run)
+            status = itera_buffer_download(t->figures, FIGURE_KL * 4, found, sizeof *found);
+        kl += (double)found[0];
     }
     if (!status && t->update_run)
         status = itera_run(t->update_run);
@@ -326,6 +343,7 @@ enum itera_status itera_train_program_step(struct itera_train_program *t,
     status = itera_buffer_download(t->figures, FIGURE_NORM * 4, &norm, sizeof norm);
     figures->loss = loss / (double)t->accumulate;
     figures->aux_loss = aux / (double)t->accumulate;
+    figures->kl_loss = kl / (double)t->accumulate;
     figures->grad_norm = (double)norm / (double)t->accumulate;
     for (int i = 0; i < t->n_moe * t->experts && figures->load && !status; i++) {
         float share;

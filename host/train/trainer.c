@@ -37,6 +37,8 @@ void itera_train_options_default(struct itera_train_options *o)
         .clip = 1,
         .dropout = -1,
         .aux_weight = -1,
+        .temperature = 2,
+        .teacher_weight = 0.5,
         .log_every = 10,
         .eval_tokens = 100000,
     };
@@ -88,6 +90,10 @@ static enum itera_status check_options(const struct itera_train_options *o)
         wrong = "dropout must be at most 0.95 (-1: the configuration's)";
     else if (!(o->aux_weight >= -1 && o->aux_weight <= 1000))
         wrong = "aux_weight must be at most 1000 (-1: the configuration's)";
+    else if (!(o->temperature > 0 && o->temperature <= 1000))
+        wrong = "temperature must be above 0, and at most 1000";
+    else if (!(o->teacher_weight >= 0 && o->teacher_weight <= 1))
+        wrong = "teacher_weight must be from 0 to 1";
     else if (o->log_every < 1 || o->eval_every < 0 || o->eval_tokens < 0 || o->patience < 0 ||
              o->save_every < 0 || o->warmup < -1 || o->positions < 0 || o->positions > INT32_MAX)
         wrong = "a count is negative, or log_every is 0";
@@ -100,8 +106,8 @@ static enum itera_status check_options(const struct itera_train_options *o)
 static enum itera_status keep_strings(struct itera_trainer *t)
 {
     struct itera_train_options *o = &t->options;
-    const char **strings[] = {&o->init, &o->config, &o->preset,   &o->tokenizer,
-                              &o->data, &o->valid,  &o->directory};
+    const char **strings[] = {&o->init, &o->config, &o->preset,  &o->tokenizer,
+                              &o->data, &o->valid,  &o->teacher, &o->directory};
     for (size_t i = 0; i < sizeof strings / sizeof *strings; i++) {
         if (!*strings[i])
             continue;
@@ -138,6 +144,7 @@ void itera_trainer_destroy(struct itera_trainer **trainer)
     itera_dataset_destroy(&t->data);
     itera_dataset_destroy(&t->valid);
     itera_model_destroy(&t->model);
+    itera_model_destroy(&t->teacher);
     itera_arena_destroy(&t->arena);
     free(t->load);
     free(t);
@@ -168,6 +175,17 @@ static enum itera_status claim_directory(struct itera_trainer *t)
     return ITERA_OK;
 }
 
+static enum itera_status copy_tokenizer(const struct itera_tokenizer *from, const char *name,
+                                        struct itera_tokenizer **out)
+{
+    char *json;
+    enum itera_status status = itera_tokenizer_to_json(from, &json);
+    if (!status)
+        status = itera_tokenizer_from_json(json, strlen(json), name, out);
+    free(json);
+    return status;
+}
+
 /* The tokenizer's specification when none is given: as large as the configuration's vocabulary. */
 static enum itera_status default_tokenizer(struct itera_trainer *t)
 {
@@ -183,40 +201,60 @@ static enum itera_status default_tokenizer(struct itera_trainer *t)
     return o->tokenizer ? ITERA_OK : itera_fail(ITERA_ERR_MEMORY, "training: no memory");
 }
 
+/* The tokenizer that the model is to get; NULL: it brings one, as a loaded model and a teacher
+ * do. */
+static enum itera_status create_tokenizer(struct itera_trainer *t,
+                                          const struct itera_corpus *corpus,
+                                          struct itera_tokenizer **out)
+{
+    struct itera_train_options *o = &t->options;
+    const struct itera_model *source = t->model ? t->model : t->teacher;
+    const char *path = t->model ? o->init : o->teacher;
+    if (t->model && t->teacher && !itera_model_tokenizer(source)) {
+        source = t->teacher;
+        path = o->teacher;
+    }
+    const struct itera_tokenizer *theirs = source ? itera_model_tokenizer(source) : NULL;
+    if (theirs && o->tokenizer)
+        return itera_fail(ITERA_ERR_ARGUMENT,
+                          "%s: brings its own tokenizer; its weights mean nothing with another",
+                          path);
+    if (source && !theirs && !o->tokenizer)
+        return itera_fail(ITERA_ERR_ARGUMENT,
+                          "%s: has no tokenizer; name the file of the one it was trained with",
+                          path);
+    if (theirs && source == t->model)
+        return ITERA_OK;
+    if (theirs)
+        return copy_tokenizer(theirs, path, out);
+    enum itera_status status = o->tokenizer ? ITERA_OK : default_tokenizer(t);
+    return status ? status : itera_tokenizer_create(o->tokenizer, corpus, out);
+}
+
 static enum itera_status create_model(struct itera_trainer *t, const struct itera_corpus *corpus)
 {
     struct itera_train_options *o = &t->options;
     struct itera_tokenizer *tokenizer = NULL;
     enum itera_status status = ITERA_OK;
-    if (o->init) {
+    if (o->init)
         status = itera_model_load_as(t->device, o->init,
                                      &(struct itera_load_options){.expand = true}, &t->model);
-        if (!status && itera_model_tokenizer(t->model) && o->tokenizer)
-            return itera_fail(ITERA_ERR_ARGUMENT,
-                              "%s: brings its own tokenizer; its weights mean nothing with another",
-                              o->init);
-        if (!status && !itera_model_tokenizer(t->model) && !o->tokenizer)
-            return itera_fail(ITERA_ERR_ARGUMENT,
-                              "%s: has no tokenizer; name the file of the one it was trained with",
-                              o->init);
-    } else {
-        if (!o->preset)
-            o->preset = "micro";
-        if (!o->tokenizer)
-            status = default_tokenizer(t);
-    }
+    else if (!o->config && !o->preset)
+        o->preset = "micro";
     if (!status && o->config && !itera_file_exists(o->config)) {
         /* Never a preset of that name. */
         struct itera_config config;
         status = itera_config_load(o->config, &config);
     }
-    if (!status && o->tokenizer)
-        status = itera_tokenizer_create(o->tokenizer, corpus, &tokenizer);
+    if (!status)
+        status = create_tokenizer(t, corpus, &tokenizer);
     if (!status && !o->init) {
-        const struct itera_model_options options = {.vocab = itera_tokenizer_vocab_size(tokenizer),
-                                                    .positions = (int32_t)o->positions,
-                                                    .dropout = (float)o->dropout,
-                                                    .seed = o->seed};
+        /* Models may have more rows than their tokenizer has tokens. */
+        const struct itera_model_options options = {
+            .vocab = t->teacher ? t->teacher->config.vocab : itera_tokenizer_vocab_size(tokenizer),
+            .positions = (int32_t)o->positions,
+            .dropout = (float)o->dropout,
+            .seed = o->seed};
         status =
             itera_model_create(t->device, o->config ? o->config : o->preset, &options, &t->model);
     }
@@ -265,7 +303,9 @@ static enum itera_status set_up(struct itera_trainer *t, const struct itera_corp
                           "training: sequences of %lld tokens are longer than the model's %d "
                           "positions; use --seq %d or less, or a model with more positions",
                           (long long)o->seq, positions, positions);
-    enum itera_status status = open_dataset(t, o->data, corpus, &t->data);
+    enum itera_status status = itera_train_teacher_check(t);
+    if (!status)
+        status = open_dataset(t, o->data, corpus, &t->data);
     if (!status && o->valid)
         status = open_dataset(t, o->valid, NULL, &t->valid);
     if (status)
@@ -278,15 +318,16 @@ static enum itera_status set_up(struct itera_trainer *t, const struct itera_corp
                           "text or shorter sequences",
                           o->data, count, (long long)o->seq);
     }
+    const struct itera_train_teaching teaching = {t->teacher, o->temperature, o->teacher_weight};
     status = itera_train_program_create(t->model, o->batch, o->seq, o->accumulate, o->weight_decay,
-                                        o->precision, &t->program);
+                                        o->precision, t->teacher ? &teaching : NULL, &t->program);
     if (status)
         return status;
     t->load = calloc((size_t)(t->program.n_moe * t->program.experts) + 1, sizeof *t->load);
     if (!t->load)
         return itera_fail(ITERA_ERR_MEMORY, "training: no memory");
     t->last.best_loss = t->best_loss;
-    t->last.loss = t->last.valid_loss = (double)NAN;
+    t->last.loss = t->last.valid_loss = t->last.kl_loss = (double)NAN;
     return ITERA_OK;
 }
 
@@ -409,6 +450,8 @@ enum itera_status itera_trainer_create(struct itera_device *device,
     if (!status)
         status = claim_directory(t);
     if (!status)
+        status = itera_train_teacher_open(t);
+    if (!status)
         status = itera_corpus_open(t->options.data, &corpus);
     if (!status)
         status = create_model(t, corpus);
@@ -422,7 +465,10 @@ enum itera_status itera_trainer_create(struct itera_device *device,
     if (!status && t->options.directory) {
         t->data_hash = itera_train_dataset_hash(t->data);
         t->valid_hash = t->valid ? itera_train_dataset_hash(t->valid) : 0;
-        status = itera_train_log_open(t, 0);
+        if (t->teacher)
+            status = itera_train_teacher_hash(t->options.teacher, &t->teacher_hash);
+        if (!status)
+            status = itera_train_log_open(t, 0);
     }
     if (!status) {
         start_clocks(t);
@@ -444,6 +490,22 @@ static enum itera_status check_same_data(const struct itera_dataset *data, const
                       "%s: is not the text that the run began with, so it cannot go on with it; "
                       "start another run from its model (--init)",
                       source);
+}
+
+/* Loads it, too. */
+static enum itera_status open_same_teacher(struct itera_trainer *t)
+{
+    const char *path = t->options.teacher;
+    uint64_t hash;
+    if (!path)
+        return ITERA_OK;
+    enum itera_status status = itera_train_teacher_hash(path, &hash);
+    if (!status && hash != t->teacher_hash)
+        return itera_fail(ITERA_ERR_FORMAT,
+                          "%s: is not the teacher that the run began with, so it cannot go on with "
+                          "it; start another run from its model (--init)",
+                          path);
+    return status ? status : itera_train_teacher_open(t);
 }
 
 enum itera_status itera_trainer_resume(struct itera_device *device, const char *directory,
@@ -469,6 +531,7 @@ enum itera_status itera_trainer_resume(struct itera_device *device, const char *
     if (!status && changes) {
         o->data = changes->data ? changes->data : o->data;
         o->valid = changes->valid && *changes->valid && o->valid ? changes->valid : o->valid;
+        o->teacher = changes->teacher && o->teacher ? changes->teacher : o->teacher;
         o->max_minutes = changes->max_minutes > 0 ? changes->max_minutes : o->max_minutes;
         o->save_every = changes->save_every > 0 ? changes->save_every : o->save_every;
     }
@@ -495,6 +558,8 @@ enum itera_status itera_trainer_resume(struct itera_device *device, const char *
                                      &t->model);
     if (!status && !itera_model_tokenizer(t->model))
         status = itera_fail(ITERA_ERR_FORMAT, "%s: its tokenizer is missing", path);
+    if (!status)
+        status = open_same_teacher(t);
     if (!status)
         status = set_up(t, NULL);
     if (!status)
@@ -565,6 +630,7 @@ static enum itera_status log_step(struct itera_trainer *t,
     struct itera_train_report *r = &t->last;
     r->loss = figures->loss;
     r->aux_loss = figures->aux_loss;
+    r->kl_loss = figures->kl_loss;
     r->grad_norm = figures->grad_norm;
     r->lr = lr;
     r->tokens_per_second =
@@ -718,6 +784,11 @@ const struct itera_train_options *itera_trainer_options(const struct itera_train
 const struct itera_model *itera_trainer_model(const struct itera_trainer *t)
 {
     return t->model;
+}
+
+const struct itera_model *itera_trainer_teacher(const struct itera_trainer *t)
+{
+    return t->teacher;
 }
 
 void itera_trainer_data(const struct itera_trainer *t, int64_t *tokens, int64_t *windows,

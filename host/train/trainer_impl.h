@@ -37,7 +37,15 @@ enum {
     FIGURE_NORM = 2,  /* and whether all is finite */
     FIGURE_TALLY = 4, /* sums of both over the steps since the host cleared them */
     FIGURE_SCALE = 6, /* mixed precision: the loss scale, see op loss_scale */
+    FIGURE_KL = 8,    /* with a teacher */
     FIGURE_LOAD = 16, /* per MoE layer: shares per expert */
+};
+
+/* Learning from another model, as in struct itera_train_options. */
+struct itera_train_teaching {
+    const struct itera_model *teacher; /* of the student's device, vocabulary and at least seq
+                                          positions */
+    double temperature, weight;
 };
 
 struct itera_train_program {
@@ -47,6 +55,10 @@ struct itera_train_program {
     struct itera_graph train, eval;
     struct itera_program *update; /* accumulate > 1: the optimiser apart */
     struct itera_executable *train_run, *update_run, *eval_run; /* eval_run: made when needed */
+    /* Distillation: the teacher's logits of the batch, which the student's program reads. */
+    struct itera_graph teacher;
+    struct itera_executable *teacher_run; /* NULL: no teacher */
+    struct itera_buffer *teacher_logits;
     /* gradients and, when accumulating, their sum; the moments; what changes by step */
     struct itera_buffer *grads, *sums, *m, *v;
     struct itera_buffer *ids, *targets, *rng, *hyper, *figures;
@@ -56,12 +68,15 @@ struct itera_train_program {
 
 struct itera_train_figures {
     double loss, aux_loss, grad_norm;
-    double *load; /* n_moe x experts; not touched when NULL */
+    double kl_loss; /* NaN without a teacher */
+    double *load;   /* n_moe x experts; not touched when NULL */
 };
 
+/* teaching may be NULL; its teacher must outlive the program. */
 enum itera_status itera_train_program_create(struct itera_model *model, int64_t batch, int64_t seq,
                                              int64_t accumulate, double weight_decay,
                                              enum itera_precision precision,
+                                             const struct itera_train_teaching *teaching,
                                              struct itera_train_program *out);
 void itera_train_program_destroy(struct itera_train_program *program);
 /* One optimiser step: `step` picks batches and dropout; lr and the other settings go to the device
@@ -84,15 +99,36 @@ enum itera_status itera_train_program_evaluate(struct itera_train_program *progr
                                                const struct itera_dataset *data, uint64_t batches,
                                                double *loss);
 
+/* ---- distill.c: learning from a teacher ------------------------------------------------------ */
+
+/* Records (1 - weight) ce + weight kl + aux over the logits of t->train, and binds the teacher's,
+ * for which it makes the buffer. Returns the loss; *aux is ITERA_NONE without any. */
+int32_t itera_train_distill_losses(struct itera_train_program *t,
+                                   const struct itera_train_teaching *teaching, int32_t targets,
+                                   struct itera_bindings *b, int32_t *ce, int32_t *aux,
+                                   int32_t *kl);
+/* Compiles teacher_run: from t->ids to t->teacher_logits. */
+enum itera_status itera_train_distill_compile(struct itera_train_program *t,
+                                              const struct itera_model *teacher);
+
+struct itera_trainer;
+/* Loads options.teacher to the trainer, if there is one. */
+enum itera_status itera_train_teacher_open(struct itera_trainer *trainer);
+/* The trainer's model has another vocabulary or tokenizer than its teacher, or the sequences are
+ * longer than the teacher's positions: an error. */
+enum itera_status itera_train_teacher_check(const struct itera_trainer *trainer);
+/* Of the bytes of a model file, or of those of a model in a directory. */
+enum itera_status itera_train_teacher_hash(const char *path, uint64_t *hash);
+
 /* ---- the trainer --------------------------------------------------------------------------- */
 
 struct itera_trainer {
     struct itera_device *device;
     struct itera_arena *arena; /* strings of the options */
     struct itera_train_options options;
-    struct itera_model *model;
+    struct itera_model *model, *teacher; /* teacher: NULL without one */
     struct itera_dataset *data, *valid;
-    uint64_t data_hash, valid_hash;
+    uint64_t data_hash, valid_hash, teacher_hash;
     struct itera_train_program program;
 
     bool timed; /* the plan follows max_minutes */

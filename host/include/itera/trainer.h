@@ -55,6 +55,15 @@ struct itera_train_options {
     const char *data; /* corpus to train on (corpus.h); NULL: builtin:stories */
     /* To validate on; NULL: none, but builtin:stories?valid for the builtin; "": none. */
     const char *valid;
+    /* A model that the student learns from (distillation); NULL: none. The loss is then
+     *   (1 - teacher_weight) cross-entropy + teacher_weight temperature^2 KL(teacher || student)
+     * plus the auxiliary losses, the KL divergence between the softmax of both models' logits
+     * divided by the temperature, a mean over positions (Hinton, Vinyals, Dean 2015). The student
+     * has the teacher's vocabulary and, unless the teacher has none, its tokenizer: `tokenizer` is
+     * then not to be given. With weight 0 it trains as without a teacher, and is still compared. */
+    const char *teacher;
+    double temperature;    /* above 0 */
+    double teacher_weight; /* from 0 to 1 */
     const char *directory; /* the run directory; NULL: nothing is written */
     bool overwrite;        /* a run that is in the directory already may be lost */
 
@@ -104,6 +113,7 @@ struct itera_train_report {
     int64_t tokens;      /* trained on, the whole run */
     double loss;         /* cross-entropy of the step's batch, nats per token, without aux_loss */
     double aux_loss;     /* weighted load-balance losses of all layers */
+    double kl_loss;      /* temperature^2 KL to the teacher, not weighted; NaN: no teacher */
     double lr, grad_norm;
     double tokens_per_second; /* of training since the last logged step */
     double max_load;   /* the busiest expert's share times the experts: 1 is even; 0: no MoE */
@@ -125,6 +135,7 @@ enum itera_status itera_trainer_create(struct itera_device *device,
 /* What may differ when a run goes on. Zero: as it was. */
 struct itera_train_changes {
     const char *data, *valid; /* the same text under another name; it is checked */
+    const char *teacher;      /* the same model under another name; it is checked */
     double max_minutes;
     int64_t save_every;
 };
@@ -132,8 +143,8 @@ struct itera_train_changes {
 /* Whether directory has a checkpoint to resume from. */
 bool itera_trainer_can_resume(const char *directory);
 /* Goes on from the directory's checkpoint. Lines of train.jsonl after it are cut off, because they
- * will come again. Errors: ITERA_ERR_FORMAT for a damaged checkpoint, or when the data is not what
- * the run began with. changes may be NULL. */
+ * will come again. Errors: ITERA_ERR_FORMAT for a damaged checkpoint, or when the data or the
+ * teacher is not what the run began with. changes may be NULL. */
 enum itera_status itera_trainer_resume(struct itera_device *device, const char *directory,
                                        const struct itera_train_changes *changes,
                                        struct itera_trainer **out);
@@ -152,6 +163,8 @@ enum itera_status itera_trainer_save(struct itera_trainer *trainer);
 const struct itera_train_options *itera_trainer_options(const struct itera_trainer *trainer);
 /* The model in training; its weights are those of the last step. */
 const struct itera_model *itera_trainer_model(const struct itera_trainer *trainer);
+/* NULL: none. */
+const struct itera_model *itera_trainer_teacher(const struct itera_trainer *trainer);
 /* The state without a step: as the last report, events 0 (or FINISHED). */
 void itera_trainer_report(const struct itera_trainer *trainer, struct itera_train_report *report);
 /* Tokens of the data, training windows in it, and tokens of the validation text (0: none). */
