@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 #include "core/file.h"
-#include "itera/trainer.h"
+#include "itera/distill.h"
 #include "train/trainer_impl.h"
 
 enum { STEPS = 12 };
@@ -357,6 +357,101 @@ static void test_padded_vocabulary(void **state)
     itera_trainer_destroy(&t);
 }
 
+/* Two stages, the first by way of another preset; as many steps as it says, and what each is. */
+static void test_stages(void **state)
+{
+    (void)state;
+    static const char *const via[] = {"itera-m-micro"};
+    struct itera_distill_options o = {
+        .train = small(in_root("staged")), .via = via, .n_via = 1, .stage_steps = 0};
+    o.train.steps = 5;
+    o.train.valid = "builtin:stories?valid&bytes=3000";
+    struct itera_distill *d;
+    assert_false(itera_distill_can_resume(in_root("staged")));
+    assert_int_equal(itera_distill_create(device, &o, &d), ITERA_OK);
+    assert_int_equal(itera_distill_stages(d), 2);
+    assert_int_equal(itera_distill_stage(d, 0)->steps, 2);
+    assert_int_equal(itera_distill_stage(d, 1)->steps, 3);
+    struct itera_train_report r;
+    for (int stage = 0; stage < 2; stage++) {
+        struct itera_trainer *t;
+        bool resumed;
+        assert_false(itera_distill_finished(d, stage));
+        assert_int_equal(itera_distill_trainer(d, stage, device, NULL, &t, &resumed), ITERA_OK);
+        assert_false(resumed);
+        assert_int_equal(itera_trainer_step(t, &r), ITERA_OK);
+        assert_string_equal(itera_model_info(itera_trainer_teacher(t))->architecture,
+                            stage ? "itera-m" : "transformer");
+        itera_trainer_destroy(&t);
+        itera_distill_destroy(&d);
+
+        /* As after a kill: the directory says all, the step above is in no checkpoint. */
+        assert_int_equal(itera_distill_open(in_root("staged"), &d), ITERA_OK);
+        assert_int_equal(itera_distill_stages(d), 2);
+        assert_int_equal(itera_distill_options(d)->n_via, 1);
+        assert_int_equal(itera_distill_options(d)->train.steps, 5);
+        assert_int_equal(itera_distill_finished(d, 0), stage);
+        assert_int_equal(itera_distill_trainer(d, stage, device, NULL, &t, &resumed), ITERA_OK);
+        assert_true(resumed);
+        do {
+            assert_int_equal(itera_trainer_step(t, &r), ITERA_OK);
+        } while (!(r.events & ITERA_TRAIN_FINISHED));
+        assert_int_equal(r.step, stage ? 3 : 2);
+        assert_true(r.teacher_loss > 0 && r.valid_loss > 0);
+        itera_trainer_destroy(&t);
+        assert_true(itera_distill_finished(d, stage));
+    }
+    assert_int_equal(itera_trainer_peek(in_root("staged"), &r), ITERA_OK);
+    assert_int_equal(r.step, 3);
+    itera_distill_destroy(&d);
+
+    assert_int_equal(itera_distill_create(device, &o, &d), ITERA_ERR_ARGUMENT);
+    assert_non_null(strstr(itera_last_error(), "--resume"));
+    o.train.overwrite = true;
+    assert_int_equal(itera_distill_create(device, &o, &d), ITERA_OK);
+    assert_false(itera_distill_finished(d, 0) || itera_distill_finished(d, 1));
+    itera_distill_destroy(&d);
+    assert_null(d);
+}
+
+static void refuse_stages(const struct itera_distill_options *o, enum itera_status status,
+                          const char *words)
+{
+    struct itera_distill *d;
+    assert_int_equal(itera_distill_create(device, o, &d), status);
+    assert_null(d);
+    if (!strstr(itera_last_error(), words))
+        fail_msg("'%s' does not say '%s'", itera_last_error(), words);
+    assert_false(itera_distill_can_resume(o->train.directory));
+}
+
+static void test_stage_refusals(void **state)
+{
+    (void)state;
+    static const char *const via[] = {"itera-m-micro", "micro"}, *const wrong[] = {"itera-giant"};
+    struct itera_distill_options o = {.train = small(in_root("refused")), .via = via, .n_via = 2};
+    o.train.steps = 2;
+    refuse_stages(&o, ITERA_ERR_ARGUMENT, "2 steps cannot be divided among 3");
+    o.train.steps = 30;
+    o.train.seq = 64; /* the last student has 32 positions */
+    refuse_stages(&o, ITERA_ERR_ARGUMENT, "32 positions");
+    o.train.seq = 16;
+    o.train.config = NULL;
+    o.train.init = in_root("pieces/model.safetensors");
+    refuse_stages(&o, ITERA_ERR_ARGUMENT, "vocabulary of 300");
+    o.train.init = NULL;
+    o.via = wrong;
+    o.n_via = 1;
+    refuse_stages(&o, ITERA_ERR_ARGUMENT, "itera-giant");
+    o.n_via = 0;
+    o.train.teacher = in_root("nobody.safetensors");
+    refuse_stages(&o, ITERA_ERR_IO, "nobody.safetensors");
+    o.train.teacher = in_root("teacher/model.safetensors");
+    o.train.directory = in_root("teacher");
+    o.train.overwrite = true;
+    refuse_stages(&o, ITERA_ERR_ARGUMENT, "would be replaced");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -368,6 +463,8 @@ int main(void)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_other_vocabularies),
         cmocka_unit_test(test_padded_vocabulary),
+        cmocka_unit_test(test_stages),
+        cmocka_unit_test(test_stage_refusals),
     };
     return cmocka_run_group_tests_name("distill", tests, set_up, tear_down);
 }

@@ -92,7 +92,7 @@ static unsigned choice_value(struct itera_json_reader *r, const char *name, enum
     return 0;
 }
 
-static json_t *options_to_json(const struct itera_train_options *o)
+json_t *itera_train_options_to_json(const struct itera_train_options *o)
 {
     json_t *object = json_object();
     for (int i = 0; i < FIELDS; i++) {
@@ -122,16 +122,17 @@ static json_t *options_to_json(const struct itera_train_options *o)
     return object;
 }
 
-static void options_from_json(struct itera_trainer *t, struct itera_json_reader *r)
+enum itera_status itera_train_options_from_json(struct itera_arena *arena,
+                                                struct itera_json_reader *r,
+                                                struct itera_train_options *o)
 {
-    struct itera_train_options *o = &t->options;
     for (int i = 0; i < FIELDS; i++) {
         char *at = (char *)o + fields[i].offset;
         const char *name = fields[i].name, *text;
         switch (fields[i].kind) {
         case FIELD_STRING:
             text = itera_json_string(r, name, NULL);
-            *(const char **)(void *)at = text ? itera_arena_strdup(t->arena, text) : NULL;
+            *(const char **)(void *)at = text ? itera_arena_strdup(arena, text) : NULL;
             if (text && !*(const char **)(void *)at && !r->status)
                 r->status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory", r->source);
             break;
@@ -149,6 +150,7 @@ static void options_from_json(struct itera_trainer *t, struct itera_json_reader 
         }
     }
     o->seed = (uint64_t)itera_json_int(r, "seed", 0, INT64_MIN, INT64_MAX);
+    return r->status;
 }
 
 /* ---- where it is ----------------------------------------------------------------------------- */
@@ -214,9 +216,10 @@ static json_t *state_to_json(const struct itera_trainer *t)
     json_object_set_new(root, "data_hash", json_integer((json_int_t)t->data_hash));
     json_object_set_new(root, "valid_hash", json_integer((json_int_t)t->valid_hash));
     json_object_set_new(root, "teacher_hash", json_integer((json_int_t)t->teacher_hash));
+    json_object_set_new(root, "teacher_loss", number_or_null(t->last.teacher_loss));
     json_object_set_new(root, "device", json_string(itera_device_info(t->device)->id));
     json_object_set_new(root, "threads", json_integer(itera_device_threads(t->device)));
-    json_object_set_new(root, "options", options_to_json(&t->options));
+    json_object_set_new(root, "options", itera_train_options_to_json(&t->options));
     return root;
 }
 
@@ -234,18 +237,23 @@ static enum itera_status write_text(const char *path, const char *text)
     return itera_writer_commit(&writer);
 }
 
-static enum itera_status save_state(const struct itera_trainer *t, const float scale[2],
-                                    const char *path)
+enum itera_status itera_train_write_json(json_t *root, const char *path)
 {
-    json_t *root = state_to_json(t);
-    json_object_set_new(root, "loss_scale", json_real((double)scale[0]));
-    json_object_set_new(root, "loss_scale_steps", json_real((double)scale[1]));
     char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
     enum itera_status status =
         text ? write_text(path, text) : itera_fail(ITERA_ERR_MEMORY, "%s: no memory", path);
     free(text);
     json_decref(root);
     return status;
+}
+
+static enum itera_status save_state(const struct itera_trainer *t, const float scale[2],
+                                    const char *path)
+{
+    json_t *root = state_to_json(t);
+    json_object_set_new(root, "loss_scale", json_real((double)scale[0]));
+    json_object_set_new(root, "loss_scale_steps", json_real((double)scale[1]));
+    return itera_train_write_json(root, path);
 }
 
 static enum itera_status save_moment(const struct itera_trainer *t, const struct itera_buffer *from,
@@ -365,6 +373,7 @@ enum itera_status itera_train_checkpoint_read_state(struct itera_trainer *t, con
     t->data_hash = (uint64_t)itera_json_int(&r, "data_hash", 0, INT64_MIN, INT64_MAX);
     t->valid_hash = (uint64_t)itera_json_int(&r, "valid_hash", 0, INT64_MIN, INT64_MAX);
     t->teacher_hash = (uint64_t)itera_json_int(&r, "teacher_hash", 0, INT64_MIN, INT64_MAX);
+    t->last.teacher_loss = itera_json_real(&r, "teacher_loss", (double)NAN, -1e30, 1e30);
     const char *finish = itera_json_string(&r, "finish", NULL);
     if (finish && !(t->finish = itera_arena_strdup(t->arena, finish)))
         r.status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory", path);
@@ -376,10 +385,8 @@ enum itera_status itera_train_checkpoint_read_state(struct itera_trainer *t, con
         status = itera_json_fail(&r, "options", "an object");
     if (!status)
         status = itera_json_begin(&o, options, path);
-    if (!status) {
-        options_from_json(t, &o);
-        status = o.status;
-    }
+    if (!status)
+        status = itera_train_options_from_json(t->arena, &o, &t->options);
     if (!status && (strcmp(device, itera_device_info(t->device)->id) != 0 ||
                     threads != itera_device_threads(t->device)))
         itera_log(ITERA_LOG_WARNING,
@@ -387,6 +394,37 @@ enum itera_status itera_train_checkpoint_read_state(struct itera_trainer *t, con
                   "losses differ in the last bits",
                   device, (long long)threads, threads == 1 ? "" : "s");
 done:
+    json_decref(root);
+    return status;
+}
+
+enum itera_status itera_trainer_peek(const char *directory, struct itera_train_report *report)
+{
+    char folder[4096], path[4096];
+    bool found;
+    json_t *root = NULL;
+    struct itera_json_reader r;
+    const int64_t most = INT64_C(1) << 53;
+    *report = (struct itera_train_report){.best_loss = (double)NAN};
+    enum itera_status status =
+        itera_train_checkpoint_find(directory, folder, sizeof folder, &found);
+    if (!status && !found)
+        status = itera_fail(ITERA_ERR_ARGUMENT, "%s: has no checkpoint to look at", directory);
+    if (!status)
+        status = itera_path_join(path, sizeof path, folder, "state.json");
+    if (!status)
+        status = itera_json_load(path, &root);
+    if (!status)
+        status = itera_json_begin(&r, root, path);
+    if (!status) {
+        report->step = itera_json_need_int(&r, "step", 0, most);
+        report->seconds = itera_json_real(&r, "seconds", 0, 0, 1e12);
+        report->best_loss = itera_json_real(&r, "best_loss", (double)NAN, -1e30, 1e30);
+        report->best_step = itera_json_int(&r, "best_step", 0, 0, most);
+        report->skipped = itera_json_int(&r, "skipped", 0, 0, most);
+        report->events = itera_json_string(&r, "finish", NULL) ? ITERA_TRAIN_FINISHED : 0;
+        status = r.status;
+    }
     json_decref(root);
     return status;
 }

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "core/file.h"
 #include "core/log.h"
@@ -91,12 +92,53 @@ enum itera_status itera_train_distill_compile(struct itera_train_program *t,
     return status;
 }
 
+enum itera_status itera_train_distill_compile_loss(struct itera_train_program *t)
+{
+    struct itera_bindings b = {0};
+    itera_program_destroy(&t->teacher_loss); /* what a failed attempt left */
+    enum itera_status status = itera_program_create(&t->teacher_loss);
+    if (status)
+        return status;
+    struct itera_program *p = t->teacher_loss;
+    const struct itera_shape *logits = &t->teacher.p->tensors[t->teacher.logits].shape;
+    const int64_t one = 1;
+    p->part = ITERA_PART_LOSS;
+    int32_t in[2] = {itera_bound(p, "teacher logits", ITERA_F32, logits->rank, logits->dim),
+                     itera_bound(p, "targets", ITERA_I32, 2, logits->dim)};
+    int32_t out[2] = {itera_bound(p, "loss", ITERA_F32, 1, &one), ITERA_NEW};
+    itera_record(p, ITERA_OP_cross_entropy, NULL, in, out);
+    itera_bind(&b, in[0], t->teacher_logits, 0);
+    itera_bind(&b, in[1], t->targets, 0);
+    itera_bind(&b, out[0], t->figures, FIGURE_LOSS * 4);
+    status = b.status;
+    if (!status)
+        status = itera_compile(t->device, p, b.list, b.n, &t->teacher_loss_run);
+    itera_bindings_free(&b);
+    return status;
+}
+
 /* ---- the teacher ----------------------------------------------------------------------------- */
+
+/* Whether the run would write its model over its teacher. */
+static bool is_own_model(const struct itera_trainer *t)
+{
+    char path[4096];
+    struct stat teacher, own;
+    return t->options.directory &&
+           !itera_path_join(path, sizeof path, t->options.directory, "model.safetensors") &&
+           stat(t->options.teacher, &teacher) == 0 && stat(path, &own) == 0 &&
+           teacher.st_dev == own.st_dev && teacher.st_ino == own.st_ino;
+}
 
 enum itera_status itera_train_teacher_open(struct itera_trainer *t)
 {
     if (!t->options.teacher)
         return ITERA_OK;
+    if (is_own_model(t))
+        return itera_fail(ITERA_ERR_ARGUMENT,
+                          "%s: the teacher would be replaced by its student; choose another "
+                          "directory",
+                          t->options.teacher);
     return itera_model_load(t->device, t->options.teacher, &t->teacher);
 }
 
@@ -113,36 +155,34 @@ static enum itera_status same_tokenizer(const struct itera_tokenizer *a,
     return status;
 }
 
-enum itera_status itera_train_teacher_check(const struct itera_trainer *t)
+enum itera_status itera_train_teacher_check(const struct itera_train_options *o,
+                                            const struct itera_model *student,
+                                            const struct itera_model *teacher)
 {
-    const struct itera_train_options *o = &t->options;
-    if (!t->teacher)
-        return ITERA_OK;
-    const struct itera_config *student = &t->model->config, *teacher = &t->teacher->config;
     const char *path = o->init ? o->init : "the student";
-    if (student->vocab != teacher->vocab)
+    const int32_t positions = teacher->config.max_positions;
+    if (student && student->config.vocab != teacher->config.vocab)
         return itera_fail(ITERA_ERR_ARGUMENT,
                           "%s: has a vocabulary of %d, and its teacher %s one of %d; a student "
                           "needs the vocabulary of its teacher: start it from a preset or "
                           "configuration, or choose another teacher",
-                          path, student->vocab, o->teacher, teacher->vocab);
+                          path, student->config.vocab, o->teacher, teacher->config.vocab);
     bool same = true;
     enum itera_status status = ITERA_OK;
-    /* A teacher without one can only be trusted. */
-    if (t->teacher->tokenizer)
-        status = same_tokenizer(t->model->tokenizer, t->teacher->tokenizer, &same);
+    /* Where only one has a tokenizer, it can only be trusted to be the other's. */
+    if (student && teacher->tokenizer && student->tokenizer)
+        status = same_tokenizer(student->tokenizer, teacher->tokenizer, &same);
     if (!status && !same)
         return itera_fail(ITERA_ERR_ARGUMENT,
                           "%s: has another tokenizer than its teacher %s, to whom the same ids are "
                           "other text; start it from a preset or configuration, or choose another "
                           "teacher",
                           path, o->teacher);
-    if (!status && teacher->max_positions && o->seq > teacher->max_positions)
+    if (!status && positions && o->seq > positions)
         return itera_fail(ITERA_ERR_ARGUMENT,
                           "%s: sequences of %lld tokens are longer than this teacher's %d "
                           "positions; use --seq %d or less, or a teacher with more positions",
-                          o->teacher, (long long)o->seq, teacher->max_positions,
-                          teacher->max_positions);
+                          o->teacher, (long long)o->seq, positions, positions);
     return status;
 }
 

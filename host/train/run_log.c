@@ -137,6 +137,18 @@ enum itera_status itera_train_log_step(struct itera_trainer *t)
     return end_line(t);
 }
 
+enum itera_status itera_train_log_teacher(struct itera_trainer *t)
+{
+    if (!t->log)
+        return ITERA_OK;
+    enum itera_status status = begin_line(t);
+    if (status)
+        return status;
+    fputs("{\"step\": 0", t->log);
+    put(t->log, "teacher_valid_loss", t->last.teacher_loss);
+    return end_line(t);
+}
+
 enum itera_status itera_train_log_evaluation(struct itera_trainer *t)
 {
     if (!t->log)

@@ -267,10 +267,12 @@ void itera_train_program_destroy(struct itera_train_program *t)
     itera_executable_destroy(&t->update_run);
     itera_executable_destroy(&t->eval_run);
     itera_executable_destroy(&t->teacher_run);
+    itera_executable_destroy(&t->teacher_loss_run);
     itera_graph_destroy(&t->train);
     itera_graph_destroy(&t->eval);
     itera_graph_destroy(&t->teacher);
     itera_program_destroy(&t->update);
+    itera_program_destroy(&t->teacher_loss);
     struct itera_buffer **buffers[] = {&t->grads,   &t->sums,          &t->m,   &t->v,
                                        &t->ids,     &t->targets,       &t->rng, &t->hyper,
                                        &t->figures, &t->teacher_logits};
@@ -412,7 +414,11 @@ enum itera_status itera_train_program_evaluate(struct itera_train_program *t,
                                                double *loss)
 {
     *loss = 0;
-    enum itera_status status = t->eval_run ? ITERA_OK : create_eval(t, model);
+    enum itera_status status = ITERA_OK;
+    if (model && !t->eval_run)
+        status = create_eval(t, model);
+    else if (!model && !t->teacher_loss_run)
+        status = itera_train_distill_compile_loss(t);
     double sum = 0, tokens = 0;
     for (uint64_t i = 0; i < batches && !status; i++) {
         size_t scored;
@@ -421,8 +427,10 @@ enum itera_status itera_train_program_evaluate(struct itera_train_program *t,
                                           t->host_targets, &scored);
         if (!status)
             status = upload_batch(t);
+        if (!status && !model)
+            status = itera_run(t->teacher_run);
         if (!status)
-            status = itera_run(t->eval_run);
+            status = itera_run(model ? t->eval_run : t->teacher_loss_run);
         if (!status)
             status = itera_buffer_download(t->figures, FIGURE_LOSS * 4, &mean, sizeof mean);
         sum += (double)mean * (double)scored;

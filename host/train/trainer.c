@@ -128,7 +128,7 @@ static enum itera_status create_bare(struct itera_device *device, struct itera_t
         return itera_fail(ITERA_ERR_MEMORY, "training: no memory");
     }
     t->device = device;
-    t->best_loss = (double)NAN;
+    t->best_loss = t->last.teacher_loss = (double)NAN;
     t->began = itera_seconds();
     *out = t;
     return ITERA_OK;
@@ -293,17 +293,23 @@ static enum itera_status open_dataset(const struct itera_trainer *t, const char 
     return ITERA_OK;
 }
 
+enum itera_status itera_train_check_positions(int64_t seq, int32_t positions)
+{
+    if (!positions || seq <= positions)
+        return ITERA_OK;
+    return itera_fail(ITERA_ERR_ARGUMENT,
+                      "training: sequences of %lld tokens are longer than the model's %d "
+                      "positions; use --seq %d or less, or a model with more positions",
+                      (long long)seq, positions, positions);
+}
+
 /* Data sets, programs and what else follows from options and model. */
 static enum itera_status set_up(struct itera_trainer *t, const struct itera_corpus *corpus)
 {
     struct itera_train_options *o = &t->options;
-    const int32_t positions = t->model->config.max_positions;
-    if (positions && o->seq > positions)
-        return itera_fail(ITERA_ERR_ARGUMENT,
-                          "training: sequences of %lld tokens are longer than the model's %d "
-                          "positions; use --seq %d or less, or a model with more positions",
-                          (long long)o->seq, positions, positions);
-    enum itera_status status = itera_train_teacher_check(t);
+    enum itera_status status = itera_train_check_positions(o->seq, t->model->config.max_positions);
+    if (!status && t->teacher)
+        status = itera_train_teacher_check(o, t->model, t->teacher);
     if (!status)
         status = open_dataset(t, o->data, corpus, &t->data);
     if (!status && o->valid)
@@ -458,6 +464,10 @@ enum itera_status itera_trainer_create(struct itera_device *device,
     if (!status)
         status = set_up(t, corpus);
     itera_corpus_destroy(&corpus);
+    /* What the student is to be compared with. */
+    if (!status && t->teacher && t->valid)
+        status = itera_train_program_evaluate(&t->program, NULL, t->valid, eval_batches(t),
+                                              &t->last.teacher_loss);
     if (!status)
         status = make_plan(t);
     if (!status)
@@ -469,6 +479,8 @@ enum itera_status itera_trainer_create(struct itera_device *device,
             status = itera_train_teacher_hash(t->options.teacher, &t->teacher_hash);
         if (!status)
             status = itera_train_log_open(t, 0);
+        if (!status && isfinite(t->last.teacher_loss))
+            status = itera_train_log_teacher(t);
     }
     if (!status) {
         start_clocks(t);

@@ -59,6 +59,8 @@ struct itera_train_program {
     struct itera_graph teacher;
     struct itera_executable *teacher_run; /* NULL: no teacher */
     struct itera_buffer *teacher_logits;
+    struct itera_program *teacher_loss; /* of the teacher's logits; made when needed */
+    struct itera_executable *teacher_loss_run;
     /* gradients and, when accumulating, their sum; the moments; what changes by step */
     struct itera_buffer *grads, *sums, *m, *v;
     struct itera_buffer *ids, *targets, *rng, *hyper, *figures;
@@ -93,7 +95,7 @@ enum itera_status itera_train_program_set_scale(struct itera_train_program *prog
 /* How many of the steps since the last call had finite gradients. */
 enum itera_status itera_train_program_take_tally(struct itera_train_program *program,
                                                  int64_t *finite);
-/* Mean nats per token over the first `batches` evaluation batches. */
+/* Mean nats per token over the first `batches` evaluation batches. model NULL: the teacher's. */
 enum itera_status itera_train_program_evaluate(struct itera_train_program *program,
                                                const struct itera_model *model,
                                                const struct itera_dataset *data, uint64_t batches,
@@ -110,13 +112,19 @@ int32_t itera_train_distill_losses(struct itera_train_program *t,
 /* Compiles teacher_run: from t->ids to t->teacher_logits. */
 enum itera_status itera_train_distill_compile(struct itera_train_program *t,
                                               const struct itera_model *teacher);
+/* Compiles teacher_loss_run: from teacher_logits and targets to figures. */
+enum itera_status itera_train_distill_compile_loss(struct itera_train_program *t);
 
 struct itera_trainer;
 /* Loads options.teacher to the trainer, if there is one. */
 enum itera_status itera_train_teacher_open(struct itera_trainer *trainer);
-/* The trainer's model has another vocabulary or tokenizer than its teacher, or the sequences are
- * longer than the teacher's positions: an error. */
-enum itera_status itera_train_teacher_check(const struct itera_trainer *trainer);
+/* A student with another vocabulary or tokenizer than its teacher, or sequences that are longer than
+ * the teacher's positions: an error. student NULL: it will be made to fit. */
+enum itera_status itera_train_teacher_check(const struct itera_train_options *options,
+                                            const struct itera_model *student,
+                                            const struct itera_model *teacher);
+/* Sequences that are longer than the positions of a student (0: no limit): an error. */
+enum itera_status itera_train_check_positions(int64_t seq, int32_t positions);
 /* Of the bytes of a model file, or of those of a model in a directory. */
 enum itera_status itera_train_teacher_hash(const char *path, uint64_t *hash);
 
@@ -170,6 +178,15 @@ enum itera_status itera_train_checkpoint_read_state(struct itera_trainer *traine
 /* Reads the moments and hands the program the loss scale; the trainer's program exists. */
 enum itera_status itera_train_checkpoint_read_moments(struct itera_trainer *trainer,
                                                       const char *path);
+/* For other files that hold options (all but directory and overwrite). What is absent stays;
+ * strings go to the arena. */
+struct itera_json_reader;
+json_t *itera_train_options_to_json(const struct itera_train_options *options);
+enum itera_status itera_train_options_from_json(struct itera_arena *arena,
+                                                struct itera_json_reader *reader,
+                                                struct itera_train_options *options);
+/* Atomically; drops root, of which NULL is an error of memory. */
+enum itera_status itera_train_write_json(json_t *root, const char *path);
 /* Order-dependent, over all ids. */
 uint64_t itera_train_dataset_hash(const struct itera_dataset *dataset);
 
@@ -180,6 +197,7 @@ enum itera_status itera_train_log_open(struct itera_trainer *trainer, int64_t by
 void itera_train_log_close(struct itera_trainer *trainer);
 enum itera_status itera_train_log_step(struct itera_trainer *trainer);
 enum itera_status itera_train_log_evaluation(struct itera_trainer *trainer);
+enum itera_status itera_train_log_teacher(struct itera_trainer *trainer);
 /* Everything written so far is on disk; sets log_bytes. */
 enum itera_status itera_train_log_sync(struct itera_trainer *trainer);
 

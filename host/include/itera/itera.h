@@ -8,6 +8,7 @@
 #include "itera/corpus.h"
 #include "itera/describe.h"
 #include "itera/device.h"
+#include "itera/distill.h"
 #include "itera/eval.h"
 #include "itera/model.h"
 #include "itera/session.h"

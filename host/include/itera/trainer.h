@@ -116,9 +116,10 @@ struct itera_train_report {
     double kl_loss;      /* temperature^2 KL to the teacher, not weighted; NaN: no teacher */
     double lr, grad_norm;
     double tokens_per_second; /* of training since the last logged step */
-    double max_load;   /* the busiest expert's share times the experts: 1 is even; 0: no MoE */
-    double valid_loss; /* nats per token */
-    double best_loss;  /* NaN before the first evaluation */
+    double max_load;     /* the busiest expert's share times the experts: 1 is even; 0: no MoE */
+    double valid_loss;   /* nats per token */
+    double best_loss;    /* NaN before the first evaluation */
+    double teacher_loss; /* the teacher's validation loss, NaN without one */
     int64_t best_step;
     int64_t skipped; /* steps skipped for gradients that were not finite */
     double seconds;  /* of the whole run, setting up included */
@@ -142,6 +143,9 @@ struct itera_train_changes {
 
 /* Whether directory has a checkpoint to resume from. */
 bool itera_trainer_can_resume(const char *directory);
+/* What its last checkpoint says of the run in a directory, without opening it: step, seconds,
+ * best_loss, best_step, skipped, and ITERA_TRAIN_FINISHED in events; the rest is 0. */
+enum itera_status itera_trainer_peek(const char *directory, struct itera_train_report *report);
 /* Goes on from the directory's checkpoint. Lines of train.jsonl after it are cut off, because they
  * will come again. Errors: ITERA_ERR_FORMAT for a damaged checkpoint, or when the data or the
  * teacher is not what the run began with. changes may be NULL. */
