@@ -16,45 +16,46 @@ struct rule {
     enum itera_dtype type;
 };
 
-/* A router decides by small differences and has next to no weight: it is never narrower than f32,
- * or f16 where all is. The projections that make the step, B and C of a scan are as small, and
- * what they get wrong stays in the state. */
-static const struct rule q8_rules[] = {{"*", ITERA_Q8}, {"*router*", ITERA_F32}};
-static const struct rule q4_rules[] = {{"*", ITERA_Q4},           {"*router*", ITERA_F32},
-                                       {"*.x_proj.*", ITERA_F16}, {"*.dt_proj.*", ITERA_F16},
-                                       {"*.ssm.B", ITERA_F16},    {"*.ssm.C", ITERA_F16}};
+/* In all presets. A router decides by small differences and has next to no weight. The vectors of a
+ * scan and the convolution lose nothing that can be measured in f16. */
+static const struct rule common_rules[] = {
+    {"*router*", ITERA_F32}, {"*.conv1d.*", ITERA_F16},     {"*.A_log", ITERA_F16},
+    {"*.D", ITERA_F16},      {"*.dt_proj.bias", ITERA_F16}, {"*.delta_proj.bias", ITERA_F16},
+};
+/* The projections that make the step, B and C of a scan are small, and what they get wrong stays in
+ * the state. */
+static const struct rule q4_rules[] = {
+    {"*.x_proj.weight", ITERA_Q8},
+    {"*.dt_proj.weight", ITERA_Q8},
+    {"*.ssm.B", ITERA_Q8},
+    {"*.ssm.C", ITERA_Q8},
+};
 static const struct rule mixed_rules[] = {
-    {"*", ITERA_F32},
     {"*embed*", ITERA_Q8},
-    {"lm_head.*", ITERA_Q8},
-    {"*in_proj.weight", ITERA_Q8},
-    {"*out_proj.weight", ITERA_Q8},
+    {"lm_head.weight", ITERA_Q8},
+    {"*.in_proj.weight", ITERA_Q8},
+    {"*.out_proj.weight", ITERA_Q8},
     {"*.qkv.weight", ITERA_Q8},
-    {"*.ssm.ssm.*", ITERA_F16},
-    {"*.mixer.[ADcxd]*", ITERA_F16},
-    {"*.mamba.[ADcx]*", ITERA_F16},
-    {"*.mamba.dt_proj.*", ITERA_F16},
-    {"*.conv1d.*", ITERA_F16},
-    {"*.delta_proj.weight", ITERA_Q8},
+    {"*.delta_proj.weight", ITERA_Q8}, /* as large as a projection, and averaged over channels */
+    {"*.x_proj.weight", ITERA_F16},
+    {"*.dt_proj.weight", ITERA_F16},
+    {"*.ssm.B", ITERA_F16},
+    {"*.ssm.C", ITERA_F16},
     {"*.w[12].weight", ITERA_Q4},
     {"*.feed_forward.*_proj.weight", ITERA_Q4},
 };
 
-struct preset {
+#define COUNT(list) ((int)(sizeof(list) / sizeof *(list)))
+static const struct preset {
     const char *name;
+    enum itera_dtype type; /* of what no rule names */
     const struct rule *rules;
     int n;
+} presets[] = {
+    {"q8", ITERA_Q8, NULL, 0},
+    {"q4", ITERA_Q4, q4_rules, COUNT(q4_rules)},
+    {"mixed", ITERA_F32, mixed_rules, COUNT(mixed_rules)},
 };
-static const struct preset presets[] = {
-    {"q8", q8_rules, sizeof q8_rules / sizeof *q8_rules},
-    {"q4", q4_rules, sizeof q4_rules / sizeof *q4_rules},
-    {"mixed", mixed_rules, sizeof mixed_rules / sizeof *mixed_rules},
-};
-
-static const struct itera_param_part *first_part(const struct itera_layout *layout, int param)
-{
-    return layout->params[param].parts;
-}
 
 /* Names of a few tensors, from all over the model. */
 static const char *some_names(const struct itera_layout *layout, char *out, size_t size)
@@ -65,7 +66,7 @@ static const char *some_names(const struct itera_layout *layout, char *out, size
     for (int i = 0; i < NAMES && used < size; i++) {
         int param = i * (layout->n_params - 1) / (NAMES - 1);
         used += (size_t)snprintf(out + used, size - used, "%s%s", i ? ", " : "",
-                                 first_part(layout, param)->name);
+                                 layout->params[param].name);
     }
     return out;
 }
@@ -117,23 +118,30 @@ static enum itera_status apply_set(const struct itera_layout *layout, const char
     return ITERA_OK;
 }
 
+static void apply_rules(const struct itera_layout *layout, const struct rule *rules, int n,
+                        enum itera_dtype *types)
+{
+    int matched, matrices;
+    for (int i = 0; i < n; i++)
+        apply(layout, rules[i].pattern, rules[i].type, types, &matched, &matrices);
+}
+
 static enum itera_status apply_base(const struct itera_layout *layout, const char *to,
                                     enum itera_dtype *types)
 {
-    int matched, matrices;
-    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) {
+    for (int i = 0; i < COUNT(presets); i++) {
         if (strcmp(to, presets[i].name))
             continue;
-        for (int r = 0; r < presets[i].n; r++)
-            apply(layout, presets[i].rules[r].pattern, presets[i].rules[r].type, types, &matched,
-                  &matrices);
+        apply_rules(layout, &(struct rule){"*", presets[i].type}, 1, types);
+        apply_rules(layout, common_rules, COUNT(common_rules), types);
+        apply_rules(layout, presets[i].rules, presets[i].n, types);
         return ITERA_OK;
     }
-    enum itera_dtype type;
-    if (!itera_dtype_find(to, &type))
+    struct rule all = {"*", ITERA_F32};
+    if (!itera_dtype_find(to, &all.type))
         return itera_fail(ITERA_ERR_ARGUMENT, "'%s' is no type of weights; use %s, or mixed", to,
                           TYPES);
-    apply(layout, "*", type, types, &matched, &matrices);
+    apply_rules(layout, &all, 1, types);
     return ITERA_OK;
 }
 
