@@ -249,6 +249,15 @@ static int set_names(const struct command_spec *spec, const struct command_optio
     for (size_t i = 0; option->choices && i < n; i++)
         if (!is_choice(option->choices, items[i]))
             return choice_error(spec, option, items[i]);
+    if (option->kind == OPTION_EACH && list->n) {
+        const char **all = keep(args, (list->n + n) * sizeof *all);
+        if (!all)
+            return options_usage(spec, "out of memory");
+        memcpy(all, list->item, list->n * sizeof *all);
+        memcpy(all + list->n, items, n * sizeof *all);
+        *list = (struct option_names){list->n + n, all};
+        return -1;
+    }
     *list = (struct option_names){n, (const char *const *)items};
     return -1;
 }
@@ -295,6 +304,7 @@ static int set_value(const struct command_spec *spec, const struct command_optio
     case OPTION_INTEGERS:
         return set_integers(spec, option, text, args);
     case OPTION_NAMES:
+    case OPTION_EACH:
         return set_names(spec, option, text, args);
     }
     return -1;

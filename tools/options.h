@@ -19,7 +19,7 @@
  *
  * Accepted: --name VALUE, --name=VALUE, -x VALUE, -xVALUE, flags, options and positional arguments
  * in any order, `--` to end the options. --help is always there, made from the table. The last of
- * several equal options counts. */
+ * several equal options counts, where it is not an OPTION_EACH. */
 #ifndef ITERA_TOOLS_OPTIONS_H
 #define ITERA_TOOLS_OPTIONS_H
 
@@ -39,6 +39,7 @@ enum option_kind {
                         argument; `--json=FILE` is always clear. */
     OPTION_INTEGERS, /* struct option_integers: 1,2,8; each in [min, max] */
     OPTION_NAMES,    /* struct option_names: f32,q8; each one of `choices` where given */
+    OPTION_EACH,     /* the same, but what later ones list is added */
 };
 
 struct option_optional {
