@@ -9,33 +9,6 @@
 #include "output.h"
 
 /* 1886496 -> "1,886,496" */
-static const char *grouped(int64_t n, char *out, size_t size)
-{
-    char digits[32];
-    int length = snprintf(digits, sizeof digits, "%lld", (long long)n);
-    size_t used = 0;
-    for (int i = 0; i < length && used + 2 < size; i++) {
-        if (i && (length - i) % 3 == 0)
-            out[used++] = ',';
-        out[used++] = digits[i];
-    }
-    out[used] = 0;
-    return out;
-}
-
-static const char *size_text(int64_t bytes, char *out, size_t size)
-{
-    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
-    double value = (double)bytes;
-    int unit = 0;
-    while (value >= 1024 && unit < 4) {
-        value /= 1024;
-        unit++;
-    }
-    snprintf(out, size, unit ? "%.2f %s" : "%.0f %s", value, units[unit]);
-    return out;
-}
-
 static void print_layers(const struct itera_description *d)
 {
     bool used[ITERA_MODEL_PARTS] = {0};
@@ -66,10 +39,11 @@ static void print_layers(const struct itera_description *d)
         for (int p = 0; p < ITERA_MODEL_PARTS; p++)
             if (used[p])
                 table_cell(table, "%s",
-                           l->part_parameters[p] ? grouped(l->part_parameters[p], text, sizeof text)
-                                                 : "");
-        table_cell(table, "%s", grouped(l->parameters, text, sizeof text));
-        table_cell(table, "%s", grouped(l->active_parameters, text, sizeof text));
+                           l->part_parameters[p]
+                               ? output_grouped(l->part_parameters[p], text, sizeof text)
+                               : "");
+        table_cell(table, "%s", output_grouped(l->parameters, text, sizeof text));
+        table_cell(table, "%s", output_grouped(l->active_parameters, text, sizeof text));
         table_cell(table, "%.3f", l->flops_per_token * 1e-6);
     }
     table_print(table);
@@ -80,24 +54,25 @@ static void print_description(const struct itera_description *d, const char *nam
 {
     char a[32], b[32];
     printf("%s: %s\n", name, d->architecture);
-    printf("parameters       %s (%s active per token)\n", grouped(d->parameters, a, sizeof a),
-           grouped(d->active_parameters, b, sizeof b));
-    printf("weights          %s (", size_text(d->bytes, a, sizeof a));
+    printf("parameters       %s (%s active per token)\n",
+           output_grouped(d->parameters, a, sizeof a),
+           output_grouped(d->active_parameters, b, sizeof b));
+    printf("weights          %s (", output_size(d->bytes, a, sizeof a));
     const char *gap = "";
     for (int i = 0; i < ITERA_WEIGHT_DTYPES; i++) {
         if (!d->dtype_bytes[i])
             continue;
         printf("%s%s %s", gap, itera_weight_dtype_name(i),
-               size_text(d->dtype_bytes[i], b, sizeof b));
+               output_size(d->dtype_bytes[i], b, sizeof b));
         gap = ", ";
     }
     printf(")\n");
     printf("FLOPs per token  %.4g M\n", d->flops_per_token * 1e-6);
-    printf("state            %s per sequence%s\n", size_text(d->state_bytes, a, sizeof a),
+    printf("state            %s per sequence%s\n", output_size(d->state_bytes, a, sizeof a),
            d->max_positions ? "" : ", whatever its length");
-    printf("vocabulary       %s\n", grouped(d->vocab, a, sizeof a));
+    printf("vocabulary       %s\n", output_grouped(d->vocab, a, sizeof a));
     if (d->max_positions)
-        printf("positions        %s\n", grouped(d->max_positions, a, sizeof a));
+        printf("positions        %s\n", output_grouped(d->max_positions, a, sizeof a));
     else
         printf("positions        no limit\n");
     printf("width            %d", d->hidden);

@@ -131,10 +131,8 @@ static bool can_replace(const char *file)
     return lstat(file, &info) != 0 || S_ISREG(info.st_mode);
 }
 
-int output_json_check(const char *file)
+int output_file_check(const char *file, const char *what)
 {
-    if (!file || strcmp(file, "-") == 0)
-        return EXIT_OK;
     char folder[PATH_MAX];
     const char *slash = strrchr(file, '/');
     int length = slash ? (int)(slash - file) : 1;
@@ -153,8 +151,46 @@ int output_json_check(const char *file)
         reason = errno;
     if (!reason)
         return EXIT_OK;
-    command_error("%s: cannot write JSON: %s", *file ? file : "--json", strerror(reason));
+    command_error("%s: cannot write %s: %s", *file ? file : "an empty name", what,
+                  strerror(reason));
     return EXIT_FAILED;
+}
+
+int output_json_check(const char *file)
+{
+    if (!file || strcmp(file, "-") == 0)
+        return EXIT_OK;
+    if (*file)
+        return output_file_check(file, "JSON");
+    command_error("--json: cannot write JSON: %s", strerror(ENOENT));
+    return EXIT_FAILED;
+}
+
+const char *output_grouped(int64_t n, char *out, size_t size)
+{
+    char digits[32];
+    int length = snprintf(digits, sizeof digits, "%lld", (long long)n);
+    size_t used = 0;
+    for (int i = 0; i < length && used + 2 < size; i++) {
+        if (i && (length - i) % 3 == 0)
+            out[used++] = ',';
+        out[used++] = digits[i];
+    }
+    out[used] = 0;
+    return out;
+}
+
+const char *output_size(int64_t bytes, char *out, size_t size)
+{
+    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+    double value = (double)bytes;
+    int unit = 0;
+    while (value >= 1024 && unit < 4) {
+        value /= 1024;
+        unit++;
+    }
+    snprintf(out, size, unit ? "%.2f %s" : "%.0f %s", value, units[unit]);
+    return out;
 }
 
 int output_json(const json_t *root, const char *file)

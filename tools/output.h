@@ -4,6 +4,8 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 /* A table, filled cell by cell, row by row, and printed to stdout once its widths are known. Cells
  * are UTF-8. When memory runs out it says so when printed. */
@@ -21,10 +23,16 @@ int output_json(const json_t *root, const char *file);
 /* Whether output_json(root, file) has a place to write to, before hours of work end in a path that
  * never existed. Returns EXIT_OK, or EXIT_FAILED after printing why. */
 int output_json_check(const char *file);
+/* The same for another file that a command is to write, atomically; what: "a model". */
+int output_file_check(const char *file, const char *what);
 /* root on one line of stdout or another stream, flushed: for logs that grow. */
 void output_json_line(const json_t *root, FILE *stream);
 /* A JSON number, or null for NaN and infinities, which JSON lacks. */
 json_t *output_number(double value);
+
+/* 1234567 as "1,234,567", and bytes as "1.18 MiB", into a caller's buffer; they return it. */
+const char *output_grouped(int64_t n, char *out, size_t size);
+const char *output_size(int64_t bytes, char *out, size_t size);
 
 /* "Presets: micro, tiny, ...", in lines of less than 80 columns, for the help texts. */
 const char *output_presets(void);
