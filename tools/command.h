@@ -12,6 +12,7 @@ typedef int itera_command_fn(int argc, char **argv);
 itera_command_fn itera_command_devices;
 itera_command_fn itera_command_check;
 itera_command_fn itera_command_train;
+itera_command_fn itera_command_distill;
 itera_command_fn itera_command_eval;
 itera_command_fn itera_command_generate;
 itera_command_fn itera_command_logits;

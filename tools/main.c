@@ -26,6 +26,7 @@ static const struct {
     {"devices", itera_command_devices, "list the devices of this machine"},
     {"check", itera_command_check, "show that devices compute what the reference does"},
     {"train", itera_command_train, "train a model, or go on with a run"},
+    {"distill", itera_command_distill, "train a smaller model to say what a larger one says"},
     {"eval", itera_command_eval, "score a text: perplexity, bits per byte"},
     {"generate", itera_command_generate, "continue a prompt"},
     {"logits", itera_command_logits, "write the logits of a sequence of token ids"},
