@@ -19,6 +19,7 @@ itera_command_fn itera_command_logits;
 itera_command_fn itera_command_info;
 itera_command_fn itera_command_bench;
 itera_command_fn itera_command_quantize;
+itera_command_fn itera_command_ledger;
 
 /* Prints `itera: <message>` on stderr, around a progress bar. For errors that are not the
  * library's: those have been printed when the call returns. */

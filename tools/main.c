@@ -33,6 +33,7 @@ static const struct {
     {"info", itera_command_info, "parameters, bytes and FLOPs of a model or preset"},
     {"bench", itera_command_bench, "measure ops, inference and training"},
     {"quantize", itera_command_quantize, "write a model with narrower weights: f16, q8, q4"},
+    {"ledger", itera_command_ledger, "compare models: size, work, speed, quality"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 

@@ -193,23 +193,18 @@ const char *output_size(int64_t bytes, char *out, size_t size)
     return out;
 }
 
-int output_json(const json_t *root, const char *file)
+int output_text(const char *file, const char *what, const char *text)
 {
-    if (!file || strcmp(file, "-") == 0) {
-        json_dumpf(root, stdout, JSON_STYLE);
-        putchar('\n');
-        return EXIT_OK;
-    }
     char path[PATH_MAX];
     bool replace = can_replace(file);
     int length = snprintf(path, sizeof path, replace ? "%s.%ld.tmp" : "%s", file, (long)getpid());
     if (length < 0 || (size_t)length >= sizeof path) {
-        command_error("%s: the path is too long to write JSON to", file);
+        command_error("%s: the path is too long to write %s to", file, what);
         return EXIT_FAILED;
     }
     FILE *stream = fopen(path, "wb");
-    bool good = stream && json_dumpf(root, stream, JSON_STYLE) == 0 && putc('\n', stream) != EOF &&
-                fflush(stream) == 0 && (!replace || fsync(fileno(stream)) == 0);
+    bool good = stream && fputs(text, stream) != EOF && fflush(stream) == 0 &&
+                (!replace || fsync(fileno(stream)) == 0);
     int reason = errno;
     if (stream && fclose(stream) != 0 && good) {
         reason = errno;
@@ -223,8 +218,26 @@ int output_json(const json_t *root, const char *file)
         return EXIT_OK;
     if (replace && stream)
         unlink(path);
-    command_error("%s: cannot write JSON: %s", file, strerror(reason));
+    command_error("%s: cannot write %s: %s", file, what, strerror(reason));
     return EXIT_FAILED;
+}
+
+int output_json(const json_t *root, const char *file)
+{
+    if (!file || strcmp(file, "-") == 0) {
+        json_dumpf(root, stdout, JSON_STYLE);
+        putchar('\n');
+        return EXIT_OK;
+    }
+    char *text = json_dumps(root, JSON_STYLE), *line = NULL;
+    int code = EXIT_FAILED;
+    if (text && asprintf(&line, "%s\n", text) >= 0)
+        code = output_text(file, "JSON", line);
+    else
+        command_error("%s: no memory to write JSON", file);
+    free(text);
+    free(line);
+    return code;
 }
 
 const char *output_presets(void)

@@ -25,6 +25,8 @@ int output_json(const json_t *root, const char *file);
 int output_json_check(const char *file);
 /* The same for another file that a command is to write, atomically; what: "a model". */
 int output_file_check(const char *file, const char *what);
+/* Writes a text in the same way. `what` names it in messages ("JSON", "the report"). */
+int output_text(const char *file, const char *what, const char *text);
 /* root on one line of stdout or another stream, flushed: for logs that grow. */
 void output_json_line(const json_t *root, FILE *stream);
 /* A JSON number, or null for NaN and infinities, which JSON lacks. */

@@ -206,6 +206,7 @@ enum itera_status itera_bench_model(struct itera_model *model, const char *name,
 {
     enum itera_status status = ITERA_OK;
     int64_t limit = model->config.max_positions;
+    const unsigned phases = options->phases ? options->phases : ~0u;
     for (int b = 0; b < options->n_batches && !status; b++) {
         for (int i = 0; i < options->n_prompts && !status; i++) {
             int64_t tokens = options->prompts[i];
@@ -214,13 +215,14 @@ enum itera_status itera_bench_model(struct itera_model *model, const char *name,
                           (long long)limit, (long long)tokens);
                 continue;
             }
-            status = bench_phase(model, name, ITERA_PHASE_EVAL, options->batches[b], tokens,
-                                 options, fn, user);
-            if (!status)
+            if (phases & ITERA_BENCH_FORWARD)
+                status = bench_phase(model, name, ITERA_PHASE_EVAL, options->batches[b], tokens,
+                                     options, fn, user);
+            if (!status && (phases & ITERA_BENCH_PREFILL))
                 status = bench_phase(model, name, ITERA_PHASE_INFER, options->batches[b], tokens,
                                      options, fn, user);
         }
-        if (!status)
+        if (!status && (phases & ITERA_BENCH_DECODE))
             status = bench_decode(model, name, options->batches[b], options, fn, user);
     }
     return status;

@@ -44,12 +44,19 @@ struct itera_bench_row {
     double peer_p50;
 };
 
+enum itera_bench_phase {
+    ITERA_BENCH_FORWARD = 1, /* logits of every position */
+    ITERA_BENCH_PREFILL = 2, /* of the last position */
+    ITERA_BENCH_DECODE = 4,
+};
+
 struct itera_bench_options {
     double seconds;         /* per row; 0: 1 */
     const char *filter;     /* ops: glob over "op case"; NULL: all */
     const int64_t *prompts; /* model: prompt lengths */
     int n_prompts;
     int64_t generate; /* model: tokens per decode measurement */
+    unsigned phases;  /* model: which of enum itera_bench_phase; 0: all */
     const int64_t *batches;
     int n_batches;
     int64_t train_batch, train_seq; /* train: shape of a step */

@@ -1,0 +1,5 @@
+# cmake -DINPUT=file.js -DOUTPUT=file.c -P embed_text.cmake: OUTPUT defines report_script, the text.
+file(READ ${INPUT} bytes HEX)
+string(REGEX REPLACE "(................................)" "\\1\n" bytes "${bytes}")
+string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${bytes}")
+file(WRITE ${OUTPUT} "extern const char report_script[];\nconst char report_script[] = {\n${bytes}0};\n")
