@@ -32,9 +32,19 @@ static inline vf vf_load_half(const uint16_t *p)
 {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
 }
+static inline vf vf_set_half(uint16_t x)
+{
+    return _mm256_set1_ps(_cvtsh_ss(x));
+}
 static inline void vf_store_half(uint16_t *p, vf v)
 {
     _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+/* bf16 in memory, as bit patterns. */
+static inline vf vf_load_bf16(const uint16_t *p)
+{
+    return _mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
 }
 /* The first n lanes, 0 <= n <= VF_N; the others read as 0 and are not touched in memory. */
 static inline __m256i vf_lanes(int64_t n)
@@ -166,6 +176,37 @@ static inline vi vi_xor(vi a, vi b)
 #define vi_shl(a, n) _mm256_slli_epi32((a), (n))
 #define vi_sar(a, n) _mm256_srai_epi32((a), (n))
 #define vi_shr(a, n) _mm256_srli_epi32((a), (n))
+
+/* VF_N bytes in memory: extended by their sign, or by zeros; and stored, cut to [-128, 127]. */
+static inline vi vi_load_i8(const int8_t *p)
+{
+    return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p));
+}
+static inline vi vi_load_u8(const uint8_t *p)
+{
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+}
+static inline void vi_store_i8(int8_t *p, vi v)
+{
+    __m128i x = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    _mm_storel_epi64((__m128i *)p, _mm_packs_epi16(x, x));
+}
+static inline vi vi_max(vi a, vi b)
+{
+    return _mm256_max_epi32(a, b);
+}
+static inline int32_t vi_hmax(vi a)
+{
+    __m128i s = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    s = _mm_max_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    return _mm_cvtsi128_si32(_mm_max_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
+static inline int32_t vi_sum(vi a)
+{
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
 
 /* Lanes of 64 bits, for Philox: VF_N / 2 of them. */
 static inline vi vi_set64(uint64_t x)

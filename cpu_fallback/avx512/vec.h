@@ -32,9 +32,19 @@ static inline vf vf_load_half(const uint16_t *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
 }
+static inline vf vf_set_half(uint16_t x)
+{
+    return _mm512_set1_ps(_cvtsh_ss(x));
+}
 static inline void vf_store_half(uint16_t *p, vf v)
 {
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+/* bf16 in memory, as bit patterns. */
+static inline vf vf_load_bf16(const uint16_t *p)
+{
+    return _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
 }
 static inline __mmask16 vf_lanes(int64_t n)
 {
@@ -163,6 +173,32 @@ static inline vi vi_xor(vi a, vi b)
 #define vi_shl(a, n) _mm512_slli_epi32((a), (n))
 #define vi_sar(a, n) _mm512_srai_epi32((a), (n))
 #define vi_shr(a, n) _mm512_srli_epi32((a), (n))
+
+/* VF_N bytes in memory: extended by their sign, or by zeros; and stored, cut to [-128, 127]. */
+static inline vi vi_load_i8(const int8_t *p)
+{
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
+static inline vi vi_load_u8(const uint8_t *p)
+{
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
+static inline void vi_store_i8(int8_t *p, vi v)
+{
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtsepi32_epi8(v));
+}
+static inline vi vi_max(vi a, vi b)
+{
+    return _mm512_max_epi32(a, b);
+}
+static inline int32_t vi_hmax(vi a)
+{
+    return _mm512_reduce_max_epi32(a);
+}
+static inline int32_t vi_sum(vi a)
+{
+    return _mm512_reduce_add_epi32(a);
+}
 
 /* Lanes of 64 bits, for Philox: VF_N / 2 of them. */
 static inline vi vi_set64(uint64_t x)

@@ -4,6 +4,7 @@
 
 #include <arm_neon.h>
 #include <stdint.h>
+#include <string.h>
 
 #define VF_N 4
 
@@ -32,9 +33,18 @@ static inline vf vf_load_half(const uint16_t *p)
 {
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
 }
+static inline vf vf_set_half(uint16_t x)
+{
+    return vdupq_laneq_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(x))), 0);
+}
 static inline void vf_store_half(uint16_t *p, vf v)
 {
     vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v)));
+}
+/* bf16 in memory, as bit patterns. */
+static inline vf vf_load_bf16(const uint16_t *p)
+{
+    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
 }
 static inline vf vf_load_n(const float *p, int64_t n)
 {
@@ -169,6 +179,39 @@ static inline vi vi_xor(vi a, vi b)
 #define vi_shl(a, n) vshlq_n_s32((a), (n))
 #define vi_sar(a, n) vshrq_n_s32((a), (n))
 #define vi_shr(a, n) vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a), (n)))
+
+/* VF_N bytes in memory: extended by their sign, or by zeros; and stored, cut to [-128, 127]. */
+static inline vi vi_load_i8(const int8_t *p)
+{
+    int32_t bytes;
+    memcpy(&bytes, p, sizeof bytes);
+    return vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(bytes)))));
+}
+static inline vi vi_load_u8(const uint8_t *p)
+{
+    uint32_t bytes;
+    memcpy(&bytes, p, sizeof bytes);
+    return vreinterpretq_s32_u32(
+        vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(bytes))))));
+}
+static inline void vi_store_i8(int8_t *p, vi v)
+{
+    int16x4_t x = vqmovn_s32(v);
+    int32_t bytes = vget_lane_s32(vreinterpret_s32_s8(vqmovn_s16(vcombine_s16(x, x))), 0);
+    memcpy(p, &bytes, sizeof bytes);
+}
+static inline vi vi_max(vi a, vi b)
+{
+    return vmaxq_s32(a, b);
+}
+static inline int32_t vi_hmax(vi a)
+{
+    return vmaxvq_s32(a);
+}
+static inline int32_t vi_sum(vi a)
+{
+    return vaddvq_s32(a);
+}
 
 /* Lanes of 64 bits, for Philox: VF_N / 2 of them. */
 static inline vi vi_set64(uint64_t x)

@@ -1,6 +1,6 @@
 /* Embeddings over vectors (contracts: host/ops/embedding.c). */
+#include "cpu_fallback/simd/expand.h"
 #include "cpu_fallback/simd/span.h"
-#include "cpu_fallback/weight.h"
 
 static inline int64_t clamp(int64_t x, int64_t below)
 {
@@ -17,18 +17,27 @@ static inline void add_span(const float *a, const float *b, float *y, int64_t n)
         vf_store_n(y + i, vf_add(vf_load_n(a + i, n - i), vf_load_n(b + i, n - i)), n - i);
 }
 
+/* y = a + w for narrow weights */
+static void add_weights(const float *a, struct itera_weights w, float *y, int64_t n)
+{
+    enum { PART = 4 * ITERA_BLOCK };
+    float wide[PART];
+    for (int64_t i = 0; i < n; i += PART) {
+        const int64_t part = n - i < PART ? n - i : PART;
+        itera_expand(itera_weights_from(w, i), part, wide);
+        add_span(a + i, wide, y + i, part);
+    }
+}
+
 FAST(embedding)
 {
     const struct itera_arg *table = &call->in[0], *ids = &call->in[1], *y = &call->out[0];
+    const struct itera_weights weights = itera_weights(table);
     int64_t begin, end, cols = table->cols;
     itera_share(team, ids->rows * ids->cols, 1, &begin, &end);
     for (int64_t i = begin; i < end; i++) {
         int64_t v = clamp(itera_id(ids, i), table->rows);
-        if (table->dtype == ITERA_F32)
-            memcpy(itera_row(y, i), itera_row(table, v), (size_t)cols * sizeof(float));
-        else
-            for (int64_t c = 0; c < cols; c++)
-                itera_row(y, i)[c] = itera_weight(table, v * table->ld + c);
+        itera_expand(itera_weights_from(weights, v * table->ld), cols, itera_row(y, i));
     }
 }
 
@@ -55,6 +64,7 @@ FAST(embedding_bwd)
 FAST(position_embedding)
 {
     const struct itera_arg *x = &call->in[0], *table = &call->in[1], *start = &call->in[2];
+    const struct itera_weights weights = itera_weights(table);
     int64_t begin, end, batch = x->dim[0], steps = x->dim[1];
     itera_share(team, batch * steps, 1, &begin, &end);
     for (int64_t r = begin; r < end; r++) {
@@ -62,13 +72,12 @@ FAST(position_embedding)
         if (start->data)
             position += clamp(itera_i32(start)[b], INT32_MAX);
         position = clamp(position, table->rows);
+        const struct itera_weights row = itera_weights_from(weights, position * table->ld);
         if (table->dtype == ITERA_F32)
             add_span(itera_row(x, r), itera_row(table, position), itera_row(&call->out[0], r),
                      x->cols);
         else
-            for (int64_t c = 0; c < x->cols; c++)
-                itera_row(&call->out[0], r)[c] =
-                    itera_row(x, r)[c] + itera_weight(table, position * table->ld + c);
+            add_weights(itera_row(x, r), row, itera_row(&call->out[0], r), x->cols);
     }
 }
 

@@ -3,66 +3,44 @@
 #include <string.h>
 
 #include "cpu_fallback/simd/matmul.h"
-#include "cpu_fallback/weight.h"
 
 extern const struct itera_kernel ITERA_SIMD(matmul);
 extern const struct itera_kernel ITERA_SIMD(grouped_matmul);
 
-/* Narrow operands are expanded to f32 in the scratch memory, behind what the product needs. */
+/* A narrow a is expanded to f32 in the scratch memory, behind what the product needs. */
 
-static bool is_narrow(const struct itera_arg *x)
+static size_t expanded_bytes(const struct itera_arg *a)
 {
-    return x->dtype != ITERA_F32;
+    return a->dtype != ITERA_F32 ? ((size_t)(a->rows * a->cols) * sizeof(float) + 63) / 64 * 64 : 0;
 }
 
-static size_t expanded_bytes(const struct itera_arg *x)
-{
-    return is_narrow(x) ? ((size_t)(x->rows * x->cols) * sizeof(float) + 63) / 64 * 64 : 0;
-}
-
-/* The call as it is once a and b are expanded to `at`. */
-static struct itera_call expanded(const struct itera_call *call, uint8_t *at)
+/* The call as it is once a is expanded to `at`. */
+static struct itera_call expanded(const struct itera_call *call, void *at)
 {
     struct itera_call wide = *call;
-    for (int i = 0; i < 2; i++) {
-        struct itera_arg *x = &wide.in[i];
-        if (!is_narrow(x))
-            continue;
-        x->data = at;
-        x->ld = x->cols;
-        x->dtype = ITERA_F32;
-        at += expanded_bytes(&call->in[i]);
+    struct itera_arg *a = &wide.in[0];
+    if (a->dtype != ITERA_F32) {
+        a->data = at;
+        a->ld = a->cols;
+        a->dtype = ITERA_F32;
     }
     return wide;
 }
 
-static void expand(const struct itera_arg *from, const struct itera_arg *to,
-                   struct itera_team *team)
+/* Expands a narrow a with the whole team; returns the call to go on with. */
+static struct itera_call expand_a(const struct itera_call *call, size_t product_bytes,
+                                  struct itera_team *team)
 {
-    int64_t begin, end;
-    if (!is_narrow(from))
-        return;
-    itera_team_range(team, from->rows, 1, &begin, &end);
-    for (int64_t r = begin; r < end; r++) {
-        const uint16_t *x = (const uint16_t *)from->data + r * from->ld;
-        float *y = itera_f32(to) + r * to->ld;
-        int64_t i = 0;
-        for (; from->dtype == ITERA_F16 && i + VF_N <= from->cols; i += VF_N)
-            vf_store(y + i, vf_load_half(x + i));
-        for (; i < from->cols; i++)
-            y[i] = itera_weight(from, r * from->ld + i);
-    }
-}
-
-/* Expands what is f16, with the whole team; returns the call to go on with. */
-static struct itera_call expand_operands(const struct itera_call *call, size_t product_bytes,
-                                         struct itera_team *team)
-{
-    if (!is_narrow(&call->in[0]) && !is_narrow(&call->in[1]))
+    const struct itera_arg *a = &call->in[0];
+    if (a->dtype == ITERA_F32)
         return *call;
     struct itera_call wide = expanded(call, (uint8_t *)call->scratch + product_bytes);
-    for (int i = 0; i < 2; i++)
-        expand(&call->in[i], &wide.in[i], team);
+    const struct itera_weights w = itera_weights(a);
+    int64_t begin, end;
+    itera_team_range(team, a->rows, 1, &begin, &end);
+    for (int64_t r = begin; r < end; r++)
+        itera_expand(itera_weights_from(w, r * a->ld), a->cols,
+                     itera_f32(&wide.in[0]) + r * a->cols);
     itera_team_barrier(team);
     return wide;
 }
@@ -115,50 +93,6 @@ void mm_finish(float *c, int64_t c_ld, const float *from, int64_t from_ld, int64
     }
 }
 
-/* Packing: n columns of b as k rows of MM_COLS floats or, at the right edge, of as many whole
- * vectors as n needs; columns beyond n are 0. Another weight type is another pair of these. */
-
-/* From b (n, k). */
-static void pack_transposed(const float *b, int64_t b_ld, int64_t k, int64_t n, float *out,
-                            int64_t out_ld)
-{
-    int64_t j = 0;
-    for (; j + VF_N <= n; j += VF_N, b += VF_N * b_ld, out += VF_N) {
-        float *dst = out;
-        int64_t at = 0;
-        for (; at + 4 <= k; at += 4, dst += 4 * out_ld) {
-            vf r[4];
-            mm_load_columns(b + at, b_ld, r);
-            for (int i = 0; i < 4; i++)
-                vf_store(dst + i * out_ld, r[i]);
-        }
-        for (; at < k; at++, dst += out_ld)
-            for (int i = 0; i < VF_N; i++)
-                dst[i] = b[i * b_ld + at];
-    }
-    if (j == n)
-        return;
-    /* The right edge: rows that are not there are zeros. */
-    for (int64_t at = 0; at < k; at++)
-        vf_store(out + at * out_ld, vf_zero());
-    for (; j < n; j++, b += b_ld, out++)
-        for (int64_t at = 0; at < k; at++)
-            out[at * out_ld] = b[at];
-}
-
-/* From b (k, n). */
-static void pack_rows(const float *b, int64_t b_ld, int64_t k, int64_t n, float *out,
-                      int64_t out_ld)
-{
-    for (int64_t i = 0; i < k; i++, b += b_ld, out += out_ld) {
-        int64_t j = 0;
-        for (; j + VF_N <= n; j += VF_N)
-            vf_store(out + j, vf_load(b + j));
-        if (j < n)
-            vf_store(out + j, vf_load_n(b + j, n - j));
-    }
-}
-
 /* A packed tile of a is k rows of this many floats. */
 #define A_LD    ((MM_ROWS + VF_N - 1) / VF_N * VF_N)
 #define FAR_ROW 512 /* floats */
@@ -206,11 +140,11 @@ static struct plan make_plan(const struct mm_product *g)
 }
 
 /* A thread's part of the scratch memory; NULL where there is none. */
-static float *own_panel(const struct itera_call *call, const struct itera_team *team,
-                        const struct plan *plan)
+static float *own_floats(const struct itera_call *call, const struct itera_team *team,
+                         size_t floats)
 {
-    float *panels = call->scratch;
-    return panels ? panels + (size_t)team->rank * plan->floats : NULL;
+    float *all = call->scratch;
+    return all ? all + (size_t)team->rank * floats : NULL;
 }
 
 /* Where tile i of `parts` begins: even parts, so that no tile is left with a row or two. */
@@ -244,16 +178,6 @@ static void pack_a(const float *a, int64_t a_ld, int64_t k, int64_t begin, int64
     }
 }
 
-/* Columns [n, n + cols) of b, from depth k0 on, into out. */
-static void pack_panel(const struct mm_product *g, int64_t k0, int64_t k, int64_t n, int64_t cols,
-                       float *out, int64_t out_ld)
-{
-    if (g->b_trans)
-        pack_transposed(g->b + n * g->b_ld + k0, g->b_ld, k, cols, out, out_ld);
-    else
-        pack_rows(g->b + k0 * g->b_ld + n, g->b_ld, k, cols, out, out_ld);
-}
-
 /* The part [m0, m1) x [n0, n1) of the product; n0 is a multiple of MM_COLS. panel: plan->floats,
  * aligned; not used when that is 0. */
 static void product_tiles(const struct mm_product *g, const struct plan *plan, int64_t m0,
@@ -262,9 +186,10 @@ static void product_tiles(const struct mm_product *g, const struct plan *plan, i
     if (m0 >= m1 || n0 >= n1)
         return;
     const int64_t cuts = g->k > plan->depth ? (g->k + plan->depth - 1) / plan->depth : 1;
-    const int64_t depth = (g->k + cuts - 1) / cuts;
+    /* Whole blocks of weights; plan->depth is a multiple of 32 wherever k is cut. */
+    const int64_t depth = ((g->k + cuts - 1) / cuts + ITERA_BLOCK - 1) / ITERA_BLOCK * ITERA_BLOCK;
     /* Copying rows of b pays when enough tiles reuse them. */
-    const bool direct = !g->b_trans && m1 - m0 <= 4 * MM_ROWS;
+    const bool direct = !g->b_trans && g->b.dtype == ITERA_F32 && m1 - m0 <= 4 * MM_ROWS;
     float *const a_panel = plan->packs_a ? panel + plan->b_floats : NULL;
     const bool keep = plan->keeps_b;
     const int64_t block = keep && !a_panel ? 4 * MM_ROWS : MM_MC;
@@ -287,14 +212,14 @@ static void product_tiles(const struct mm_product *g, const struct plan *plan, i
                 t.n = least(n1 - n, MM_COLS);
                 const int64_t vecs = (t.n + VF_N - 1) / VF_N;
                 if (direct && t.n == vecs * VF_N) {
-                    t.b = g->b + k0 * g->b_ld + n;
+                    t.b = (const float *)(const void *)g->b.data + k0 * g->b_ld + n;
                     t.b_ld = g->b_ld;
                 } else {
                     float *out = panel + (keep ? (n - n0) * t.k : 0);
                     t.b = out;
                     t.b_ld = vecs * VF_N;
                     if (!keep || mb == m0) /* kept panels are packed for the first rows */
-                        pack_panel(g, k0, t.k, n, t.n, out, t.b_ld);
+                        mm_pack(g, k0, t.k, n, t.n, out, t.b_ld);
                 }
                 t.bias = first && g->bias ? g->bias + n : NULL;
                 int64_t m = mb;
@@ -366,12 +291,12 @@ static void product(const struct itera_call *call, const struct mm_product *g,
         else
             itera_team_range(team, g->m, 16, &m0, &m1);
         if (m0 < m1 && n0 < n1)
-            mm_dot(g, m0, m1, n0, n1);
+            mm_dot(g, m0, m1, n0, n1, own_floats(call, team, (size_t)mm_dot_floats(g)));
         return;
     }
     share(team, g->m, g->n, g->b_trans, &m0, &m1, &n0, &n1);
     const struct plan plan = make_plan(g);
-    product_tiles(g, &plan, m0, m1, n0, n1, own_panel(call, team, &plan));
+    product_tiles(g, &plan, m0, m1, n0, n1, own_floats(call, team, plan.floats));
 }
 
 static struct mm_product matmul_product(const struct itera_call *call)
@@ -385,7 +310,7 @@ static struct mm_product matmul_product(const struct itera_call *call)
         .a = itera_f32(a),
         .a_row = attr->trans_a ? 1 : a->ld,
         .a_col = attr->trans_a ? a->ld : 1,
-        .b = itera_f32(b),
+        .b = itera_weights(b),
         .b_ld = b->ld,
         .b_trans = attr->trans_b,
         .c = itera_f32(y),
@@ -401,22 +326,21 @@ static struct mm_product matmul_product(const struct itera_call *call)
 static size_t matmul_bytes(const struct itera_call *call, int threads)
 {
     struct mm_product g = matmul_product(call);
-    if (mm_dot_suits(&g))
-        return 0;
-    return ((size_t)threads * make_plan(&g).floats * sizeof(float) + 63) / 64 * 64;
+    size_t floats = mm_dot_suits(&g) ? (size_t)mm_dot_floats(&g) : make_plan(&g).floats;
+    return ((size_t)threads * floats * sizeof(float) + 63) / 64 * 64;
 }
 
 static size_t matmul_scratch(const struct itera_call *call, int threads)
 {
     struct itera_call wide = expanded(call, call->in[0].data);
-    return matmul_bytes(&wide, threads) + expanded_bytes(&call->in[0]) +
-           expanded_bytes(&call->in[1]);
+    return matmul_bytes(&wide, threads) + expanded_bytes(&call->in[0]);
 }
 
 static void matmul_run(const struct itera_call *call, struct itera_team *team)
 {
     struct itera_call wide = expanded(call, call->in[0].data);
-    wide = expand_operands(call, matmul_bytes(&wide, team->size), team);
+    if (call->in[0].dtype != ITERA_F32)
+        wide = expand_a(call, matmul_bytes(&wide, team->size), team);
     struct mm_product g = matmul_product(&wide);
     product(&wide, &g, team);
 }
@@ -436,7 +360,7 @@ static struct mm_product grouped_product(const struct itera_call *call)
         .a = itera_f32(a),
         .a_row = attr->trans_a ? 1 : a->ld,
         .a_col = attr->trans_a ? a->ld : 1,
-        .b = itera_f32(b),
+        .b = itera_weights(b),
         .b_ld = b->ld,
         .b_trans = attr->trans_b,
         .c = itera_f32(y),
@@ -451,30 +375,38 @@ static void zero_rows(const struct itera_arg *y, int64_t begin, int64_t end)
         memset(itera_f32(y) + i * y->ld, 0, (size_t)y->cols * sizeof(float));
 }
 
+/* What a thread needs for any of the experts, whose rows are known in the run only. */
+static size_t grouped_floats(const struct mm_product *g)
+{
+    const size_t tiles = make_plan(g).floats;
+    const size_t dots = g->b_trans ? (size_t)mm_dot_floats(g) : 0;
+    return tiles > dots ? tiles : dots;
+}
+
 static size_t grouped_bytes(const struct itera_call *call, int threads)
 {
     struct mm_product g = grouped_product(call);
-    return ((size_t)threads * make_plan(&g).floats * sizeof(float) + 63) / 64 * 64;
+    return ((size_t)threads * grouped_floats(&g) * sizeof(float) + 63) / 64 * 64;
 }
 
 static size_t grouped_scratch(const struct itera_call *call, int threads)
 {
     struct itera_call wide = expanded(call, call->in[0].data);
-    return grouped_bytes(&wide, threads) + expanded_bytes(&call->in[0]) +
-           expanded_bytes(&call->in[1]);
+    return grouped_bytes(&wide, threads) + expanded_bytes(&call->in[0]);
 }
 
 static void grouped_run(const struct itera_call *narrow, struct itera_team *team)
 {
     struct itera_call wide = expanded(narrow, narrow->in[0].data);
-    wide = expand_operands(narrow, grouped_bytes(&wide, team->size), team);
+    if (narrow->in[0].dtype != ITERA_F32)
+        wide = expand_a(narrow, grouped_bytes(&wide, team->size), team);
     const struct itera_call *call = &wide;
     const struct itera_arg *y = &call->out[0];
     const int32_t *offsets = itera_i32(&call->in[2]);
     const int64_t experts = call->in[2].cols - 1, rows = call->in[0].rows;
     const struct mm_product all = grouped_product(call);
     const struct plan plan = make_plan(&all);
-    float *panel = own_panel(call, team, &plan);
+    float *own = own_floats(call, team, grouped_floats(&all));
     const bool gradient = call->attr->trans_a;
     const int64_t b_rows = gradient ? 0 : call->in[1].rows / experts;
 
@@ -492,20 +424,20 @@ static void grouped_run(const struct itera_call *narrow, struct itera_team *team
         } else if (gradient) {
             g.k = end - begin;
             g.a += begin * g.a_col;
-            g.b += begin * g.b_ld;
+            g.b = itera_weights_from(all.b, begin * g.b_ld);
             g.c += (e - 1) * g.m * g.c_ld;
-            product_tiles(&g, &plan, m0, m1, n0, n1, panel);
+            product_tiles(&g, &plan, m0, m1, n0, n1, own);
         } else {
             g.m = end - begin;
             g.a += begin * g.a_row;
-            g.b += (e - 1) * b_rows * g.b_ld;
+            g.b = itera_weights_from(all.b, (e - 1) * b_rows * g.b_ld);
             g.c += begin * g.c_ld;
             int64_t lo = m0 > begin ? m0 - begin : 0, hi = m1 < end ? m1 - begin : g.m;
             if (lo < hi && n0 < n1) {
                 if (mm_dot_suits(&g))
-                    mm_dot(&g, lo, hi, n0, n1);
+                    mm_dot(&g, lo, hi, n0, n1, own);
                 else
-                    product_tiles(&g, &plan, lo, hi, n0, n1, panel);
+                    product_tiles(&g, &plan, lo, hi, n0, n1, own);
             }
         }
         begin = end;

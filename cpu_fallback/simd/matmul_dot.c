@@ -133,60 +133,104 @@ ALWAYS_INLINE void put(const struct mm_product *g, int64_t m, int64_t n0, int64_
         }
 }
 
-/* Rows [m, m + rows), rows <= p, by columns [n0, n1). */
-ALWAYS_INLINE void dot_rows(const struct mm_product *g, int64_t m, int64_t rows, int64_t n0,
-                            int64_t n1, int64_t ahead, const int p)
+/* Rows [m, m + rows), rows <= p, by columns [n0, n1); b: row n0 of it. */
+ALWAYS_INLINE void dot_rows(const struct mm_product *g, int64_t m, int64_t rows, const float *b,
+                            int64_t b_ld, int64_t n0, int64_t n1, int64_t ahead, const int p)
 {
     const int q = VF_N / p;
     const float *a = g->a + m * g->a_row;
     int64_t n = n0;
     if (rows == p)
-        for (; n + q <= n1; n += q) {
-            const float *b = g->b + n * g->b_ld;
-            vf s = ahead ? dot_block(a, g->a_row, b, g->b_ld, g->k, ahead, p, q)
-                         : dot_block(a, g->a_row, b, g->b_ld, g->k, 0, p, q);
+        for (; n + q <= n1; n += q, b += q * b_ld) {
+            vf s = ahead ? dot_block(a, g->a_row, b, b_ld, g->k, ahead, p, q)
+                         : dot_block(a, g->a_row, b, b_ld, g->k, 0, p, q);
             put(g, m, n, p, q, s, q);
         }
-    for (; n < n1; n += q) {
+    for (; n < n1; n += q, b += q * b_ld) {
         int64_t cols = n1 - n < q ? n1 - n : q;
-        vf s = dot_edge(a, g->a_row, rows, g->b + n * g->b_ld, g->b_ld, cols, g->k, p, q);
+        vf s = dot_edge(a, g->a_row, rows, b, b_ld, cols, g->k, p, q);
         put(g, m, n, rows, cols, s, q);
     }
 }
 
-/* Few rows: b streams by once, VF_N rows at a time, and stays near for all rows of a. */
-static void few_rows(const struct mm_product *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1)
+static const float *wide_b(const struct mm_product *g)
 {
-    int64_t far = g->n * g->k * (int64_t)sizeof(float) >= FAR_BYTES ? VF_N * g->b_ld : 0;
+    return (const float *)(const void *)g->b.data;
+}
+
+/* Rows [n, n + rows) of a narrow b as f32 in `to`, g->k apart. */
+static void expand_rows(const struct mm_product *g, int64_t n, int64_t rows, float *to)
+{
+    for (int64_t j = 0; j < rows; j++)
+        itera_expand(itera_weights_from(g->b, (n + j) * g->b_ld), g->k, to + j * g->k);
+}
+
+static bool reads_far(const struct mm_product *g)
+{
+    return (int64_t)itera_dtype_bytes(g->b.dtype, g->n * g->k) >= FAR_BYTES;
+}
+
+/* Few rows: b streams by once, VF_N rows at a time, and stays near for all rows of a. */
+static void few_rows(const struct mm_product *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1,
+                     float *own)
+{
+    const bool narrow = g->b.dtype != ITERA_F32;
+    const int64_t far = !narrow && reads_far(g) ? VF_N * g->b_ld : 0;
+    const int64_t ld = narrow ? g->k : g->b_ld;
     for (int64_t n = n0; n < n1; n += VF_N) {
         int64_t end = n + VF_N < n1 ? n + VF_N : n1;
         int64_t ahead = end + VF_N <= g->n ? far : 0;
+        const float *b = narrow ? own : wide_b(g) + n * ld;
+        if (narrow)
+            expand_rows(g, n, end - n, own);
         int64_t m = m0;
         for (; m + 4 <= m1; m += 4, ahead = 0)
-            dot_rows(g, m, 4, n, end, ahead, 4);
+            dot_rows(g, m, 4, b, ld, n, end, ahead, 4);
         if (m + 2 <= m1) {
-            dot_rows(g, m, 2, n, end, ahead, 2);
+            dot_rows(g, m, 2, b, ld, n, end, ahead, 2);
             m += 2;
             ahead = 0;
         }
         if (m < m1)
-            dot_rows(g, m, 1, n, end, ahead, 1);
+            dot_rows(g, m, 1, b, ld, n, end, ahead, 1);
     }
 }
 
 /* Few columns: b stays in L1 and a streams by. */
-static void few_columns(const struct mm_product *g, int64_t m0, int64_t m1)
+static void few_columns(const struct mm_product *g, int64_t m0, int64_t m1, float *own)
 {
+    const bool narrow = g->b.dtype != ITERA_F32;
+    const float *b = narrow ? own : wide_b(g);
+    const int64_t ld = narrow ? g->k : g->b_ld;
+    if (narrow)
+        expand_rows(g, 0, g->n, own);
     int64_t m = m0;
 #if VF_N >= 16
     if (g->n > 4) {
         for (; m < m1; m += VF_N / 8)
-            dot_rows(g, m, m1 - m < VF_N / 8 ? m1 - m : VF_N / 8, 0, g->n, 0, VF_N / 8);
+            dot_rows(g, m, m1 - m < VF_N / 8 ? m1 - m : VF_N / 8, b, ld, 0, g->n, 0, VF_N / 8);
         return;
     }
 #endif
     for (; m < m1; m += VF_N / 4)
-        dot_rows(g, m, m1 - m < VF_N / 4 ? m1 - m : VF_N / 4, 0, g->n, 0, VF_N / 4);
+        dot_rows(g, m, m1 - m < VF_N / 4 ? m1 - m : VF_N / 4, b, ld, 0, g->n, 0, VF_N / 4);
+}
+
+/* One row by a narrow b. The last dot products are VF_N too, some of them once more. */
+static void one_narrow_row(const struct mm_product *g, int64_t n0, int64_t n1, float *own)
+{
+    const bool far = reads_far(g);
+    float lanes[2 * VF_N];
+    mm_narrow_begin(g, g->a, own);
+    for (int64_t n = n0; n < n1; n += VF_N) {
+        const int64_t first = n + VF_N <= g->n ? n : g->n - VF_N;
+        vf sums = mm_narrow_dot(g, g->a, first, far, own);
+        if (first < n) {
+            vf_store(lanes, sums);
+            sums = vf_load(lanes + (n - first));
+        }
+        put(g, 0, n, 1, n1 - n < VF_N ? n1 - n : VF_N, sums, VF_N);
+    }
 }
 
 bool mm_dot_suits(const struct mm_product *g)
@@ -199,12 +243,19 @@ bool mm_dot_suits(const struct mm_product *g)
     return g->m <= DOT_ROWS || g->n <= VF_N / 2;
 }
 
-void mm_dot(const struct mm_product *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1)
+int64_t mm_dot_floats(const struct mm_product *g)
 {
-    if (g->m <= DOT_ROWS)
-        few_rows(g, m0, m1, n0, n1);
+    return g->b.dtype == ITERA_F32 ? 0 : (VF_N * g->k + 15) / 16 * 16;
+}
+
+void mm_dot(const struct mm_product *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *own)
+{
+    if (g->m == 1 && g->n >= VF_N && g->b.dtype != ITERA_F32)
+        one_narrow_row(g, n0, n1, own);
+    else if (g->m <= DOT_ROWS)
+        few_rows(g, m0, m1, n0, n1, own);
     else
-        few_columns(g, m0, m1);
+        few_columns(g, m0, m1, own);
     if (g->act != ITERA_ACT_NONE) {
         float *c = g->c + m0 * g->c_ld + n0;
         mm_finish(c, g->c_ld, c, g->c_ld, m1 - m0, n1 - n0, g->act, NULL, 0);
