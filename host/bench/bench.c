@@ -8,14 +8,12 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/rng.h"
+#include "tensor/blocks.h"
 
-static enum itera_status fill_random(struct itera_buffer *buffer, const struct itera_tensor *t,
-                                     int32_t id, int32_t index_limit)
+/* n values in [0.01, 1), or what takes their place in indices, offsets and negative operands. */
+static void draw_values(const struct itera_tensor *t, int32_t id, int32_t index_limit, int64_t n,
+                        uint32_t *values)
 {
-    int64_t n = (int64_t)(buffer->bytes / 4);
-    uint32_t *values = malloc(buffer->bytes + 4);
-    if (!values)
-        return itera_fail(ITERA_ERR_MEMORY, "no memory for benchmark data");
     bool offsets = t->name && !strcmp(t->name, "offsets");
     float sign = t->name && !strncmp(t->name, "neg", 3) ? -1.0f : 1.0f;
     uint32_t draw[4] = {0};
@@ -32,7 +30,37 @@ static enum itera_status fill_random(struct itera_buffer *buffer, const struct i
             memcpy(&values[i], &v, 4);
         }
     }
-    enum itera_status status = itera_buffer_upload(buffer, 0, values, buffer->bytes);
+}
+
+/* n values as f16, bf16, q8 or q4, at `to`. */
+static void narrow_values(enum itera_dtype dtype, const float *from, int64_t n, void *to)
+{
+    uint16_t *half = to;
+    if (itera_dtype_is_blocks(dtype))
+        itera_blocks_round(dtype, from, n, itera_blocks_at(dtype, to, n, 0));
+    else
+        for (int64_t i = 0; i < n; i++)
+            half[i] = dtype == ITERA_F16 ? itera_f32_to_f16(from[i]) : itera_f32_to_bf16(from[i]);
+}
+
+static enum itera_status fill_random(struct itera_buffer *buffer, const struct itera_tensor *t,
+                                     int32_t id, int32_t index_limit)
+{
+    const int64_t n = itera_shape_elements(&t->shape);
+    const bool narrow = t->dtype != ITERA_F32 && t->dtype != ITERA_I32;
+    uint32_t *values = malloc(4 * (size_t)n + 4);
+    void *data = narrow ? malloc(buffer->bytes + 4) : values;
+    enum itera_status status = ITERA_OK;
+    if (values && data) {
+        draw_values(t, id, index_limit, n, values);
+        if (narrow)
+            narrow_values(t->dtype, (const float *)(const void *)values, n, data);
+        status = itera_buffer_upload(buffer, 0, data, buffer->bytes);
+    } else {
+        status = itera_fail(ITERA_ERR_MEMORY, "no memory for benchmark data");
+    }
+    if (narrow)
+        free(data);
     free(values);
     return status;
 }
@@ -50,7 +78,8 @@ enum itera_status itera_bench_build(struct itera_device *device, struct itera_pr
     for (int32_t t = 0; t < p->n_tensors && !status; t++) {
         if (p->tensors[t].kind != ITERA_BOUND || p->tensors[t].base != t)
             continue;
-        size_t bytes = (size_t)itera_shape_elements(&p->tensors[t].shape) * 4;
+        const struct itera_tensor *tensor = &p->tensors[t];
+        size_t bytes = itera_dtype_bytes(tensor->dtype, itera_shape_elements(&tensor->shape));
         status = itera_buffer_create(device, bytes, &out->buffers[t]);
         if (!status)
             status = fill_random(out->buffers[t], &p->tensors[t], t, index_limit);

@@ -196,6 +196,42 @@ static const struct op_case cases[] = {
      8000},
 };
 
+/* Products with weights of every type, as rows of their own: decoding and prefill of a model that
+ * comes from memory, and of small ones. */
+static const struct {
+    int64_t m, n, k;
+} weight_shapes[] = {{1, 50280, 768}, {1, 3072, 768}, {1, 768, 1536},
+                     {1, 256, 64},    {8, 3072, 768}, {512, 3072, 768}};
+static const struct {
+    enum itera_dtype dtype;
+    uint8_t integer;
+} weight_types[] = {{ITERA_F16, 0}, {ITERA_BF16, 0}, {ITERA_Q8, 0},
+                    {ITERA_Q4, 0},  {ITERA_Q8, 1},   {ITERA_Q4, 1}};
+enum {
+    SHAPES = sizeof weight_shapes / sizeof *weight_shapes,
+    TYPES = sizeof weight_types / sizeof *weight_types,
+    CASES = sizeof cases / sizeof *cases
+};
+
+/* Case i of all; label: 64 bytes that a made one's name is written to. */
+static struct op_case case_of(int i, char *label)
+{
+    if (i < CASES)
+        return cases[i];
+    const int64_t m = weight_shapes[(i - CASES) / TYPES].m;
+    const int64_t n = weight_shapes[(i - CASES) / TYPES].n;
+    const int64_t k = weight_shapes[(i - CASES) / TYPES].k;
+    const enum itera_dtype dtype = weight_types[(i - CASES) % TYPES].dtype;
+    const uint8_t integer = weight_types[(i - CASES) % TYPES].integer;
+    snprintf(label, 64, "%dx%dx%d %s%s", (int)m, (int)n, (int)k, itera_dtype_name(dtype),
+             integer ? " integer" : "");
+    return (struct op_case){ITERA_OP_matmul,
+                            label,
+                            {.trans_b = 1, .integer = integer},
+                            {{"a", F32, 2, {m, k}}, {"b", dtype, 2, {n, k}}},
+                            .tokens = m};
+}
+
 static enum itera_status build_case(struct itera_device *device, const struct op_case *c,
                                     struct itera_bench_program *out, struct itera_cost *cost)
 {
@@ -265,7 +301,7 @@ static enum itera_status bench_case(struct itera_device *device, const struct op
                                         {run_blas, NULL}};
     struct blas_work peer;
     int n = 1;
-    if (blas && c->kind == ITERA_OP_matmul) {
+    if (blas && c->kind == ITERA_OP_matmul && c->in[1].dtype == ITERA_F32) {
         int64_t floats = c->in[0].dim[0] * c->in[0].dim[1] + c->in[1].dim[0] * c->in[1].dim[1];
         float *host = calloc((size_t)floats + (size_t)(cost.bytes / 4), sizeof *host);
         if (host) {
@@ -277,6 +313,8 @@ static enum itera_status bench_case(struct itera_device *device, const struct op
     status = itera_bench_time(works, n, options->seconds > 0 ? options->seconds : 1);
     if (!status) {
         itera_bench_device(row, device);
+        if (c->in[1].name && c->in[1].dtype != I32)
+            snprintf(row->dtype, sizeof row->dtype, "%s", itera_dtype_name(c->in[1].dtype));
         snprintf(row->phase, sizeof row->phase, "op");
         snprintf(row->op, sizeof row->op, "%s", itera_op_info(c->kind)->name);
         snprintf(row->case_name, sizeof row->case_name, "%s", c->label);
@@ -308,15 +346,16 @@ enum itera_status itera_bench_ops(struct itera_device *device,
     struct itera_openblas *blas = device->info.type == ITERA_DEVICE_CPU
                                       ? itera_openblas_open(itera_device_threads(device))
                                       : NULL;
-    for (size_t i = 0; i < sizeof cases / sizeof *cases && !status; i++) {
-        char name[160];
-        snprintf(name, sizeof name, "%s %s", itera_op_info(cases[i].kind)->name, cases[i].label);
+    for (int i = 0; i < CASES + SHAPES * TYPES && !status; i++) {
+        char name[160], label[64];
+        const struct op_case c = case_of(i, label);
+        snprintf(name, sizeof name, "%s %s", itera_op_info(c.kind)->name, c.label);
         if (options->filter && fnmatch(options->filter, name, 0) &&
-            fnmatch(options->filter, itera_op_info(cases[i].kind)->name, 0))
+            fnmatch(options->filter, itera_op_info(c.kind)->name, 0))
             continue;
         matched++;
         struct itera_bench_row row = {0};
-        status = bench_case(device, &cases[i], options, blas, &row);
+        status = bench_case(device, &c, options, blas, &row);
         if (!status && fn(user, &row))
             status = itera_fail(ITERA_ERR_CANCELLED, "the benchmark was stopped");
     }
