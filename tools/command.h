@@ -17,6 +17,7 @@ itera_command_fn itera_command_eval;
 itera_command_fn itera_command_generate;
 itera_command_fn itera_command_logits;
 itera_command_fn itera_command_info;
+itera_command_fn itera_command_prune;
 itera_command_fn itera_command_bench;
 itera_command_fn itera_command_quantize;
 itera_command_fn itera_command_ledger;

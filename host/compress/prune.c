@@ -13,7 +13,7 @@ enum { BLOCK = 32 }; /* of q8 and q4 weights */
 
 /* ---- sizes ----------------------------------------------------------------------------------- */
 
-/* P% of `now`, in whole blocks where that is less than there is. */
+/* P% of `now`, as the nearest number of whole blocks, unless that is all there is. */
 static int64_t share_of(int64_t now, double percent)
 {
     int64_t exact = llround((double)now * percent / 100);
@@ -44,11 +44,10 @@ static enum itera_status read_size(const char *part, const char *text, int32_t n
                           "%s: cannot keep %.40s of %d; from %d%s to %d can be kept", part, text,
                           now, least, why, now);
     *size = (int32_t)keep;
-    if (in_blocks && !percent && *size % BLOCK && *size < now)
+    if (in_blocks && *size % BLOCK && *size < now)
         itera_log(ITERA_LOG_INFO,
-                  "%s: %d is not a multiple of %d, the block of q8 and q4 weights; to quantise "
-                  "them later, keep %d",
-                  part, *size, BLOCK, (*size + BLOCK - 1) / BLOCK * BLOCK);
+                  "%s: keeping %d, which is not a multiple of %d, the block of q8 and q4 weights",
+                  part, *size, BLOCK);
     return ITERA_OK;
 }
 

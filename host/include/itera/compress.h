@@ -21,8 +21,8 @@ typedef int itera_compress_progress_fn(void *user, int64_t done, int64_t total);
  * is measured and why. */
 
 /* Zero-initialise and set what matters. A size says what is kept: "N", or "P%" of what there is,
- * which is rounded to a multiple of 32 (the block of q8 and q4 weights) where one lies below what
- * there is; NULL keeps all. */
+ * which is rounded to the nearest multiple of 32 (the block of q8 and q4 weights) unless that is
+ * all there is; NULL keeps all. */
 struct itera_prune_options {
     const char *experts; /* experts of each MoE layer: those with the largest share of routing */
     const char *ffn;     /* channels of each feed-forward, and of each expert */
