@@ -10,6 +10,7 @@
 #include "options.h"
 #include "output.h"
 #include "progress.h"
+#include "quality.h"
 #include "shrink.h"
 
 struct arguments {
@@ -205,10 +206,10 @@ static int write_json(const struct arguments *a, const struct outcome *o,
                   "layers", layers_json(o->report));
     if (a->valid) {
         json_t *quality =
-            json_pack("{s:s, s:o, s:o}", "data", a->valid, "before", shrink_score_json(&o->before),
-                      "after", shrink_score_json(&o->pruned));
+            json_pack("{s:s, s:o, s:o}", "data", a->valid, "before",
+                      quality_result_json(&o->before), "after", quality_result_json(&o->pruned));
         if (a->finetune.steps)
-            json_object_set_new(quality, "finetuned", shrink_score_json(&o->finetuned));
+            json_object_set_new(quality, "finetuned", quality_result_json(&o->finetuned));
         json_object_set_new(root, "quality", quality);
     }
     if (a->finetune.steps)

@@ -26,9 +26,9 @@ static int on_progress(void *user, uint64_t done, uint64_t total, double nll)
     return 0;
 }
 
-static enum itera_status evaluate(struct itera_model *model, const struct itera_dataset *dataset,
-                                  int64_t tokens, const char *what,
-                                  struct itera_eval_result *result)
+enum itera_status quality_evaluate(struct itera_model *model, const struct itera_dataset *dataset,
+                                   int64_t tokens, const char *what,
+                                   struct itera_eval_result *result)
 {
     struct progress progress = {what, false};
     const struct itera_eval_options options = {
@@ -90,9 +90,10 @@ enum itera_status quality_compare(struct itera_model *before, struct itera_model
                                   const struct itera_dataset *dataset, int64_t tokens,
                                   struct quality *out)
 {
-    enum itera_status status = evaluate(before, dataset, tokens, "eval before", &out->before);
+    enum itera_status status =
+        quality_evaluate(before, dataset, tokens, "eval before", &out->before);
     if (!status)
-        status = evaluate(after, dataset, tokens, "eval after", &out->after);
+        status = quality_evaluate(after, dataset, tokens, "eval after", &out->after);
     if (!status)
         status = compare_tokens(before, after, dataset, out);
     return status;
@@ -120,7 +121,7 @@ void quality_print(const struct quality *q, const char *data)
            (long long)q->compared);
 }
 
-static json_t *result_json(const struct itera_eval_result *r)
+json_t *quality_result_json(const struct itera_eval_result *r)
 {
     return json_pack("{s:I, s:o, s:o, s:o, s:o}", "tokens", (json_int_t)r->tokens, "nll",
                      output_number(r->nll), "perplexity", output_number(r->perplexity),
@@ -131,7 +132,7 @@ static json_t *result_json(const struct itera_eval_result *r)
 json_t *quality_json(const struct quality *q, const char *data)
 {
     return json_pack("{s:s, s:o, s:o, s:o, s:o, s:I}", "data", data, "before",
-                     result_json(&q->before), "after", result_json(&q->after), "perplexity_ratio",
-                     output_number(q->after.perplexity / q->before.perplexity), "agreement",
-                     output_number(q->agreement), "compared", (json_int_t)q->compared);
+                     quality_result_json(&q->before), "after", quality_result_json(&q->after),
+                     "perplexity_ratio", output_number(q->after.perplexity / q->before.perplexity),
+                     "agreement", output_number(q->agreement), "compared", (json_int_t)q->compared);
 }

@@ -12,6 +12,13 @@ struct quality {
     double agreement; /* share of them where both models have the same */
 };
 
+/* Evaluates one model on about `tokens` tokens of the text (0: all), with a progress bar named
+ * `what`. */
+enum itera_status quality_evaluate(struct itera_model *model, const struct itera_dataset *dataset,
+                                   int64_t tokens, const char *what,
+                                   struct itera_eval_result *result);
+/* {"tokens", "nll", "perplexity", "word_perplexity", "bits_per_byte"} */
+json_t *quality_result_json(const struct itera_eval_result *result);
 /* Evaluates both models on about `tokens` tokens of the text (0: all), with progress. dataset was
  * made with the tokenizer of both. */
 enum itera_status quality_compare(struct itera_model *before, struct itera_model *after,

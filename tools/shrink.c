@@ -1,7 +1,5 @@
 #include "shrink.h"
 
-#include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -9,6 +7,8 @@
 #include "itera/trainer.h"
 #include "output.h"
 #include "progress.h"
+#include "quality.h"
+#include "train_run.h"
 
 struct itera_dataset *shrink_encode(const struct itera_model *model, const char *source)
 {
@@ -23,32 +23,13 @@ struct itera_dataset *shrink_encode(const struct itera_model *model, const char 
     return dataset;
 }
 
-struct score_progress {
-    const char *what;
-    bool started;
-};
-
-static int on_score(void *user, uint64_t done, uint64_t total, double nll)
-{
-    struct score_progress *p = user;
-    if (!p->started)
-        progress_start(p->what, "tok", (double)total);
-    p->started = true;
-    progress_update((double)done, "nll %.4f", nll);
-    return 0;
-}
-
 int shrink_score(struct itera_model *model, const char *source, int64_t tokens, const char *what,
                  struct itera_eval_result *result)
 {
     struct itera_dataset *dataset = shrink_encode(model, source);
     if (!dataset)
         return EXIT_FAILED;
-    struct score_progress progress = {.what = what};
-    const struct itera_eval_options options = {
-        .tokens = (uint64_t)tokens, .progress = on_score, .user = &progress};
-    enum itera_status status = itera_evaluate(model, dataset, &options, result);
-    progress_finish(0);
+    enum itera_status status = quality_evaluate(model, dataset, tokens, what, result);
     itera_dataset_destroy(&dataset);
     return status ? EXIT_FAILED : EXIT_OK;
 }
@@ -70,50 +51,7 @@ void shrink_print_scores(const struct shrink_score *scores, int n, const char *s
     table_destroy(&table);
 }
 
-json_t *shrink_score_json(const struct itera_eval_result *r)
-{
-    return json_pack("{s:I, s:o, s:o, s:o, s:o}", "tokens", (json_int_t)r->tokens, "nll",
-                     output_number(r->nll), "perplexity", output_number(r->perplexity),
-                     "word_perplexity", output_number(r->word_perplexity), "bits_per_byte",
-                     output_number(r->bits_per_byte));
-}
-
 /* ---- fine-tuning ----------------------------------------------------------------------------- */
-
-static volatile sig_atomic_t stop_signal;
-
-static void on_signal(int signal_number)
-{
-    stop_signal = signal_number;
-}
-
-/* The first signal ends the training after its step, the second one the command at once. */
-static void catch_signals(void)
-{
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-}
-
-static enum itera_status train(struct itera_trainer *trainer, struct itera_train_report *report)
-{
-    const struct itera_train_options *o = itera_trainer_options(trainer);
-    const double step_tokens = (double)(o->batch * o->seq);
-    enum itera_status status = ITERA_OK;
-    itera_trainer_report(trainer, report);
-    progress_start("finetune", "tok", (double)report->steps * step_tokens);
-    while (!(report->events & ITERA_TRAIN_FINISHED) && !stop_signal && !status) {
-        status = itera_trainer_step(trainer, report);
-        if (!status && report->events & ITERA_TRAIN_EVALUATED)
-            progress_line("step %lld: validation loss %.4f", (long long)report->step,
-                          report->valid_loss);
-        if (isfinite(report->loss))
-            progress_update((double)report->tokens, "loss %.3f", report->loss);
-    }
-    progress_finish(!status && !stop_signal);
-    return status;
-}
 
 /* The best model of a run directory, where there is one, into path; else the trainer's last. */
 static enum itera_status keep_result(struct itera_device *device, struct itera_trainer *trainer,
@@ -122,7 +60,7 @@ static enum itera_status keep_result(struct itera_device *device, struct itera_t
 {
     char best[4096 + 32];
     struct itera_model *model = NULL;
-    if (!run || !(report->events & ITERA_TRAIN_FINISHED)) {
+    if (!run || !report->finish) {
         enum itera_status status = run ? itera_trainer_save(trainer) : ITERA_OK;
         return status ? status : itera_model_save(itera_trainer_model(trainer), path);
     }
@@ -155,20 +93,19 @@ int shrink_finetune(struct itera_device *device, const struct finetune_request *
     struct itera_train_report report = {0};
     if (itera_trainer_create(device, &options, &trainer))
         return EXIT_FAILED;
-    catch_signals();
-    enum itera_status status = train(trainer, &report);
-    if (!status)
-        status = keep_result(device, trainer, &report, request->run, path);
+    int code = train_walk(trainer, "finetune", &report);
+    if (code == EXIT_OK && keep_result(device, trainer, &report, request->run, path))
+        code = EXIT_FAILED;
     *result = (struct finetune_result){.steps = report.step,
                                        .tokens = report.tokens,
                                        .loss = report.loss,
                                        .seconds = report.seconds,
-                                       .stopped = !(report.events & ITERA_TRAIN_FINISHED)};
-    if (!status && result->stopped)
+                                       .stopped = !report.finish};
+    if (code == EXIT_OK && result->stopped)
         progress_line("itera: stopped at step %lld of %lld; %s has what was learnt until then",
                       (long long)report.step, (long long)report.steps, path);
     itera_trainer_destroy(&trainer);
-    return status ? EXIT_FAILED : EXIT_OK;
+    return code;
 }
 
 json_t *shrink_finetune_json(const struct finetune_request *request,

@@ -17,13 +17,12 @@ struct itera_dataset *shrink_encode(const struct itera_model *model, const char 
 int shrink_score(struct itera_model *model, const char *source, int64_t tokens, const char *what,
                  struct itera_eval_result *result);
 
-/* A table of scores, a row each; and one as JSON. */
+/* A table of scores, a row each. */
 struct shrink_score {
     const char *what; /* "original", "pruned" */
     const struct itera_eval_result *result;
 };
 void shrink_print_scores(const struct shrink_score *scores, int n, const char *source);
-json_t *shrink_score_json(const struct itera_eval_result *result);
 
 /* The options of fine-tuning, and a table of rows for them. */
 struct finetune_request {

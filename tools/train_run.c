@@ -266,8 +266,7 @@ static void show_evaluation(const struct itera_train_report *r)
                       (long long)r->step, r->valid_loss, r->best_loss, (long long)r->best_step);
 }
 
-int train_run(struct itera_trainer *trainer, const char *command, const char *out,
-              struct itera_train_report *r)
+int train_walk(struct itera_trainer *trainer, const char *what, struct itera_train_report *r)
 {
     const struct itera_train_options *o = itera_trainer_options(trainer);
     double shown = (double)NAN;
@@ -275,7 +274,7 @@ int train_run(struct itera_trainer *trainer, const char *command, const char *ou
     catch_signals();
     itera_trainer_report(trainer, r);
     const double step_tokens = (double)(o->batch * o->accumulate * o->seq);
-    progress_start("train", "tok", (double)r->steps * step_tokens);
+    progress_start(what, "tok", (double)r->steps * step_tokens);
     progress_begin_at((double)r->tokens);
     while (!(r->events & ITERA_TRAIN_FINISHED) && !stop_signal) {
         if (itera_trainer_step(trainer, r)) {
@@ -294,6 +293,13 @@ int train_run(struct itera_trainer *trainer, const char *command, const char *ou
             progress_update((double)r->tokens, "loss %.3f", shown);
     }
     progress_finish(code == EXIT_OK && !stop_signal);
+    return code;
+}
+
+int train_run(struct itera_trainer *trainer, const char *command, const char *out,
+              struct itera_train_report *r)
+{
+    int code = train_walk(trainer, "train", r);
     if (code == EXIT_OK && !r->finish) {
         code = itera_trainer_save(trainer) ? EXIT_FAILED : EXIT_OK;
         if (code == EXIT_OK)

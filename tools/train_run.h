@@ -43,8 +43,10 @@ int train_refuse_change(const char *command, const char *option, const struct tr
 /* Says on stderr what is trained, on what, and how long. */
 void train_introduce(const struct itera_trainer *trainer, const struct itera_device *device,
                      bool resumed);
-/* Steps until the end, a signal (which ends it after its step), or an error; saves what is not
- * finished, and says how to go on with `command`. The exit code. */
+/* Steps until the end, a signal (which ends it after its step; report->finish is NULL then), or an
+ * error, with a progress bar named `what`. The exit code. */
+int train_walk(struct itera_trainer *trainer, const char *what, struct itera_train_report *report);
+/* The same for a run in a directory: saves what is not finished, and says how to go on with `command`. The exit code. */
 int train_run(struct itera_trainer *trainer, const char *command, const char *out,
               struct itera_train_report *report);
 
