@@ -43,3 +43,13 @@ const char *itera_environment_disabled_ops(void)
 {
     return value_of("ITERA_DISABLE_OPS");
 }
+
+const char *itera_environment_sysfs(void)
+{
+    return value_of("ITERA_SYSFS");
+}
+
+const char *itera_environment_nvml(void)
+{
+    return value_of("ITERA_NVML");
+}

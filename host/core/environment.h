@@ -26,4 +26,10 @@ const char *itera_environment_fault(void);
  * driver that gets one wrong); or NULL. */
 const char *itera_environment_disabled_ops(void);
 
+/* ITERA_SYSFS: where sysfs is mounted, for energy sensors (containers, tests); or NULL. */
+const char *itera_environment_sysfs(void);
+
+/* ITERA_NVML: the file of NVIDIA's management library; or NULL. */
+const char *itera_environment_nvml(void);
+
 #endif

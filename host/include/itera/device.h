@@ -30,6 +30,7 @@ struct itera_device_info {
     char driver[128];
     enum itera_device_type type;
     uint64_t memory_bytes;
+    char pci[16]; /* "0000:65:00.0"; "" where it has no such address or the driver does not say */
     /* What the device reports and the backend uses, or could use if `used` is 0. */
     struct {
         char name[32];

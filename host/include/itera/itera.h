@@ -9,6 +9,7 @@
 #include "itera/describe.h"
 #include "itera/device.h"
 #include "itera/distill.h"
+#include "itera/energy.h"
 #include "itera/eval.h"
 #include "itera/model.h"
 #include "itera/session.h"
