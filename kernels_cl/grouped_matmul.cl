@@ -47,6 +47,7 @@ static inline struct segment find_segment(global const int *offsets, local int *
 struct grouped_args {
     T(a) T(b) T(offsets) T(y) uint rows, cols, depth, trans_b, act, experts;
     uint b_step; /* rows of b an expert */
+    uint scales; /* of b in blocks, in halves from its first word */
 };
 
 #ifdef TILE
@@ -65,10 +66,12 @@ kernel void grouped_matmul_tile(global const a_type *a, global const b_type *b,
         find_segment(offsets + p.offsets_at, ends, p.experts, p.rows, GROUP / across, TILE);
     uint col = GROUP % across * TILE;
     struct side left = side_of(p.a_at, p.a_ld, 1, s.end);
-    struct side right = side_of(p.b_at + s.expert * p.b_step * p.b_ld, p.trans_b ? p.b_ld : 1,
-                                p.trans_b ? 1 : p.b_ld, p.cols);
+    struct side right = side_of(b_first(p.b_at) + s.expert * p.b_step * p.b_ld,
+                                p.trans_b ? p.b_ld : 1, p.trans_b ? 1 : p.b_ld, p.cols);
+    right.scales = p.scales;
     float4 acc[TM * TQ];
-    multiply(acc, tiles, a, left, b, right, s.begin, col, 0, s.owned ? p.depth : 0);
+    multiply(acc, tiles, a, left, b + b_words(p.b_at), right, s.begin, col, 0,
+             s.owned ? p.depth : 0);
     struct target t = {
         .y = y + p.y_at, .ld = p.y_ld, .rows = s.end, .cols = p.cols, .act = s.owned ? p.act : 0};
     store_tile(t, tiles, acc, s.begin, col);
@@ -125,9 +128,10 @@ kernel void grouped_matmul_gemv(global const a_type *a, global const b_type *b,
     uint row = GROUP / across, col = GROUP % across * C_LANES * COLS;
     struct segment s = find_segment(offsets + p.offsets_at, ends, p.experts, p.rows, row, 1);
     struct side few = side_of(p.a_at, p.a_ld, 1, p.rows);
-    struct side many = side_of(p.b_at + s.expert * p.b_step * p.b_ld, p.trans_b ? p.b_ld : 1,
-                               p.trans_b ? 1 : p.b_ld, p.cols);
-    multiply_lines(parts, a, few, b, many, row, col, 0, s.owned ? p.depth : 0);
+    struct side many = side_of(b_first(p.b_at) + s.expert * p.b_step * p.b_ld,
+                               p.trans_b ? p.b_ld : 1, p.trans_b ? 1 : p.b_ld, p.cols);
+    many.scales = p.scales;
+    multiply_lines(parts, a, few, b + b_words(p.b_at), many, row, col, 0, s.owned ? p.depth : 0);
     for (uint i = LANE; i < OUTPUTS && col + i < p.cols && row < s.end; i += GEMV_LANES)
         y[p.y_at + row * p.y_ld + col + i] = activate(parts[i * K_LANES], s.owned ? p.act : 0);
 }

@@ -5,6 +5,7 @@
 struct matmul_args {
     T(a) T(b) T(bias) T(residual) T(y) uint rows, cols, depth, trans_a, trans_b;
     uint has_bias, has_residual, act, slices, slice_depth;
+    uint scales; /* of b in blocks, in halves from its first word */
 };
 
 #ifdef TILE
@@ -27,10 +28,12 @@ kernel void matmul_tile(global const a_type *a, global const b_type *b, global c
     uint row = (band * BAND + in_band % height) * TILE, col = in_band / height * TILE;
 
     struct side left = side_of(p.a_at, p.trans_a ? 1 : p.a_ld, p.trans_a ? p.a_ld : 1, p.rows);
-    struct side right = side_of(p.b_at, p.trans_b ? p.b_ld : 1, p.trans_b ? 1 : p.b_ld, p.cols);
+    struct side right =
+        side_of(b_first(p.b_at), p.trans_b ? p.b_ld : 1, p.trans_b ? 1 : p.b_ld, p.cols);
+    right.scales = p.scales;
     uint begin = slice * p.slice_depth;
     float4 acc[TM * TQ];
-    multiply(acc, tiles, a, left, b, right, row, col, begin,
+    multiply(acc, tiles, a, left, b + b_words(p.b_at), right, row, col, begin,
              idle ? begin : min(begin + p.slice_depth, p.depth));
     struct target t = {
         .y = y + p.y_at + slice * p.rows * p.cols,
@@ -69,9 +72,11 @@ kernel void matmul_gemv(global const a_type *a, global const b_type *b, global c
     uint row = place % down * ROWS, col = place / down * C_LANES * COLS;
 
     struct side few = side_of(p.a_at, p.trans_a ? 1 : p.a_ld, p.trans_a ? p.a_ld : 1, few_count);
-    struct side many = side_of(p.b_at, p.trans_b ? p.b_ld : 1, p.trans_b ? 1 : p.b_ld, many_count);
+    struct side many =
+        side_of(b_first(p.b_at), p.trans_b ? p.b_ld : 1, p.trans_b ? 1 : p.b_ld, many_count);
+    many.scales = p.scales;
     uint begin = slice * p.slice_depth;
-    multiply_lines(parts, a, few, b, many, row, col, begin,
+    multiply_lines(parts, a, few, b + b_words(p.b_at), many, row, col, begin,
                    idle ? begin : min(begin + p.slice_depth, p.depth));
     const uint ld = p.slices > 1 ? p.cols : p.y_ld;
     for (uint i = LANE; i < OUTPUTS; i += GEMV_LANES) {

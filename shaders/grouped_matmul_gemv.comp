@@ -8,17 +8,19 @@ ARGS {
     T(a) T(b) T(offsets) T(y)
     uint rows, cols, depth, trans_b, act, experts;
     uint b_step; // rows of b an expert
+    uint scales; // of b in blocks, in halves from its first word
 } p;
 OUT(4, y)
 #include "grouped_matmul.glsl"
 
 void main()
 {
+    begin_blocks(p.b_at, p.scales);
     uint across = (p.cols + C_LANES * COLS - 1) / (C_LANES * COLS);
     uint row = GROUP / across, col = GROUP % across * C_LANES * COLS;
     Segment s = find_segment(row, 1);
     Side few = Side(p.a_at, p.a_ld, 1, p.rows);
-    Side many = Side(p.b_at + s.expert * p.b_step * p.b_ld, p.trans_b != 0 ? p.b_ld : 1,
+    Side many = Side(b_first(p.b_at) + s.expert * p.b_step * p.b_ld, p.trans_b != 0 ? p.b_ld : 1,
                      p.trans_b != 0 ? 1 : p.b_ld, p.cols);
     multiply_lines(few, many, row, col, 0, s.owned ? p.depth : 0);
     for (uint i = LANE; i < OUTPUTS && col + i < p.cols && row < s.end; i += GEMV_LANES)

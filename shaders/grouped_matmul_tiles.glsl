@@ -7,17 +7,19 @@ ARGS {
     T(a) T(b) T(offsets) T(y)
     uint rows, cols, depth, trans_b, act, experts;
     uint b_step; // rows of b an expert
+    uint scales; // of b in blocks, in halves from its first word
 } p;
 OUT(4, y)
 #include "grouped_matmul.glsl"
 
 void main()
 {
+    begin_blocks(p.b_at, p.scales);
     uint across = (p.cols + TILE - 1) / TILE;
     Segment s = find_segment(GROUP / across, TILE);
     uint col = GROUP % across * TILE;
     Side left = Side(p.a_at, p.a_ld, 1, s.end);
-    Side right = Side(p.b_at + s.expert * p.b_step * p.b_ld, p.trans_b != 0 ? p.b_ld : 1,
+    Side right = Side(b_first(p.b_at) + s.expert * p.b_step * p.b_ld, p.trans_b != 0 ? p.b_ld : 1,
                       p.trans_b != 0 ? 1 : p.b_ld, p.cols);
     multiply(left, right, s.begin, col, 0, s.owned ? p.depth : 0);
     store_tile(p.y_at, p.y_ld, s.begin, col, s.end, p.cols, s.owned ? p.act : 0);

@@ -3,8 +3,9 @@
 #define MATMUL_GLSL
 #include "itera.glsl"
 #include "math.glsl"
+#include "weight.glsl"
 
-// How a and b are stored (enum itera_dtype: 0 is f32, 1 f16, 2 bf16).
+// How a and b are stored (enum itera_dtype: 0 is f32, 1 f16, 2 bf16; b also 4, q8, and 5, q4).
 layout(constant_id = 3) const uint A_TYPE = 0;
 layout(constant_id = 4) const uint B_TYPE = 0;
 
@@ -16,30 +17,9 @@ layout(constant_id = 4) const uint B_TYPE = 0;
 PRODUCT_OPERAND(1, a)
 PRODUCT_OPERAND(2, b)
 
-// Element i of a word that holds it and its neighbour.
-float half_of(uint type, uint word, uint i)
-{
-    if (type == 2)
-        return uintBitsToFloat((i & 1) == 0 ? word << 16 : word & 0xffff0000u);
-    return unpackHalf2x16(word >> (16 * (i & 1))).x;
-}
-
-vec4 halves_of(uint type, uvec2 words)
-{
-    if (type == 2)
-        return uintBitsToFloat(
-            uvec4(words.x << 16, words.x & 0xffff0000u, words.y << 16, words.y & 0xffff0000u));
-    return vec4(unpackHalf2x16(words.x), unpackHalf2x16(words.y));
-}
-
 float load_a(uint i)
 {
     return A_TYPE == 0 ? uintBitsToFloat(a.v[i]) : half_of(A_TYPE, a.v[i >> 1], i);
-}
-
-float load_b(uint i)
-{
-    return B_TYPE == 0 ? uintBitsToFloat(b.v[i]) : half_of(B_TYPE, b.v[i >> 1], i);
 }
 
 // Elements i .. i + 3, for i a multiple of 4.
@@ -50,8 +30,46 @@ vec4 load_a_four(uint i)
     return halves_of(A_TYPE, a_pair.v[i >> 2]);
 }
 
+// The blocks of b, if it has any: the first word, and the first scale's half. Their elements are
+// counted from the first block.
+uint block_words = 0, block_scales = 0;
+
+// To be called first: `at` is where b begins, `scales` the first scale's half, counted from there.
+void begin_blocks(uint at, uint scales)
+{
+    block_words = at;
+    block_scales = 2 * at + scales;
+}
+
+// The element at which b begins.
+uint b_first(uint at)
+{
+    return B_TYPE >= 4 ? 0 : at;
+}
+
+float block_scale(uint i)
+{
+    uint at = block_scales + (i >> 5);
+    return half_of(1, b.v[at >> 1], at);
+}
+
+// The word of element i, and its three neighbours'.
+uint block_word(uint i)
+{
+    return b.v[block_words + word_of_block(B_TYPE, i)];
+}
+
+float load_b(uint i)
+{
+    if (B_TYPE >= 4)
+        return block_scale(i) * value_of_block(B_TYPE, block_word(i), i);
+    return B_TYPE == 0 ? uintBitsToFloat(b.v[i]) : half_of(B_TYPE, b.v[i >> 1], i);
+}
+
 vec4 load_b_four(uint i)
 {
+    if (B_TYPE >= 4)
+        return block_scale(i) * values_of_block(B_TYPE, block_word(i), i);
     if (B_TYPE == 0)
         return uintBitsToFloat(b_four.v[i >> 2]);
     return halves_of(B_TYPE, b_pair.v[i >> 2]);

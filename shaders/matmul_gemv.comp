@@ -9,6 +9,7 @@ ARGS {
     T(a) T(b) T(bias) T(residual) T(y)
     uint rows, cols, depth, trans_a, trans_b;
     uint has_bias, has_residual, act, slices, slice_depth;
+    uint scales; // of b in blocks, in halves from its first word
     uint swapped;
 } p;
 IN(3, bias)
@@ -18,6 +19,7 @@ OUT(5, y)
 
 void main()
 {
+    begin_blocks(p.b_at, p.scales);
     uint few_count = p.swapped != 0 ? p.cols : p.rows;
     uint many_count = p.swapped != 0 ? p.rows : p.cols;
     uint across = (many_count + C_LANES * COLS - 1) / (C_LANES * COLS);
@@ -27,7 +29,8 @@ void main()
     uint row = place % down * ROWS, col = place / down * C_LANES * COLS;
 
     Side few = Side(p.a_at, p.trans_a != 0 ? 1 : p.a_ld, p.trans_a != 0 ? p.a_ld : 1, few_count);
-    Side many = Side(p.b_at, p.trans_b != 0 ? p.b_ld : 1, p.trans_b != 0 ? 1 : p.b_ld, many_count);
+    Side many =
+        Side(b_first(p.b_at), p.trans_b != 0 ? p.b_ld : 1, p.trans_b != 0 ? 1 : p.b_ld, many_count);
     uint begin = slice * p.slice_depth;
     multiply_lines(few, many, row, col, begin, idle ? begin : min(begin + p.slice_depth, p.depth));
     uint ld = p.slices > 1 ? p.cols : p.y_ld;

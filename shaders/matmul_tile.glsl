@@ -25,6 +25,15 @@ uvec2 fetch_place(uint fetch, bool contiguous_along)
     return contiguous_along ? uvec2(i % FOURS, i / FOURS) : uvec2(i / DEPTH, i % DEPTH);
 }
 
+// The same for b. Of blocks, which lie along k, a fetch takes four neighbours there.
+uvec2 fetch_place_b(uint fetch, bool contiguous_along)
+{
+    uint i = fetch * TX * TY + LANE;
+    if (B_TYPE >= 4)
+        return uvec2(i / (DEPTH / 4), i % (DEPTH / 4) * 4);
+    return fetch_place(fetch, contiguous_along);
+}
+
 // Four rows of op(a) from `row` on, at k. Those beyond the last row repeat it: what comes of them
 // is not stored. Zeros beyond k_end, where both sides must be zero lest 0 meets infinity.
 vec4 fetch_a(Side s, bool fours, uint row, uint k, uint k_end)
@@ -38,15 +47,30 @@ vec4 fetch_a(Side s, bool fours, uint row, uint k, uint k_end)
     return vec4(load_a(at.x), load_a(at.y), load_a(at.z), load_a(at.w));
 }
 
-vec4 fetch_b(Side s, bool fours, uint col, uint k, uint k_end)
+vec4 fetch_b(Side s, bool fours, uint col, uint k, uvec2 place, uint k_end)
 {
+    k += place.y;
     if (k >= k_end)
         return vec4(0.0);
+    if (B_TYPE >= 4)
+        return load_b_four(s.at + min(col + place.x, s.count - 1) * s.along + k);
+    col += 4 * place.x;
     uint i = s.at + k * s.deep;
     if (fours && col + 4 <= s.count)
         return load_b_four(i + col);
     uvec4 at = i + min(col + uvec4(0, 1, 2, 3), uvec4(s.count - 1)) * s.along;
     return vec4(load_b(at.x), load_b(at.y), load_b(at.z), load_b(at.w));
+}
+
+// Puts what was fetched of b into its tile.
+void put_b(uvec2 place, vec4 value)
+{
+    if (B_TYPE >= 4) {
+        [[unroll]] for (uint i = 0; i < 4; i++)
+            tiles[TILE_B + (place.y + i) * PITCH + place.x / 4][place.x % 4] = value[i];
+        return;
+    }
+    tiles[TILE_B + place.y * PITCH + place.x] = value;
 }
 
 // Adds the product of what is in shared memory to acc.
@@ -82,21 +106,21 @@ void multiply(Side left, Side right, uint row, uint col, uint k_begin, uint k_en
     vec4 next_a[FETCHES], next_b[FETCHES];
     [[unroll]] for (uint f = 0; f < FETCHES; f++) {
         a_place[f] = fetch_place(f, a_along);
-        b_place[f] = fetch_place(f, b_along);
+        b_place[f] = fetch_place_b(f, b_along);
         next_a[f] = fetch_a(left, a_fours, row + 4 * a_place[f].x, k_begin + a_place[f].y, k_end);
-        next_b[f] = fetch_b(right, b_fours, col + 4 * b_place[f].x, k_begin + b_place[f].y, k_end);
+        next_b[f] = fetch_b(right, b_fours, col, k_begin, b_place[f], k_end);
     }
     for (uint k = k_begin; k < k_end; k += DEPTH) {
         barrier(); // the tiles of the step before have been read
         [[unroll]] for (uint f = 0; f < FETCHES; f++) {
             tiles[a_place[f].y * PITCH + a_place[f].x] = next_a[f];
-            tiles[TILE_B + b_place[f].y * PITCH + b_place[f].x] = next_b[f];
+            put_b(b_place[f], next_b[f]);
         }
         barrier();
         [[unroll]] for (uint f = 0; f < FETCHES; f++) {
             uint next = k + DEPTH;
             next_a[f] = fetch_a(left, a_fours, row + 4 * a_place[f].x, next + a_place[f].y, k_end);
-            next_b[f] = fetch_b(right, b_fours, col + 4 * b_place[f].x, next + b_place[f].y, k_end);
+            next_b[f] = fetch_b(right, b_fours, col, next, b_place[f], k_end);
         }
         multiply_tiles();
     }

@@ -7,6 +7,7 @@ ARGS {
     T(a) T(b) T(bias) T(residual) T(y)
     uint rows, cols, depth, trans_a, trans_b;
     uint has_bias, has_residual, act, slices, slice_depth;
+    uint scales; // of b in blocks, in halves from its first word
 } p;
 IN(3, bias)
 IN(4, residual)
@@ -18,6 +19,7 @@ const uint BAND = 8;
 
 void main()
 {
+    begin_blocks(p.b_at, p.scales);
     uint down = (p.rows + TILE - 1) / TILE, across = (p.cols + TILE - 1) / TILE;
     uint slice = GROUP / (down * across), tile = GROUP % (down * across);
     bool idle = slice >= p.slices; // the grid may be larger than asked for
@@ -26,7 +28,8 @@ void main()
     uint row = (band * BAND + in_band % height) * TILE, col = in_band / height * TILE;
 
     Side left = Side(p.a_at, p.trans_a != 0 ? 1 : p.a_ld, p.trans_a != 0 ? p.a_ld : 1, p.rows);
-    Side right = Side(p.b_at, p.trans_b != 0 ? p.b_ld : 1, p.trans_b != 0 ? 1 : p.b_ld, p.cols);
+    Side right =
+        Side(b_first(p.b_at), p.trans_b != 0 ? p.b_ld : 1, p.trans_b != 0 ? 1 : p.b_ld, p.cols);
     uint begin = slice * p.slice_depth;
     multiply(left, right, row, col, begin, idle ? begin : min(begin + p.slice_depth, p.depth));
     store_tile(p.y_at + slice * p.rows * p.cols, p.slices > 1 ? p.cols : p.y_ld, row, col,

@@ -13,6 +13,7 @@
 #define ITERA_BACKEND_GPU_GPU_H
 
 #include "backend/backend.h"
+#include "tensor/blocks.h"
 
 enum itera_gpu_vendor {
     ITERA_GPU_OTHER,
@@ -174,6 +175,14 @@ static inline int64_t itera_gpu_cols(const struct itera_gpu_lowering *l, int32_t
 static inline int64_t itera_gpu_dim(const struct itera_gpu_lowering *l, int32_t id, int i)
 {
     return l->program->tensors[id].shape.dim[i];
+}
+/* Where the scales of a tensor in blocks begin, in halves from its first word; 0 for others. */
+static inline int64_t itera_gpu_scales(const struct itera_gpu_lowering *l, int32_t id)
+{
+    const struct itera_tensor *t = itera_gpu_tensor(l, id);
+    if (!itera_dtype_is_blocks(t->dtype))
+        return 0;
+    return itera_shape_elements(&t->shape) / ITERA_BLOCK * itera_block_bytes(t->dtype) / 2;
 }
 static inline int64_t itera_gpu_div_up(int64_t a, int64_t b)
 {

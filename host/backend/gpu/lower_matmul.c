@@ -1,6 +1,5 @@
 /* Lowering of the matrix products (contracts: host/ops/matmul.c). */
 #include "backend/gpu/gpu.h"
-#include "core/log.h"
 
 enum candidate {
     TILE32,
@@ -186,10 +185,18 @@ static enum candidate default_gemv(const struct itera_gpu_traits *traits, int64_
     return depth >= 512 && cols * 32 / GEMV_LANES < wanted_groups(traits) ? GEMV128 : GEMV;
 }
 
+/* Whether a gemv kernel computes the transpose, as it streams its second operand: when y has fewer
+ * columns than rows, that is a. Blocks can be its second only. */
+static bool swaps(const struct itera_gpu_lowering *l, const struct product *g)
+{
+    return g->cols < g->rows && !itera_dtype_is_blocks(itera_gpu_tensor(l, g->b)->dtype);
+}
+
 static enum candidate choose_product(struct itera_gpu_lowering *l, const struct product *g)
 {
-    const int64_t few = g->rows < g->cols ? g->rows : g->cols;
-    const bool contiguous_k = g->cols < g->rows ? !g->trans_a : g->trans_b; /* of the other */
+    const bool swapped = swaps(l, g);
+    const int64_t few = swapped ? g->cols : g->rows;
+    const bool contiguous_k = swapped ? !g->trans_a : g->trans_b; /* of the other */
     struct choice c = {.n = 0};
     offer_tiles(l, &c, "matmul_coopmat", g->a, g->b, g->depth);
     if (few <= GEMV_MOST)
@@ -295,6 +302,7 @@ static struct itera_gpu_dispatch *begin_product(struct itera_gpu_lowering *l, co
     itera_gpu_word(d, cut ? ITERA_ACT_NONE : g->act);
     itera_gpu_word(d, c->slices);
     itera_gpu_word(d, c->slice_depth);
+    itera_gpu_word(d, itera_gpu_scales(l, g->b));
     storage_constants(l, d, g->a, g->b);
     return d;
 }
@@ -339,9 +347,8 @@ static void gemv_constants(struct itera_gpu_dispatch *d, const struct gemv_shape
 
 static void lower_gemv(struct itera_gpu_lowering *l, const struct product *g, enum candidate way)
 {
-    /* The kernel streams its second operand: when y has fewer columns than rows, that is a. */
     struct product f = *g;
-    const bool swapped = g->cols < g->rows;
+    const bool swapped = swaps(l, g);
     if (swapped) {
         f.a = g->b;
         f.b = g->a;
@@ -391,21 +398,8 @@ static void lower_clblast(struct itera_gpu_lowering *l, const struct product *g)
         reduce(l, g, product, 1);
 }
 
-static enum itera_status check_weights(const struct itera_gpu_lowering *l,
-                                       const struct itera_op *op)
-{
-    enum itera_dtype dtype = itera_gpu_tensor(l, op->in[1])->dtype;
-    if (dtype == ITERA_F32 || dtype == ITERA_F16)
-        return ITERA_OK;
-    return itera_fail(ITERA_ERR_UNSUPPORTED, "%s: no kernel for weights in %s",
-                      itera_op_info(op->kind)->name, itera_dtype_name(dtype));
-}
-
 enum itera_status itera_lower_matmul(struct itera_gpu_lowering *l, const struct itera_op *op)
 {
-    enum itera_status status = check_weights(l, op);
-    if (status)
-        return status;
     const struct product g = {
         .rows = itera_gpu_rows(l, op->out[0]),
         .cols = itera_gpu_cols(l, op->out[0]),
@@ -464,6 +458,7 @@ static void lower_experts(struct itera_gpu_lowering *l, const struct itera_op *o
     itera_gpu_word(d, op->attr.act);
     itera_gpu_word(d, experts);
     itera_gpu_word(d, op->attr.trans_b ? cols : depth);
+    itera_gpu_word(d, itera_gpu_scales(l, b));
     storage_constants(l, d, a, b);
     if (!ways[way].tile) {
         const struct gemv_shape s = gemv_shape(l, way, 1, cols * rows, op->attr.trans_b);
@@ -526,9 +521,6 @@ static void lower_weights(struct itera_gpu_lowering *l, const struct itera_op *o
 enum itera_status itera_lower_grouped_matmul(struct itera_gpu_lowering *l,
                                              const struct itera_op *op)
 {
-    enum itera_status status = check_weights(l, op);
-    if (status)
-        return status;
     if (op->attr.trans_a)
         lower_weights(l, op);
     else
