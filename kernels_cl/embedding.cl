@@ -1,5 +1,27 @@
 /* Token and position embeddings: see host/ops/embedding.c for their contracts. */
 #include "itera.clh"
+#include "weight.clh"
+
+/* How a table is stored: enum itera_dtype. Element 0 is at `at`; of blocks that is their first word. */
+#ifndef TABLE_TYPE
+#define TABLE_TYPE 0
+#endif
+#if TABLE_TYPE == 5
+typedef uint table_type;
+#define TABLE_ELEMENT(table, at, scales, i) load_5(table + at, scales, i)
+#elif TABLE_TYPE == 4
+typedef uint table_type;
+#define TABLE_ELEMENT(table, at, scales, i) load_4(table + at, scales, i)
+#elif TABLE_TYPE == 2
+typedef ushort table_type;
+#define TABLE_ELEMENT(table, at, scales, i) load_2(table, at + i)
+#elif TABLE_TYPE == 1
+typedef half table_type;
+#define TABLE_ELEMENT(table, at, scales, i) load_1(table, at + i)
+#else
+typedef float table_type;
+#define TABLE_ELEMENT(table, at, scales, i) load_0(table, at + i)
+#endif
 
 /* Element i of the ids, brought into the table. */
 static inline uint table_row(global const int *ids, uint at, uint ld, uint cols, uint i, uint rows)
@@ -10,17 +32,19 @@ static inline uint table_row(global const int *ids, uint at, uint ld, uint cols,
 
 struct embedding_args {
     T(table) T(ids) T(y) uint rows, cols, ids_cols, table_rows;
+    uint scales; /* of a table in blocks, in halves from its first word */
 };
 
 /* A workgroup copies 128 elements. */
-kernel void embedding(global const float *table, global const int *ids, global float *y,
+kernel void embedding(global const table_type *table, global const int *ids, global float *y,
                       const struct embedding_args p)
 {
     uint row = THREAD / p.cols, col = THREAD % p.cols;
     if (row >= p.rows)
         return;
     uint from = table_row(ids, p.ids_at, p.ids_ld, p.ids_cols, row, p.table_rows);
-    y[p.y_at + row * p.y_ld + col] = table[p.table_at + from * p.table_ld + col];
+    y[p.y_at + row * p.y_ld + col] =
+        TABLE_ELEMENT(table, p.table_at, p.scales, from * p.table_ld + col);
 }
 
 /* ---- embedding_bwd ------------------------------------------------------------------------------
@@ -167,10 +191,11 @@ kernel void embedding_bwd_join(global const uint *rows, global const float *part
 
 struct position_args {
     T(x) T(table) T(start) T(y) uint rows, cols, steps, positions, started;
+    uint scales; /* of a table in blocks, in halves from its first word */
 };
 
 /* A workgroup takes 128 elements. */
-kernel void position_embedding(global const float *x, global const float *table,
+kernel void position_embedding(global const float *x, global const table_type *table,
                                global const int *start, global float *y,
                                const struct position_args p)
 {
@@ -180,7 +205,8 @@ kernel void position_embedding(global const float *x, global const float *table,
     uint first = p.started ? (uint)max(start[p.start_at + row / p.steps], 0) : 0;
     uint position = min(first + row % p.steps, p.positions - 1);
     y[p.y_at + row * p.y_ld + col] =
-        x[p.x_at + row * p.x_ld + col] + table[p.table_at + position * p.table_ld + col];
+        x[p.x_at + row * p.x_ld + col] +
+        TABLE_ELEMENT(table, p.table_at, p.scales, position * p.table_ld + col);
 }
 
 struct position_bwd_args {

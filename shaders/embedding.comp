@@ -2,10 +2,15 @@
 #extension GL_GOOGLE_include_directive : require
 #include "embedding.glsl"
 
-ARGS { T(table) T(ids) T(y) uint rows, cols, ids_cols, table_rows; } p;
-IN(1, table)
+ARGS {
+    T(table) T(ids) T(y)
+    uint rows, cols, ids_cols, table_rows;
+    uint scales; // of a table in blocks, in halves from its first word
+} p;
+IN_UINT(1, table)
 IN_INT(2, ids)
 OUT(3, y)
+#include "embedding_table.glsl"
 
 // A workgroup copies 128 elements.
 void main()
@@ -15,5 +20,5 @@ void main()
         return;
     uint from = table_row(ids.v[p.ids_at + row / p.ids_cols * p.ids_ld + row % p.ids_cols],
                           p.table_rows);
-    y.v[p.y_at + row * p.y_ld + col] = table.v[p.table_at + from * p.table_ld + col];
+    y.v[p.y_at + row * p.y_ld + col] = table_element(from * p.table_ld + col);
 }

@@ -2,11 +2,16 @@
 #extension GL_GOOGLE_include_directive : require
 #include "embedding.glsl"
 
-ARGS { T(x) T(table) T(start) T(y) uint rows, cols, steps, positions, started; } p;
+ARGS {
+    T(x) T(table) T(start) T(y)
+    uint rows, cols, steps, positions, started;
+    uint scales; // of a table in blocks, in halves from its first word
+} p;
 IN(1, x)
-IN(2, table)
+IN_UINT(2, table)
 IN_INT(3, start)
 OUT(4, y)
+#include "embedding_table.glsl"
 
 // A workgroup takes 128 elements.
 void main()
@@ -17,5 +22,5 @@ void main()
     uint first = p.started != 0 ? uint(max(start.v[p.start_at + row / p.steps], 0)) : 0;
     uint position = min(first + row % p.steps, p.positions - 1);
     y.v[p.y_at + row * p.y_ld + col] =
-        x.v[p.x_at + row * p.x_ld + col] + table.v[p.table_at + position * p.table_ld + col];
+        x.v[p.x_at + row * p.x_ld + col] + table_element(position * p.table_ld + col);
 }

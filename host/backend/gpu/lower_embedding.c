@@ -1,6 +1,5 @@
 /* Lowering of the embeddings (contracts: host/ops/embedding.c). */
 #include "backend/gpu/gpu.h"
-#include "core/log.h"
 
 enum { SORT_BLOCK = 1024 }; /* as in kernels_cl/embedding.cl and shaders/embedding.glsl */
 
@@ -10,21 +9,14 @@ static void invocations(struct itera_gpu_lowering *l, struct itera_gpu_dispatch 
     itera_gpu_groups(l, d, itera_gpu_div_up(n, ITERA_GPU_LOCAL), 1, 1);
 }
 
-static enum itera_status check_table(const struct itera_gpu_lowering *l, const struct itera_op *op,
-                                     int32_t table)
+static void table_storage(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d, int32_t table)
 {
-    enum itera_dtype dtype = itera_gpu_tensor(l, table)->dtype;
-    if (dtype == ITERA_F32)
-        return ITERA_OK;
-    return itera_fail(ITERA_ERR_UNSUPPORTED, "%s: no kernel for a table in %s",
-                      itera_op_info(op->kind)->name, itera_dtype_name(dtype));
+    itera_gpu_word(d, itera_gpu_scales(l, table));
+    itera_gpu_constant(d, 3, "TABLE_TYPE", itera_gpu_tensor(l, table)->dtype);
 }
 
 enum itera_status itera_lower_embedding(struct itera_gpu_lowering *l, const struct itera_op *op)
 {
-    enum itera_status status = check_table(l, op, op->in[0]);
-    if (status)
-        return status;
     int64_t rows = itera_gpu_rows(l, op->out[0]), cols = itera_gpu_cols(l, op->out[0]);
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "embedding");
     itera_gpu_in(l, d, op->in[0]);
@@ -34,6 +26,7 @@ enum itera_status itera_lower_embedding(struct itera_gpu_lowering *l, const stru
     itera_gpu_word(d, cols);
     itera_gpu_word(d, itera_gpu_cols(l, op->in[1]));
     itera_gpu_word(d, itera_gpu_rows(l, op->in[0]));
+    table_storage(l, d, op->in[0]);
     invocations(l, d, rows * cols);
     return ITERA_OK;
 }
@@ -144,9 +137,6 @@ enum itera_status itera_lower_embedding_bwd(struct itera_gpu_lowering *l, const 
 enum itera_status itera_lower_position_embedding(struct itera_gpu_lowering *l,
                                                  const struct itera_op *op)
 {
-    enum itera_status status = check_table(l, op, op->in[1]);
-    if (status)
-        return status;
     int64_t rows = itera_gpu_rows(l, op->out[0]), cols = itera_gpu_cols(l, op->out[0]);
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "position_embedding");
     for (int i = 0; i < 3; i++)
@@ -157,6 +147,7 @@ enum itera_status itera_lower_position_embedding(struct itera_gpu_lowering *l,
     itera_gpu_word(d, itera_gpu_dim(l, op->in[0], 1));
     itera_gpu_word(d, itera_gpu_rows(l, op->in[1]));
     itera_gpu_word(d, op->in[2] != ITERA_NONE);
+    table_storage(l, d, op->in[1]);
     invocations(l, d, rows * cols);
     return ITERA_OK;
 }
