@@ -18,9 +18,10 @@ static json_t *device_json(const struct itera_device_info *info)
         json_object_set_new(features, info->features[i].name, json_boolean(info->features[i].used));
     json_t *memory = info->memory_bytes <= INT64_MAX ? json_integer((json_int_t)info->memory_bytes)
                                                      : json_null();
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o}", "id", info->id, "backend",
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s?, s:o, s:o}", "id", info->id, "backend",
                      info->backend, "name", info->name, "type", itera_device_type_name(info->type),
-                     "driver", info->driver, "memory_bytes", memory, "features", features);
+                     "driver", info->driver, "pci", *info->pci ? info->pci : NULL, "memory_bytes",
+                     memory, "features", features);
 }
 
 static int print_json(const struct itera_device_info *infos, int count, const char *file)

@@ -132,6 +132,43 @@ static enum itera_gpu_vendor find_vendor(const struct opencl_api *cl, cl_device_
     }
 }
 
+/* Not all versions of the headers have these: cl_khr_pci_bus_info (four cl_uint),
+ * cl_amd_device_attribute_query (24 bytes, of which the first cl_uint is 1 and the last three bytes
+ * are the address), cl_nv_device_attribute_query. */
+enum {
+    KHR_PCI_BUS_INFO = 0x410F,
+    AMD_TOPOLOGY = 0x4037,
+    NV_PCI_BUS = 0x4008,
+    NV_PCI_SLOT = 0x4009,
+    NV_PCI_DOMAIN = 0x400A
+};
+
+/* The PCI address, from whichever extension tells it; left empty when none does. */
+static void find_pci(const struct opencl_api *cl, cl_device_id id, const char *list,
+                     struct itera_device_info *info)
+{
+    cl_uint at[4] = {0}; /* domain, bus, device, function */
+    cl_uchar amd[24] = {0};
+    if (has_extension(list, "cl_khr_pci_bus_info") &&
+        !cl->GetDeviceInfo(id, KHR_PCI_BUS_INFO, sizeof at, at, NULL)) {
+        /* all there */
+    } else if (has_extension(list, "cl_nv_device_attribute_query")) {
+        cl_uint slot = (cl_uint)device_number(cl, id, NV_PCI_SLOT);
+        at[0] = (cl_uint)device_number(cl, id, NV_PCI_DOMAIN);
+        at[1] = (cl_uint)device_number(cl, id, NV_PCI_BUS);
+        at[2] = slot >> 3;
+        at[3] = slot & 7;
+    } else if (has_extension(list, "cl_amd_device_attribute_query") &&
+               !cl->GetDeviceInfo(id, AMD_TOPOLOGY, sizeof amd, amd, NULL) && amd[0] == 1) {
+        for (int i = 1; i < 4; i++)
+            at[i] = amd[20 + i];
+    } else {
+        return;
+    }
+    snprintf(info->pci, sizeof info->pci, "%04x:%02x:%02x.%x", at[0] & 0xffff, at[1] & 0xff,
+             at[2] & 0x1f, at[3] & 7);
+}
+
 static void add_feature(struct itera_device_info *info, const char *name, bool used)
 {
     if (info->n_features == ITERA_MAX_FEATURES)
@@ -164,6 +201,8 @@ static void describe(const struct opencl_api *cl, const char *platform, int inde
     for (size_t i = 0; list && i < sizeof extensions / sizeof *extensions; i++)
         if (has_extension(list, extensions[i].extension))
             add_feature(info, extensions[i].name, extensions[i].used);
+    if (list && info->type != ITERA_DEVICE_SOFTWARE)
+        find_pci(cl, f->device, list, info);
     bool clblast = opencl_clblast_load();
     if (clblast)
         add_feature(info, "clblast", true);

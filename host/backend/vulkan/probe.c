@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* An extension, by its place in this list. All but the last two bring features. */
+/* An extension, by its place in this list. Those from EXT_DRIVER on only bring properties. */
 enum {
     EXT_STORAGE8,
     EXT_FLOAT16_INT8,
@@ -19,6 +19,7 @@ enum {
     EXT_DRIVER,
     EXT_NV_SM,
     EXT_AMD_CORE,
+    EXT_PCI,
     EXTENSIONS
 };
 static const char *const extension_names[EXTENSIONS] = {
@@ -34,6 +35,7 @@ static const char *const extension_names[EXTENSIONS] = {
     [EXT_DRIVER] = "VK_KHR_driver_properties",
     [EXT_NV_SM] = "VK_NV_shader_sm_builtins",
     [EXT_AMD_CORE] = "VK_AMD_shader_core_properties",
+    [EXT_PCI] = "VK_EXT_pci_bus_info",
 };
 
 static const char *const feature_names[ITERA_VULKAN_FEATURES] = {
@@ -197,6 +199,8 @@ static void query_properties(const struct itera_vulkan_api *api, struct itera_vu
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_SM_BUILTINS_PROPERTIES_NV};
     VkPhysicalDeviceShaderCorePropertiesAMD core = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_CORE_PROPERTIES_AMD};
+    VkPhysicalDevicePCIBusInfoPropertiesEXT pci = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PCI_BUS_INFO_PROPERTIES_EXT};
 #define LINK(extension, member)                                                                    \
     if (has_extension(probe, extension)) {                                                         \
         member.pNext = all.pNext;                                                                  \
@@ -206,9 +210,13 @@ static void query_properties(const struct itera_vulkan_api *api, struct itera_vu
     LINK(EXT_DRIVER, driver)
     LINK(EXT_NV_SM, sm)
     LINK(EXT_AMD_CORE, core)
+    LINK(EXT_PCI, pci)
 #undef LINK
     api->GetPhysicalDeviceProperties2(probe->physical, &all);
     probe->id.pNext = NULL;
+    if (has_extension(probe, EXT_PCI))
+        snprintf(probe->pci, sizeof probe->pci, "%04x:%02x:%02x.%x", pci.pciDomain & 0xffff,
+                 pci.pciBus & 0xff, pci.pciDevice & 0x1f, pci.pciFunction & 7);
     probe->compute_units = sm.shaderSMCount
                                ? sm.shaderSMCount
                                : core.shaderEngineCount * core.shaderArraysPerEngineCount *
@@ -429,6 +437,7 @@ void itera_vulkan_describe(const struct itera_vulkan_probe *probe, int index,
     snprintf(info->id, sizeof info->id, "vulkan:%d", index);
     snprintf(info->name, sizeof info->name, "%.127s", probe->properties.deviceName);
     snprintf(info->driver, sizeof info->driver, "%s", probe->driver);
+    memcpy(info->pci, probe->pci, sizeof info->pci);
     bool used[ITERA_VULKAN_FEATURES] = {[ITERA_VULKAN_ADDRESS] = true,
                                         [ITERA_VULKAN_TIMESTAMPS] = true,
                                         [ITERA_VULKAN_MEMORY_BUDGET] = true};

@@ -52,6 +52,7 @@ struct itera_vulkan_probe {
     VkPhysicalDeviceMemoryProperties memory;
     VkPhysicalDeviceIDProperties id;
     char driver[128];
+    char pci[16];      /* address, or "" */
     char lacking[160]; /* what it would need to be used, or "" */
     uint32_t queue_family, timestamp_bits;
     uint32_t compute_units;         /* 0: unknown */
