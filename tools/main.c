@@ -32,6 +32,7 @@ static const struct {
     {"logits", itera_command_logits, "write the logits of a sequence of token ids"},
     {"info", itera_command_info, "parameters, bytes and FLOPs of a model or preset"},
     {"prune", itera_command_prune, "remove the experts and channels that matter least"},
+    {"energy", itera_command_energy, "list energy sensors, and measure this machine's power"},
     {"bench", itera_command_bench, "measure ops, inference and training"},
     {"quantize", itera_command_quantize, "write a model with narrower weights: f16, q8, q4"},
     {"ledger", itera_command_ledger, "compare models: size, work, speed, quality"},
