@@ -123,6 +123,50 @@ enum itera_status itera_quantize(struct itera_model *model,
                                  const struct itera_quantize_options *options,
                                  struct itera_model **out);
 
+/* ---- vocabulary ------------------------------------------------------------------------------
+ * Fewer tokens: those that a text uses, or those of a new tokenizer made from it. docs/vocabulary.md
+ * says which stay and what becomes of their rows. */
+
+/* Zero-initialise and set what matters. */
+struct itera_vocab_options {
+    int32_t size;      /* at most so many tokens: those that the text uses most; 0: no limit */
+    int64_t min_count; /* tokens that the text uses less often go; 0: 1 */
+    int32_t retrain;   /* > 0: a new tokenizer of the same kind with at most so many tokens, made
+                          from the text; size and min_count do not apply */
+};
+
+/* How a text is cut into tokens by one tokenizer and by another. */
+struct itera_vocab_coverage {
+    uint64_t bytes;         /* of the text's documents */
+    uint64_t before, after; /* tokens, end-of-text not counted */
+    uint64_t same_tokens;   /* of those before, how many are the same token of the same bytes */
+    uint64_t same_bytes;    /* in these */
+    uint64_t unknown_before, unknown_after; /* tokens that are <unk> */
+};
+
+struct itera_vocab_report {
+    int32_t vocab_before, vocab_after; /* tokens of the model */
+    int32_t kept;                      /* new tokens that have the row of the same old token */
+    int32_t averaged;                  /* those that have the mean of several old rows */
+    int64_t parameters_before, parameters_after;
+    int64_t bytes_before, bytes_after; /* of the weights in memory */
+};
+
+/* Makes a model with a smaller vocabulary of `model` (which stays as it is) on the same device, in
+ * f32, with a tokenizer of its own. The caller owns *out.
+ * Errors: ITERA_ERR_ARGUMENT for a model without a tokenizer or with one of bytes, for a size that
+ * is impossible, and when nothing would be removed; ITERA_ERR_UNSUPPORTED for a quantised model;
+ * those of itera_tokenizer_encode and itera_tokenizer_train. */
+enum itera_status itera_vocab_reduce(struct itera_model *model, const struct itera_corpus *corpus,
+                                     const struct itera_vocab_options *options,
+                                     struct itera_model **out, struct itera_vocab_report *report);
+
+/* Compares what two tokenizers of one kind make of a text. */
+enum itera_status itera_vocab_cover(const struct itera_tokenizer *before,
+                                    const struct itera_tokenizer *after,
+                                    const struct itera_corpus *corpus,
+                                    struct itera_vocab_coverage *coverage);
+
 #ifdef __cplusplus
 }
 #endif
