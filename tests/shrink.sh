@@ -1,5 +1,5 @@
 #!/bin/sh
-# Smaller models from the command line: what prune writes is a model for the other commands, its
+# Smaller models from the command line: what prune and quantize write is a model for the other commands, its
 # report adds up, and what is impossible is one line of error that names the limits.
 # Usage: tests/shrink.sh ITERA
 set -eu
@@ -71,6 +71,41 @@ refused 1 'too short: it has .* tokens, 90000 are needed' prune $model --keep 50
 refused 1 '/nonexistent/x: cannot write a model' prune $model --keep 50% -o /nonexistent/x
 refused 2 'one of --experts' prune $model -o x
 refused 2 '-o FILE is needed' prune $model --keep 50%
+[ ! -e x ] || die "a refused command left a file"
+
+# ---- quantize
+"$itera" quantize $model --to q4 --set '*embed*=q8' --calibrate "$text" --tokens 2048 --report \
+    --valid 'builtin:stories?valid&bytes=5000' -o q.safetensors --json=q.json >out 2>err ||
+    die "quantize"
+grep -q '^model.embed_tokens.weight .* f32 *q8 ' out || die "the report has no q8 embedding"
+grep -q 'mamba.out_proj.weight .* f32 *q4 ' out || die "the report has no q4 projection"
+grep -q 'mamba.dt_proj.weight .* f16 \*' out || die "rows of 4 are not f16"
+cp q.json out
+[ "$(number bytes)" -eq "$(wc -c <q.safetensors)" ] || die "other bytes than the file's"
+[ "$(number bytes_before)" -eq "$(wc -c <$model)" ] || die "other bytes than the model's"
+grep '"perplexity"' q.json | sed -n '2s/[^0-9.]//gp' >after
+"$itera" eval q.safetensors --data 'builtin:stories?valid&bytes=5000' --json >out 2>err || die "eval"
+[ "$(number perplexity)" = "$(cat after)" ] || die "the file has another perplexity than the report"
+"$itera" info q.safetensors --json >out 2>err || die "info"
+grep -q '"q4"' out || die "no bytes in q4"
+"$itera" generate q.safetensors --prompt "Once upon" -n 5 >out 2>err || die "generate"
+for type in f16 bf16 q8 mixed f32; do
+    "$itera" quantize $model --to $type --plain -o t.safetensors >out 2>err || die "to $type"
+done
+
+refused 1 'quantised already' quantize q.safetensors --to q8 -o x
+refused 1 "'\*nothing' matches no tensor of this model; it has model.embed" quantize $model --to q8 \
+    --set '*nothing=q4' -o x
+refused 1 "'q3' in the rule for '\*proj\*' is no type" quantize $model --to q8 --set '*proj*=q3' -o x
+refused 1 'they are one matrix' quantize $model --to q8 --set '*up_proj*=q4' -o x
+refused 1 'too short: it has .* tokens, 90000 are needed' quantize $model --to q4 --tokens 90000 \
+    --calibrate "$text" -o x
+refused 1 'is the model itself' quantize $model --to q4 -o run/./model.safetensors
+refused 1 'is the model itself' quantize run --to q4 -o run/model.safetensors
+refused 1 '/nonexistent/x: cannot write a model' quantize $model --to q4 -o /nonexistent/x
+refused 2 "not 'q5'" quantize $model --to q5 -o x
+refused 2 '-o OUT is needed' quantize $model --to q4
+refused 2 'goes with --calibrate' quantize $model --to q4 --tokens 5 -o x
 [ ! -e x ] || die "a refused command left a file"
 
 echo "passed"

@@ -20,7 +20,7 @@ struct request {
     const char *model, *out, *to, *calibrate, *valid, *tokenizer;
     struct option_names set;
     struct option_optional json;
-    int64_t calibrate_tokens, max_tokens;
+    int64_t calibrate_tokens, eval_tokens;
     bool plain, report;
     struct device_request device;
 };
@@ -319,7 +319,7 @@ static int run(struct request *r, struct itera_model *model, struct itera_device
         o.bytes_after = model_bytes(r->out, NULL, &same);
     }
     if (!status && valid) {
-        status = quality_compare(model, made, valid, r->max_tokens, &o.quality);
+        status = quality_compare(model, made, valid, r->eval_tokens, &o.quality);
         o.evaluated = !status;
     }
     int code = status ? EXIT_FAILED : EXIT_OK;
@@ -378,8 +378,8 @@ int itera_command_quantize(int argc, char **argv)
         {"valid", 0, OPTION_STRING, &r.valid, "SRC",
          "held-out text for perplexity before and after (default,\nwith --report: "
          "builtin:stories?valid)"},
-        {"max-tokens", 0, OPTION_INTEGER, &r.max_tokens, "N",
-         "stop evaluating after about N tokens (default: all)", 1, 1e12},
+        {"eval-tokens", 0, OPTION_INTEGER, &r.eval_tokens, "N",
+         "score about N tokens of it (default: all)", 1, 1e12},
         {"tokenizer", 0, OPTION_STRING, &r.tokenizer, "FILE", "for a model that comes without one"},
         DEVICE_OPTIONS(r.device),
         {"json", 0, OPTION_OPTIONAL, &r.json, "FILE", "write JSON to FILE, or to stdout"},
