@@ -1,5 +1,6 @@
 /* What the parity cases of matmul cannot show: offsets that are not in order, results that do not
  * depend on the team, and recording errors. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,6 +12,7 @@
 
 #include "backend/cpu/isa.h"
 #include "program/program.h"
+#include "tensor/blocks.h"
 
 static struct itera_arg matrix(float *data, int64_t rows, int64_t cols, int64_t ld)
 {
@@ -105,6 +107,94 @@ static void teams_agree_to_the_bit(void **state)
     }
 }
 
+/* What an integer product has for a: rounded to blocks of 32 int8 with one scale. */
+static void round_to_int8(float *a, int64_t n)
+{
+    for (float *end = a + n; a < end; a += ITERA_BLOCK) {
+        float most = 0;
+        for (int i = 0; i < ITERA_BLOCK; i++)
+            most = fmaxf(most, fabsf(a[i]));
+        for (int i = 0; i < ITERA_BLOCK; i++)
+            a[i] = most > 0 ? rintf(a[i] * (127 / most)) * (most / 127) : 0;
+    }
+}
+
+/* Values of a whose products are the largest there are, in all combinations of signs. */
+static void extremes(float *a, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        a[i] = i / 5 % 3 ? 1 : -1;
+}
+
+static struct itera_arg blocks_of(enum itera_dtype dtype, int64_t rows, int64_t cols, uint32_t seed,
+                                  bool extreme)
+{
+    struct itera_arg b = matrix(NULL, rows, cols, cols);
+    const int64_t n = rows * cols;
+    b.dtype = dtype;
+    b.data = malloc(itera_dtype_bytes(dtype, n));
+    assert_non_null(b.data);
+    struct itera_blocks x = itera_blocks_at(dtype, b.data, n, 0);
+    for (int64_t i = 0; i < n / ITERA_BLOCK * itera_block_bytes(dtype); i++) {
+        seed = seed * 1664525u + 1013904223u;
+        x.bytes[i] = extreme ? (uint8_t)(i % 7 < 5 ? 0x80 : 0x7f) : (uint8_t)(seed >> 24);
+    }
+    for (int64_t i = 0; i < n / ITERA_BLOCK; i++)
+        x.scales[i] = itera_f32_to_f16((float)(i % 13 - 5) / 256);
+    return b;
+}
+
+/* Beside the reference on what the integers stand for, as closely as f32 sums allow: rows around
+ * those of a tile and those that make dot products, columns around a panel's, all of the bytes'
+ * values, and the largest sums. */
+static void integer_products_are_exact(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t m, n, k;
+    } shape[] = {{1, 8, 32}, {1, 77, 352}, {3, 67, 64}, {8, 64, 1056}, {9, 8, 96}, {23, 75, 288}};
+    for (size_t s = 0; s < 4 * (sizeof shape / sizeof *shape); s++) {
+        const int64_t m = shape[s / 4].m, n = shape[s / 4].n, k = shape[s / 4].k;
+        const bool extreme = s & 1;
+        struct itera_attr attr = {.trans_b = 1}, integer = {.trans_b = 1, .integer = 1};
+        float *a = numbers(m * k, 1), *expected = numbers(m * n, 3), *one = numbers(m * n, 4);
+        float *many = numbers(m * n, 5);
+        if (extreme)
+            extremes(a, m * k);
+        struct itera_call call = {.attr = &integer};
+        call.in[0] = matrix(a, m, k, k);
+        call.in[1] = blocks_of(s & 2 ? ITERA_Q4 : ITERA_Q8, n, k, 2, extreme);
+        for (int isa = ITERA_ISA_REF + 1; isa < ITERA_ISA_COUNT; isa++) {
+            if (!itera_isa_available((enum itera_isa)isa))
+                continue;
+            call.out[0] = matrix(one, m, n, n);
+            run((enum itera_isa)isa, ITERA_OP_matmul, &call, 1);
+            for (int threads = 2; threads <= 3; threads++) {
+                call.out[0].data = many;
+                run((enum itera_isa)isa, ITERA_OP_matmul, &call, threads);
+                assert_memory_equal(many, one, (size_t)(m * n) * sizeof *many);
+            }
+            float *rounded = malloc((size_t)(m * k) * sizeof *rounded);
+            assert_non_null(rounded);
+            memcpy(rounded, a, (size_t)(m * k) * sizeof *rounded);
+            round_to_int8(rounded, m * k);
+            struct itera_call exact = call;
+            exact.attr = &attr;
+            exact.in[0].data = rounded;
+            exact.out[0].data = expected;
+            run(ITERA_ISA_REF, ITERA_OP_matmul, &exact, 1);
+            for (int64_t i = 0; i < m * n; i++)
+                assert_true(fabsf(one[i] - expected[i]) <= 1e-5f * (1 + fabsf(expected[i])));
+            free(rounded);
+        }
+        free(a);
+        free(call.in[1].data);
+        free(expected);
+        free(one);
+        free(many);
+    }
+}
+
 /* Offsets are data of the run, and nothing has checked them. */
 static void wild_offsets_stay_inside(void **state)
 {
@@ -185,6 +275,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(teams_agree_to_the_bit),
+        cmocka_unit_test(integer_products_are_exact),
         cmocka_unit_test(wild_offsets_stay_inside),
         cmocka_unit_test(recording_checks_shapes),
     };

@@ -2,7 +2,7 @@
  * blocks. */
 #include <string.h>
 
-#include "cpu_fallback/simd/matmul.h"
+#include "cpu_fallback/simd/matmul_integer.h"
 
 extern const struct itera_kernel ITERA_SIMD(matmul);
 extern const struct itera_kernel ITERA_SIMD(grouped_matmul);
@@ -299,6 +299,49 @@ static void product(const struct itera_call *call, const struct mm_product *g,
     product_tiles(g, &plan, m0, m1, n0, n1, own_floats(call, team, plan.floats));
 }
 
+/* Scratch memory of an integer product: a few rows are rounded by every thread for itself, so that
+ * none waits; more rows are shared. */
+static size_t integer_bytes(const struct mm_product *g, int threads)
+{
+    const size_t rounded = mm_rounded_bytes(g->m, g->k);
+    const size_t own = (size_t)mm_integer_floats(g) * sizeof(float);
+    return g->m <= MI_DOT_ROWS ? (size_t)threads * (rounded + own)
+                               : rounded + (size_t)threads * own;
+}
+
+/* Rounds g's rows; *own is the rest of a thread's memory. */
+static struct mm_rounded round_a(const struct itera_call *call, const struct mm_product *g,
+                                 struct itera_team *team, float **own)
+{
+    const size_t floats = (size_t)mm_integer_floats(g), bytes = mm_rounded_bytes(g->m, g->k);
+    const bool few = g->m <= MI_DOT_ROWS;
+    uint8_t *mine = call->scratch;
+    mine += (size_t)team->rank * (floats * sizeof(float) + (few ? bytes : 0));
+    struct mm_rounded a = mm_rounded_at(few ? mine : call->scratch, g->m, g->k);
+    *own = (float *)(void *)(mine + bytes);
+    int64_t begin = 0, end = g->m;
+    if (!few)
+        itera_team_range(team, g->m, 1, &begin, &end);
+    mm_round(g, begin, end, &a);
+    if (!few)
+        itera_team_barrier(team);
+    return a;
+}
+
+static void integer_product(const struct itera_call *call, const struct mm_product *g,
+                            struct itera_team *team)
+{
+    float *own;
+    const struct mm_rounded a = round_a(call, g, team, &own);
+    int64_t m0 = 0, m1 = g->m, n0 = 0, n1 = g->n;
+    if (g->m <= MI_DOT_ROWS)
+        itera_team_range(team, g->n, 16, &n0, &n1);
+    else
+        share(team, g->m, g->n, true, &m0, &m1, &n0, &n1);
+    if (m0 < m1 && n0 < n1)
+        mm_integer(g, &a, m0, m1, n0, n1, own);
+}
+
 static struct mm_product matmul_product(const struct itera_call *call)
 {
     const struct itera_arg *a = &call->in[0], *b = &call->in[1], *y = &call->out[0];
@@ -326,6 +369,8 @@ static struct mm_product matmul_product(const struct itera_call *call)
 static size_t matmul_bytes(const struct itera_call *call, int threads)
 {
     struct mm_product g = matmul_product(call);
+    if (call->attr->integer && mm_integer_suits(&g))
+        return integer_bytes(&g, threads);
     size_t floats = mm_dot_suits(&g) ? (size_t)mm_dot_floats(&g) : make_plan(&g).floats;
     return ((size_t)threads * floats * sizeof(float) + 63) / 64 * 64;
 }
@@ -342,7 +387,10 @@ static void matmul_run(const struct itera_call *call, struct itera_team *team)
     if (call->in[0].dtype != ITERA_F32)
         wide = expand_a(call, matmul_bytes(&wide, team->size), team);
     struct mm_product g = matmul_product(&wide);
-    product(&wide, &g, team);
+    if (call->attr->integer && mm_integer_suits(&g))
+        integer_product(call, &g, team);
+    else
+        product(&wide, &g, team);
 }
 
 const struct itera_kernel ITERA_SIMD(matmul) = {matmul_run, matmul_scratch};
@@ -386,6 +434,8 @@ static size_t grouped_floats(const struct mm_product *g)
 static size_t grouped_bytes(const struct itera_call *call, int threads)
 {
     struct mm_product g = grouped_product(call);
+    if (call->attr->integer && mm_integer_suits(&g))
+        return integer_bytes(&g, threads);
     return ((size_t)threads * grouped_floats(&g) * sizeof(float) + 63) / 64 * 64;
 }
 
@@ -406,7 +456,13 @@ static void grouped_run(const struct itera_call *narrow, struct itera_team *team
     const int64_t experts = call->in[2].cols - 1, rows = call->in[0].rows;
     const struct mm_product all = grouped_product(call);
     const struct plan plan = make_plan(&all);
-    float *own = own_floats(call, team, grouped_floats(&all));
+    const bool integer = call->attr->integer && mm_integer_suits(&all);
+    struct mm_rounded rounded = {0};
+    float *own = NULL;
+    if (integer)
+        rounded = round_a(call, &all, team, &own);
+    else
+        own = own_floats(call, team, grouped_floats(&all));
     const bool gradient = call->attr->trans_a;
     const int64_t b_rows = gradient ? 0 : call->in[1].rows / experts;
 
@@ -433,11 +489,15 @@ static void grouped_run(const struct itera_call *narrow, struct itera_team *team
             g.b = itera_weights_from(all.b, (e - 1) * b_rows * g.b_ld);
             g.c += begin * g.c_ld;
             int64_t lo = m0 > begin ? m0 - begin : 0, hi = m1 < end ? m1 - begin : g.m;
-            if (lo < hi && n0 < n1) {
-                if (mm_dot_suits(&g))
-                    mm_dot(&g, lo, hi, n0, n1, own);
-                else
-                    product_tiles(&g, &plan, lo, hi, n0, n1, own);
+            if (lo >= hi || n0 >= n1) {
+                /* None of this thread's. */
+            } else if (integer) {
+                const struct mm_rounded a = mm_rounded_from(rounded, begin, g.k);
+                mm_integer(&g, &a, lo, hi, n0, n1, own);
+            } else if (mm_dot_suits(&g)) {
+                mm_dot(&g, lo, hi, n0, n1, own);
+            } else {
+                product_tiles(&g, &plan, lo, hi, n0, n1, own);
             }
         }
         begin = end;
