@@ -230,24 +230,6 @@ static void test_rapl_sum(void **state)
     assert_string_equal(energy.figure[1].source, "rapl psys");
 }
 
-/* A counter that wraps several times within a run. */
-static void test_rapl_many_wraps(void **state)
-{
-    (void)state;
-    put_zone("intel-rapl:0", "package-0", 900000, 1000000);
-    struct itera_meter_options options = options_of(NULL);
-    struct itera_meter *meter = begin_meter(&options);
-    unsigned value = 900000;
-    for (int i = 0; i < 8; i++) {
-        value = (value + 300000) % 1000000;
-        put(RAPL "0/energy_uj", "%u", value);
-        pause_ms(50);
-    }
-    struct itera_energy energy = end_meter(&meter);
-    assert_joules(&energy.figure[0], 2.4);
-    assert_true(energy.figure[0].samples > 8);
-}
-
 static void expect_failure(const char *file, const char *content, const char *reason)
 {
     struct itera_meter_options options = options_of(NULL);
@@ -411,6 +393,27 @@ static void put_card(int number, const char *driver, const char *pci, const char
     snprintf(target, sizeof target, "../../../%s", pci);
     unlink(path);
     assert_int_equal(symlink(target, path), 0);
+}
+
+/* A counter that wraps several times within a run, beside a power sensor that is read as often. */
+static void test_rapl_many_wraps(void **state)
+{
+    (void)state;
+    put_zone("intel-rapl:0", "package-0", 900000, 1000000);
+    put_card(0, "amdgpu", "0000:03:00.0", "power1_average", "25000000");
+    struct itera_meter_options options = options_of(NULL);
+    options.sample_hz = 100;
+    struct itera_meter *meter = begin_meter(&options);
+    unsigned value = 900000;
+    for (int i = 0; i < 8; i++) {
+        value = (value + 300000) % 1000000;
+        put(RAPL "0/energy_uj", "%u", value);
+        pause_ms(50);
+    }
+    struct itera_energy energy = end_meter(&meter);
+    assert_joules(&energy.figure[0], 2.4);
+    assert_true(energy.figure[0].samples > 8);
+    assert_true(energy.figure[1].samples > 8);
 }
 
 static const struct itera_device_info radeon = {.type = ITERA_DEVICE_GPU,

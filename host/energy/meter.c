@@ -143,15 +143,15 @@ static void *sampler(void *user)
         int code = pthread_cond_timedwait(&meter->wake, &meter->mutex, &until);
         if (meter->stop || code != ETIMEDOUT)
             continue;
-        if (next == power_at)
+        double due = itera_seconds();
+        if (power_at <= due)
             sample_kind(meter, 0);
-        else
+        if (counter_at <= due)
             sample_kind(meter, 1);
-        /* A reading that took longer than its period does not make the next ones come in a row. */
-        double now = itera_seconds();
-        while (power_at <= now)
+        /* Moments that slow readings missed are not made up for. */
+        while (power_at <= due)
             power_at += meter->power_period;
-        while (counter_at <= now)
+        while (counter_at <= due)
             counter_at += meter->counter_period;
     }
     pthread_mutex_unlock(&meter->mutex);
