@@ -83,6 +83,16 @@ test_device() {
         fail "training in f16 on $device"
     close_losses cpu "$name-f16" 0.05 || fail "$device: f16 losses are far off"
 
+    # Learning from a teacher.
+    for on in cpu "$device"; do
+        timeout 300 "$itera" distill cpu/model.safetensors --device "$on" --config config.json \
+            --data 'builtin:stories?bytes=100000' --batch 2 --seq 32 --steps 4 --log-every 1 \
+            --schedule constant --fallback refuse --force --out "$name-taught-$on" >out 2>err \
+            </dev/null || fail "distilling on $on"
+    done
+    close_losses "$name-taught-cpu" "$name-taught-$device" 1e-3 ||
+        fail "$device: a student with other losses than the CPU's"
+
     # Generation.
     for model in cpu/model.safetensors "$fixtures/mamba-small"; do
         tokens=""

@@ -253,6 +253,15 @@ static enum itera_status check_models(const struct itera_distill *d, struct iter
     return status;
 }
 
+/* Whether there is a run. A distill.json alone is not: its first stage could not begin. */
+static bool has_begun(const char *directory)
+{
+    char path[4096];
+    return itera_trainer_can_resume(directory) ||
+           (!itera_path_join(path, sizeof path, directory, "stage-1") &&
+            itera_trainer_can_resume(path));
+}
+
 /* Refuses to write over a run, or clears what could be taken for one of this distillation's. */
 static enum itera_status claim(const struct itera_distill *d)
 {
@@ -261,7 +270,7 @@ static enum itera_status claim(const struct itera_distill *d)
     char path[4096];
     enum itera_status status = itera_path_join(path, sizeof path, directory, "model.safetensors");
     if (!status && !d->options.train.overwrite) {
-        if (itera_distill_can_resume(directory) || itera_trainer_can_resume(directory))
+        if (has_begun(directory))
             return itera_fail(ITERA_ERR_ARGUMENT,
                               "%s: has a run already; go on with it (--resume), choose another "
                               "directory, or replace it (--force)",
