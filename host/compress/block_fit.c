@@ -15,13 +15,11 @@ struct grid {
     bool both_signs; /* of the scale; the integers of q8 are symmetric */
 };
 static const struct grid q8_grid = {-127, 127, 122, 0.5f, 19, false};
-static const struct grid q4_grid = {-8, 7, 6, 0.125f, 33, true};
+static const struct grid q4_grid = {-8, 7, 6.5f, 0.25f, 13, true};
 
 /* One block under fit. */
 struct fit {
-    const float *x;
-    float v[ITERA_BLOCK], vx[ITERA_BLOCK];
-    float q[ITERA_BLOCK]; /* of the last trial */
+    float x[ITERA_BLOCK], v[ITERA_BLOCK], vx[ITERA_BLOCK];
 };
 
 /* What the integers of a trial scale explain of sum v x^2, at the best scale for them. */
@@ -30,7 +28,7 @@ struct explained {
     float scale; /* sum v x q / sum v q^2 */
 };
 
-static struct explained try_inverse(struct fit *f, const struct grid *grid, float inverse)
+static struct explained try_inverse(const struct fit *f, const struct grid *grid, float inverse)
 {
     /* Adding and taking away 1.5 * 2^23 rounds to nearest even, as rintf, and in vectors. */
     const float magic = 12582912.0f;
@@ -41,7 +39,6 @@ static struct explained try_inverse(struct fit *f, const struct grid *grid, floa
             r = r < grid->low ? grid->low : r;
             r = r > grid->high ? grid->high : r;
             const float q = (r + magic) - magic;
-            f->q[i + k] = q;
             vxq[k] += f->vx[i + k] * q;
             vqq[k] += f->v[i + k] * q * q;
         }
@@ -54,7 +51,7 @@ static struct explained try_inverse(struct fit *f, const struct grid *grid, floa
     return b > 0 ? (struct explained){a * a / b, a / b} : (struct explained){0, 0};
 }
 
-static float search(struct fit *f, const struct grid *grid, float extreme)
+static float search(const struct fit *f, const struct grid *grid, float extreme)
 {
     struct explained best = {-1, 0};
     for (int sign = -1; sign <= (grid->both_signs ? 1 : -1); sign += 2) {
@@ -83,11 +80,12 @@ static void fit_block(enum itera_dtype dtype, const float *x, const float *impor
     } found;
     struct itera_blocks other = {found.bytes, &found.scale};
     itera_blocks_round(dtype, x, ITERA_BLOCK, to);
-    struct fit f = {.x = x};
+    struct fit f;
     float extreme = 0;
     for (int i = 0; i < ITERA_BLOCK; i++) {
         if (fabsf(x[i]) > fabsf(extreme))
             extreme = x[i];
+        f.x[i] = x[i];
         f.v[i] = importance ? importance[i] : 1;
         f.vx[i] = f.v[i] * x[i];
     }
