@@ -1,6 +1,7 @@
 #!/bin/sh
-# Smaller models from the command line: what prune and quantize write is a model for the other commands, its
-# report adds up, and what is impossible is one line of error that names the limits.
+# Smaller models from the command line: what prune, vocab and quantize write are models for the
+# other commands, their reports add up, and what is impossible is one line of error that names the
+# limits.
 # Usage: tests/shrink.sh ITERA
 set -eu
 
@@ -106,6 +107,39 @@ refused 1 '/nonexistent/x: cannot write a model' quantize $model --to q4 -o /non
 refused 2 "not 'q5'" quantize $model --to q5 -o x
 refused 2 '-o OUT is needed' quantize $model --to q4
 refused 2 'goes with --calibrate' quantize $model --to q4 --tokens 5 -o x
+
+# ---- vocab
+printf 'Once upon a time there was a cat. The cat sat.\n%.0s' 1 2 3 4 5 6 7 8 9 >cat.txt
+"$itera" vocab $model --data cat.txt --valid cat.txt -o few.safetensors --json=report.json >out 2>err ||
+    die "vocab"
+grep -q 'cat.txt .*100.00%  *100.00%  *0.000%' out || die "coverage"
+cp report.json out
+[ "$(number same_tokens)" = 1.0 ] || die "same_tokens"
+after=$(sed -n '/"after"/,/}/s/.*"vocabulary": \([0-9]*\).*/\1/p' report.json)
+"$itera" info few.safetensors --json >out 2>err || die "info"
+[ "$(number vocabulary)" -eq "$after" ] || die "the report has another vocabulary than the file"
+[ "$after" -lt 300 ] || die "$after tokens"
+"$itera" generate few.safetensors --prompt 'Zoë: cat' -n 5 >out 2>err || die "generate"
+grep -q 'Zoë: cat' out || die "the prompt came back changed"
+"$itera" vocab $model --data cat.txt --retrain 270 --valid cat.txt --finetune 3 --seq 32 \
+    -o new.safetensors >out 2>err || die "vocab --retrain"
+grep -q 'fine-tuned' out || die "no score after fine-tuning"
+"$itera" eval new.safetensors --data cat.txt >out 2>err || die "eval"
+
+refused 1 'cannot keep 200 of 300 tokens; from 257 (bytes and special tokens) to 300' vocab $model \
+    --data cat.txt --size 200 -o x
+refused 1 'nosuch.txt: cannot open' vocab $model --data nosuch.txt -o x
+refused 1 'not smaller; the model has 300' vocab $model --data cat.txt --retrain 400 -o x
+refused 2 'data SRC is needed' vocab $model -o x
+refused 2 'retrain makes new tokens' vocab $model --data cat.txt --retrain 260 --size 260 -o x
+
+# What is quantised stays as it is.
+"$itera" quantize $model --to q8 -o q8.safetensors >out 2>err || die "quantize"
+refused 1 'prune first, then quantise' prune q8.safetensors --keep 50% -o x
+refused 1 'shrink first, then quantise' vocab q8.safetensors --data cat.txt -o x
+# The other way round works.
+"$itera" quantize small.safetensors --to mixed -o mixed.safetensors >out 2>err || die "quantize"
+"$itera" eval mixed.safetensors --data cat.txt >out 2>err || die "eval of a pruned, quantised model"
 [ ! -e x ] || die "a refused command left a file"
 
 echo "passed"

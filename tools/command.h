@@ -18,6 +18,7 @@ itera_command_fn itera_command_generate;
 itera_command_fn itera_command_logits;
 itera_command_fn itera_command_info;
 itera_command_fn itera_command_prune;
+itera_command_fn itera_command_vocab;
 itera_command_fn itera_command_energy;
 itera_command_fn itera_command_bench;
 itera_command_fn itera_command_quantize;

@@ -51,6 +51,8 @@ static int parse(int argc, char **argv, struct arguments *a, struct command_args
         {"eval-tokens", 0, OPTION_INTEGER, &a->eval_tokens, "N",
          "score about N tokens of --valid (default: all)", 1, 1e15},
         FINETUNE_OPTIONS(a->finetune),
+        {"data", 0, OPTION_STRING, &a->finetune.data, "SRC",
+         "with --finetune: text to train on (default: that of\n--calibrate)"},
         {"report", 0, OPTION_FLAG, &a->report, NULL, "say what was kept in each layer"},
         DEVICE_OPTIONS(a->device),
         {"json", 0, OPTION_OPTIONAL, &a->json, "FILE", "write JSON to FILE, or to stdout"},
