@@ -70,6 +70,7 @@ refused 1 'nothing would be removed' prune $model --keep 100% -o x
 refused 1 'too short: it has .* tokens, 90000 are needed' prune $model --keep 50% --tokens 90000 \
     --calibrate "$text" -o x
 refused 1 '/nonexistent/x: cannot write a model' prune $model --keep 50% -o /nonexistent/x
+refused 1 'is the model itself' prune run --keep 50% -o ./run/model.safetensors
 refused 2 'one of --experts' prune $model -o x
 refused 2 '-o FILE is needed' prune $model --keep 50%
 [ ! -e x ] || die "a refused command left a file"
@@ -130,6 +131,7 @@ refused 1 'cannot keep 200 of 300 tokens; from 257 (bytes and special tokens) to
     --data cat.txt --size 200 -o x
 refused 1 'nosuch.txt: cannot open' vocab $model --data nosuch.txt -o x
 refused 1 'not smaller; the model has 300' vocab $model --data cat.txt --retrain 400 -o x
+refused 1 'is the model itself' vocab $model --data cat.txt -o run/./model.safetensors
 refused 2 'data SRC is needed' vocab $model -o x
 refused 2 'retrain makes new tokens' vocab $model --data cat.txt --retrain 260 --size 260 -o x
 

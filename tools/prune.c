@@ -298,7 +298,7 @@ int itera_command_prune(int argc, char **argv)
     struct itera_device *device = NULL;
     code = output_json_check(a.json.value);
     if (code == EXIT_OK)
-        code = output_file_check(a.out, "a model");
+        code = shrink_check_out(a.out, a.model);
     if (code == EXIT_OK && device_open(&a.device, &device))
         code = EXIT_FAILED;
     if (code == EXIT_OK)

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "command.h"
 #include "itera/trainer.h"
@@ -21,6 +22,23 @@ struct itera_dataset *shrink_encode(const struct itera_model *model, const char 
         itera_dataset_create(corpus, tokenizer, &dataset);
     itera_corpus_destroy(&corpus);
     return dataset;
+}
+
+int shrink_check_out(const char *out, const char *model)
+{
+    char inside[4096 + 32];
+    struct stat a, b;
+    if (output_file_check(out, "a model") != EXIT_OK)
+        return EXIT_FAILED;
+    snprintf(inside, sizeof inside, "%s/model.safetensors", model);
+    const char *const files[] = {model, inside};
+    for (int i = 0; i < 2; i++) {
+        if (!stat(out, &a) && !stat(files[i], &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino) {
+            command_error("%s: is the model itself; write the smaller one to another file", out);
+            return EXIT_FAILED;
+        }
+    }
+    return EXIT_OK;
 }
 
 int shrink_score(struct itera_model *model, const char *source, int64_t tokens, const char *what,

@@ -12,6 +12,10 @@
  * after a printed error. */
 struct itera_dataset *shrink_encode(const struct itera_model *model, const char *source);
 
+/* Whether a model can be written to `out`, which is not to be the very file of `model` (a file or
+ * directory). Returns as shrink_score. */
+int shrink_check_out(const char *out, const char *model);
+
 /* Scores the model on a source, with a progress bar named `what`; tokens 0: all of them. Returns
  * EXIT_OK, or EXIT_FAILED after a printed error. */
 int shrink_score(struct itera_model *model, const char *source, int64_t tokens, const char *what,
