@@ -120,8 +120,8 @@ void itera_gpu_cache_write(const char *name, const char *identity, const void *d
 
 bool itera_gpu_fault(enum itera_gpu_fault kind)
 {
-    static const char *const names[ITERA_GPU_FAULTS] = {"memory",  "lost",      "build",   "list",
-                                                        "staging", "addresses", "barriers"};
+    static const char *const names[ITERA_GPU_FAULTS] = {
+        "memory", "lost", "build", "list", "staging", "addresses", "barriers", "plain"};
     static int seen[ITERA_GPU_FAULTS]; /* tests only: devices are opened by one thread there */
     const char *at = itera_environment_fault();
     if (!at)

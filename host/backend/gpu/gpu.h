@@ -38,6 +38,8 @@ struct itera_gpu_traits {
     uint64_t max_operand_bytes; /* of one operand, as the device addresses it */
     bool half_storage;          /* f16 in buffers (OpenCL has it by vload_half always) */
     bool half_math;             /* f16 arithmetic */
+    bool dot;                   /* int8 products by fours: kernels <name>_dot, or with DOT */
+    bool dot_fast;              /* in hardware */
     bool clblast;               /* the backend can run "clblast_gemm" */
     struct itera_gpu_matrix matrix; /* the largest shape of sides 8 and 16; else zeros */
 };
@@ -247,7 +249,7 @@ uint64_t itera_gpu_hash(uint64_t seed, const void *data, size_t bytes);
  * fails while its devices are listed); and for paths that a device would not take by itself, looked
  * at when it is opened: "staging" (Vulkan: buffers are reached by copies alone), "addresses"
  * (Vulkan: kernels get every operand by its address), "barriers" (Vulkan: none between kernels, which
- * is wrong, and which validation must notice). */
+ * is wrong, and which validation must notice), "plain" (Vulkan: no integer dot products). */
 enum itera_gpu_fault {
     ITERA_GPU_FAULT_MEMORY,
     ITERA_GPU_FAULT_LOST,
@@ -256,6 +258,7 @@ enum itera_gpu_fault {
     ITERA_GPU_FAULT_STAGING,
     ITERA_GPU_FAULT_ADDRESSES,
     ITERA_GPU_FAULT_BARRIERS,
+    ITERA_GPU_FAULT_PLAIN,
     ITERA_GPU_FAULTS
 };
 bool itera_gpu_fault(enum itera_gpu_fault kind); /* whether it is to fail now */

@@ -22,7 +22,14 @@ static const struct {
     {"cl_khr_fp64", "fp64", false},
     {"cl_khr_subgroups", "subgroups", false},
     {"cl_intel_subgroups", "intel_subgroups", false},
-    {"cl_khr_integer_dot_product", "integer_dot_product", false},
+    {"cl_khr_integer_dot_product", "integer_dot_product", false}, /* see find_dot */
+};
+
+/* Of cl_khr_integer_dot_product, which older headers lack. */
+enum {
+    INTEGER_DOT_CAPABILITIES = 0x1073,        /* a bit field */
+    INTEGER_DOT_PACKED = 1,                   /* of it: operands are words of four int8 */
+    INTEGER_DOT_PACKED_ACCELERATION = 0x1075, /* six cl_bool, for signed operands the first */
 };
 
 static void warn(bool wanted, const char *format, ...)
@@ -178,6 +185,23 @@ static void add_feature(struct itera_device_info *info, const char *name, bool u
     info->features[n].used = used;
 }
 
+/* Kernels use the products of packed words, and in OpenCL C 3.0, where compilers say that they have
+ * them. */
+static void find_dot(const struct opencl_api *cl, cl_device_id id, const char *extensions_list,
+                     struct itera_gpu_traits *traits)
+{
+    char version[64];
+    int major = 0;
+    copy_device_string(cl, id, CL_DEVICE_VERSION, version, sizeof version);
+    cl_bool fast[6] = {0};
+    traits->dot = extensions_list && has_extension(extensions_list, "cl_khr_integer_dot_product") &&
+                  sscanf(version, "OpenCL %d", &major) == 1 && major >= 3 &&
+                  (device_number(cl, id, INTEGER_DOT_CAPABILITIES) & INTEGER_DOT_PACKED);
+    traits->dot_fast =
+        traits->dot &&
+        !cl->GetDeviceInfo(id, INTEGER_DOT_PACKED_ACCELERATION, sizeof fast, fast, NULL) && fast[0];
+}
+
 static void describe(const struct opencl_api *cl, const char *platform, int index,
                      struct opencl_found *f)
 {
@@ -198,9 +222,12 @@ static void describe(const struct opencl_api *cl, const char *platform, int inde
         info->type = ITERA_DEVICE_GPU;
 
     char *list = device_string(cl, f->device, CL_DEVICE_EXTENSIONS);
+    struct itera_gpu_traits dot = {0};
+    find_dot(cl, f->device, list, &dot);
     for (size_t i = 0; list && i < sizeof extensions / sizeof *extensions; i++)
         if (has_extension(list, extensions[i].extension))
-            add_feature(info, extensions[i].name, extensions[i].used);
+            add_feature(info, extensions[i].name,
+                        extensions[i].used || (dot.dot && strstr(extensions[i].name, "dot")));
     if (list && info->type != ITERA_DEVICE_SOFTWARE)
         find_pci(cl, f->device, list, info);
     bool clblast = opencl_clblast_load();
@@ -216,6 +243,8 @@ static void describe(const struct opencl_api *cl, const char *platform, int inde
         .max_operand_bytes = f->max_buffer < MAX_ADDRESSED ? f->max_buffer : MAX_ADDRESSED,
         .half_storage = true,
         .half_math = list && has_extension(list, "cl_khr_fp16"),
+        .dot = dot.dot,
+        .dot_fast = dot.dot_fast,
         .clblast = clblast,
     };
     free(list);

@@ -31,10 +31,12 @@ void opencl_programs_close(struct opencl_device *d)
     d->n_programs = d->cap_programs = 0;
 }
 
-static enum itera_status write_options(const struct itera_gpu_dispatch *dispatch, char *out,
+/* Integer dot products are there for OpenCL C 3.0 alone. */
+static enum itera_status write_options(const struct opencl_device *d,
+                                       const struct itera_gpu_dispatch *dispatch, char *out,
                                        size_t size)
 {
-    size_t used = (size_t)snprintf(out, size, "-cl-std=CL1.2");
+    size_t used = (size_t)snprintf(out, size, "-cl-std=%s", d->gpu.traits.dot ? "CL3.0" : "CL1.2");
     for (int i = 0; i < dispatch->n_constants && used < size; i++)
         used += (size_t)snprintf(out + used, size - used, " -D %s=%u", dispatch->constant[i].name,
                                  dispatch->constant[i].value);
@@ -189,7 +191,7 @@ static enum itera_status find_program(struct opencl_device *d,
     if (wanted.file < 0)
         return itera_fail(ITERA_ERR_UNSUPPORTED, "%s (%s): there is no kernel %s", info->id,
                           info->name, dispatch->kernel);
-    enum itera_status status = write_options(dispatch, wanted.options, sizeof wanted.options);
+    enum itera_status status = write_options(d, dispatch, wanted.options, sizeof wanted.options);
     if (status)
         return status;
     for (int i = 0; i < d->n_programs; i++) {

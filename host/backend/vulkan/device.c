@@ -164,6 +164,8 @@ static void set_traits(struct vulkan_device *d)
             has[ITERA_VULKAN_ADDRESS] ? with_addresses : limits->maxStorageBufferRange,
         .half_storage = has[ITERA_VULKAN_STORAGE16],
         .half_math = has[ITERA_VULKAN_FLOAT16],
+        .dot = has[ITERA_VULKAN_DOT] && !itera_gpu_fault(ITERA_GPU_FAULT_PLAIN),
+        .dot_fast = probe->dot_fast,
         .matrix = probe->matrix};
 }
 

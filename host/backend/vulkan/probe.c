@@ -201,12 +201,15 @@ static void query_properties(const struct itera_vulkan_api *api, struct itera_vu
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_CORE_PROPERTIES_AMD};
     VkPhysicalDevicePCIBusInfoPropertiesEXT pci = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PCI_BUS_INFO_PROPERTIES_EXT};
+    VkPhysicalDeviceShaderIntegerDotProductPropertiesKHR dot = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES_KHR};
 #define LINK(extension, member)                                                                    \
     if (has_extension(probe, extension)) {                                                         \
         member.pNext = all.pNext;                                                                  \
         all.pNext = &member;                                                                       \
     }
     LINK(EXT_SUBGROUP_SIZE, size)
+    LINK(EXT_DOT, dot)
     LINK(EXT_DRIVER, driver)
     LINK(EXT_NV_SM, sm)
     LINK(EXT_AMD_CORE, core)
@@ -217,6 +220,8 @@ static void query_properties(const struct itera_vulkan_api *api, struct itera_vu
     if (has_extension(probe, EXT_PCI))
         snprintf(probe->pci, sizeof probe->pci, "%04x:%02x:%02x.%x", pci.pciDomain & 0xffff,
                  pci.pciBus & 0xff, pci.pciDevice & 0x1f, pci.pciFunction & 7);
+    probe->dot_fast =
+        probe->features[ITERA_VULKAN_DOT] && dot.integerDotProduct4x8BitPackedSignedAccelerated;
     probe->compute_units = sm.shaderSMCount
                                ? sm.shaderSMCount
                                : core.shaderEngineCount * core.shaderArraysPerEngineCount *

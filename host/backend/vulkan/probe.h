@@ -57,6 +57,7 @@ struct itera_vulkan_probe {
     uint32_t queue_family, timestamp_bits;
     uint32_t compute_units;         /* 0: unknown */
     uint32_t subgroup;              /* size; 0 without ITERA_VULKAN_SUBGROUP */
+    bool dot_fast;                  /* integer dot products of packed words in hardware */
     bool subgroup_required;         /* pipelines must ask for that size */
     bool subgroup_full;             /* pipelines can ask for full subgroups */
     struct itera_gpu_matrix matrix; /* zeros without ITERA_VULKAN_COOPERATIVE_MATRIX */
