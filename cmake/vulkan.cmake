@@ -23,10 +23,32 @@ function(itera_vulkan_missing out)
     set(${out} "${missing}" PARENT_SCOPE)
 endfunction()
 
-# Whether the tools know KHR cooperative matrices; shaders/*_coopmat.comp are left out if not.
-function(itera_vulkan_try_coopmat)
-    set(source ${CMAKE_CURRENT_BINARY_DIR}/try_coopmat.comp)
-    file(WRITE ${source} "#version 450
+# Whether the tools take a shader; `variable` remembers it.
+function(itera_vulkan_try variable what text)
+    if(DEFINED ${variable})
+        return()
+    endif()
+    set(source ${CMAKE_CURRENT_BINARY_DIR}/try_${what}.comp)
+    file(WRITE ${source} "${text}")
+    execute_process(COMMAND ${ITERA_GLSLANG} -V --target-env vulkan1.1 -I${CMAKE_SOURCE_DIR}/shaders
+                            ${source} -o ${source}.spv
+                    RESULT_VARIABLE failed OUTPUT_QUIET ERROR_QUIET)
+    if(NOT failed)
+        execute_process(COMMAND ${ITERA_SPIRV_VAL} --target-env vulkan1.1 ${source}.spv
+                        RESULT_VARIABLE failed OUTPUT_QUIET ERROR_QUIET)
+    endif()
+    if(failed)
+        message(STATUS "Vulkan: no ${what} in this glslang and spirv-val")
+        set(${variable} OFF CACHE INTERNAL "")
+    else()
+        set(${variable} ON CACHE INTERNAL "")
+    endif()
+endfunction()
+
+# KHR cooperative matrices, and integer dot products by way of SPIR-V instructions in GLSL: without
+# them shaders/*_coopmat.comp and shaders/*_dot.comp are left out.
+function(itera_vulkan_try_extensions)
+    itera_vulkan_try(ITERA_GLSLANG_COOPMAT GL_KHR_cooperative_matrix "#version 450
 #extension GL_KHR_cooperative_matrix : require
 #extension GL_KHR_memory_scope_semantics : require
 layout(local_size_x = 32) in;
@@ -36,20 +58,18 @@ void main()
     c = coopmat<float, gl_ScopeSubgroup, 16, 16, gl_MatrixUseAccumulator>(0.0);
 }
 ")
-    execute_process(COMMAND ${ITERA_GLSLANG} -V --target-env vulkan1.1 ${source} -o ${source}.spv
-                    RESULT_VARIABLE failed OUTPUT_QUIET ERROR_QUIET)
-    if(NOT failed)
-        execute_process(COMMAND ${ITERA_SPIRV_VAL} --target-env vulkan1.1 ${source}.spv
-                        RESULT_VARIABLE failed OUTPUT_QUIET ERROR_QUIET)
-    endif()
-    if(failed)
-        message(STATUS "Vulkan: no GL_KHR_cooperative_matrix in this glslang and spirv-val")
-    endif()
-    if(failed)
-        set(ITERA_GLSLANG_COOPMAT OFF CACHE INTERNAL "")
-    else()
-        set(ITERA_GLSLANG_COOPMAT ON CACHE INTERNAL "")
-    endif()
+    itera_vulkan_try(ITERA_GLSLANG_DOT GL_EXT_spirv_intrinsics "#version 450
+#extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_spirv_intrinsics : require
+#define DOT
+#include \"dot.glsl\"
+layout(local_size_x = 32) in;
+layout(set = 0, binding = 0) buffer Words { uint v[]; } words;
+void main()
+{
+    words.v[0] = uint(dot_four(0, words.v[1], words.v[2]));
+}
+")
 endfunction()
 
 # One edge of the build per shader: both variants, validated, as a C file.
@@ -77,15 +97,14 @@ function(itera_vulkan_setup)
     file(GLOB sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR}/shaders
          ${CMAKE_SOURCE_DIR}/shaders/*.comp)
     list(SORT sources)
-    if(NOT DEFINED ITERA_GLSLANG_COOPMAT)
-        itera_vulkan_try_coopmat()
-    endif()
+    itera_vulkan_try_extensions()
     set(names "")
     set(declarations "")
     set(entries "")
     foreach(source IN LISTS sources)
         string(REGEX REPLACE "\\.comp$" "" name ${source})
-        if(name MATCHES "_coopmat$" AND NOT ITERA_GLSLANG_COOPMAT)
+        if((name MATCHES "_coopmat$" AND NOT ITERA_GLSLANG_COOPMAT) OR
+           (name MATCHES "_dot$" AND NOT ITERA_GLSLANG_DOT))
             continue()
         endif()
         list(APPEND names ${name})

@@ -1,48 +1,7 @@
 /* grouped_matmul: see host/ops/matmul.c for its contract, matmul.clh for how the kernels work. A
  * program has only those kernels whose constants it is compiled with. */
+#include "grouped_matmul.clh"
 #include "matmul.clh"
-
-#define SEGMENT_CHUNK 64 /* no workgroup has fewer invocations */
-
-/* A run of rows begin .. end - 1 with one owner; the rows before the first expert and those after
- * the last are segments too, but not owned. */
-struct segment {
-    uint expert, begin, end;
-    bool owned;
-};
-
-/* Walks the segments, cut into blocks of `height` rows, to block `block`; its rows begin at .begin
- * (the end is the segment's). With height 0 a segment is one block, even when it is empty: block
- * e + 1 is all of expert e. Past the last block there are no rows. Each offset counts as at least
- * its predecessor and at most `rows`. `ends` has SEGMENT_CHUNK elements. */
-static inline struct segment find_segment(global const int *offsets, local int *ends, uint experts,
-                                          uint rows, uint block, uint height)
-{
-    struct segment s = {0, 0, 0, false};
-    int begin = 0;
-    bool found = false;
-    for (uint first = 0; first <= experts + 1 && !found; first += SEGMENT_CHUNK) {
-        uint turn = first + LANE;
-        barrier(CLK_LOCAL_MEM_FENCE); /* the chunk before has been read */
-        if (LANE < SEGMENT_CHUNK && turn <= experts + 1)
-            ends[LANE] = turn <= experts ? offsets[turn] : (int)rows;
-        barrier(CLK_LOCAL_MEM_FENCE);
-        for (uint i = 0; i < min((uint)SEGMENT_CHUNK, experts + 2 - first) && !found; i++) {
-            int end = clamp(ends[i], begin, (int)rows);
-            uint blocks = height == 0 ? 1 : ((uint)(end - begin) + height - 1) / height;
-            if (block < blocks) {
-                found = true;
-                s.owned = first + i > 0 && first + i <= experts;
-                s.expert = s.owned ? first + i - 1 : 0;
-                s.begin = (uint)begin + block * height;
-                s.end = (uint)end;
-            }
-            block -= blocks;
-            begin = end;
-        }
-    }
-    return s;
-}
 
 struct grouped_args {
     T(a) T(b) T(offsets) T(y) uint rows, cols, depth, trans_b, act, experts;

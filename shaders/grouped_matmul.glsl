@@ -1,5 +1,8 @@
 // Rows sorted by expert: which rows are whose. For shaders with p.experts, p.rows and offsets.
-IN_INT(3, offsets)
+#ifndef OFFSETS_SLOT
+#define OFFSETS_SLOT 3
+#endif
+IN_INT(OFFSETS_SLOT, offsets)
 
 const uint SEGMENT_CHUNK = 64; // no workgroup has fewer invocations
 shared int segment_ends[SEGMENT_CHUNK];

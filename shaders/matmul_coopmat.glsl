@@ -152,7 +152,8 @@ void multiply(Side left, Side right, uint row, uint col, uint k_begin, uint k_en
 
 // A part is 16 rows of each subgroup.
 const uint PARTS = TILE / 32;
-#define STAGED(i) staged[i]
+#define STAGED(i)            staged[i]
+#define SET_STAGED(i, value) staged[i] = value
 
 void stage(uint part)
 {

@@ -50,6 +50,23 @@ vec4 read_b(Side s, bool fours, uint i, uint k, uint count)
     return v;
 }
 
+// Adds up `sum`, ROWS * COLS of each invocation, over the invocations that share columns: the total of
+// output (r, c) comes into parts[output_slot(r, c) * K_LANES]. Called by the whole workgroup.
+void add_parts(float sum[16], uint c_lane, uint k_lane)
+{
+    [[unroll]] for (uint r = 0; r < ROWS; r++)
+        [[unroll]] for (uint c = 0; c < COLS; c++)
+            parts[output_slot(r, c * C_LANES + c_lane) * K_LANES + k_lane] = sum[r * COLS + c];
+    barrier();
+    for (uint half_lanes = K_LANES / 2; half_lanes > 0; half_lanes /= 2) {
+        for (uint i = LANE; i < OUTPUTS * half_lanes; i += GEMV_LANES) {
+            uint at = i / half_lanes * K_LANES + i % half_lanes;
+            parts[at] += parts[at + half_lanes];
+        }
+        barrier();
+    }
+}
+
 // Leaves the sums over k_begin .. k_end - 1 (k_begin a multiple of 4) for rows `row`.. of few and
 // columns `col`.. of many in parts[output_slot(r, c) * K_LANES]. Called by the whole workgroup.
 void multiply_lines(Side few, Side many, uint row, uint col, uint k_begin, uint k_end)
@@ -71,15 +88,5 @@ void multiply_lines(Side few, Side many, uint row, uint col, uint k_begin, uint 
                 sum[r * COLS + c] += dot(x, w[c]);
         }
     }
-    [[unroll]] for (uint r = 0; r < ROWS; r++)
-        [[unroll]] for (uint c = 0; c < COLS; c++)
-            parts[output_slot(r, c * C_LANES + c_lane) * K_LANES + k_lane] = sum[r * COLS + c];
-    barrier();
-    for (uint half_lanes = K_LANES / 2; half_lanes > 0; half_lanes /= 2) {
-        for (uint i = LANE; i < OUTPUTS * half_lanes; i += GEMV_LANES) {
-            uint at = i / half_lanes * K_LANES + i % half_lanes;
-            parts[at] += parts[at + half_lanes];
-        }
-        barrier();
-    }
+    add_parts(sum, c_lane, k_lane);
 }

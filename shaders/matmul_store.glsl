@@ -1,6 +1,6 @@
 // How a finished tile leaves, for kernels that stage it in shared memory in PARTS parts of 32 lines
-// of TILE floats: element i of a part is STAGED(i) after stage(part), and line `line` is row
-// staged_row(part, line) of the tile.
+// of TILE floats: element i of a part is STAGED(i) after stage(part), SET_STAGED changes it, and line
+// `line` is row staged_row(part, line) of the tile.
 
 const uint BATCH = 4;
 
@@ -20,7 +20,7 @@ void store_tile(uint at, uint ld, uint row, uint col, uint rows, uint cols, uint
         stage(part);
         if (act != 0)
             [[dont_unroll]] for (uint i = LANE; i < 32 * TILE; i += INVOCATIONS)
-                STAGED(i) = activate(STAGED(i) + before, act);
+                SET_STAGED(i, activate(STAGED(i) + before, act));
         for (uint line = LANE / TILE; line < 32; line += BATCH * lines) {
             uint m[BATCH];
             float after[BATCH];

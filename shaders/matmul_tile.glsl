@@ -150,6 +150,7 @@ uint staged_row(uint part, uint line)
     return 4 * (i / 4 * TY + line / PART_ROWS) + i % 4;
 }
 
-#define INVOCATIONS (TX * TY)
-#define STAGED(i)   tiles[(i) >> 2][(i)&3]
+#define INVOCATIONS          (TX * TY)
+#define STAGED(i)            tiles[(i) >> 2][(i)&3]
+#define SET_STAGED(i, value) STAGED(i) = value
 #include "matmul_store.glsl"

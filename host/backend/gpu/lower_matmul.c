@@ -1,5 +1,5 @@
 /* Lowering of the matrix products (contracts: host/ops/matmul.c). */
-#include "backend/gpu/gpu.h"
+#include "backend/gpu/lower_matmul.h"
 
 enum candidate {
     TILE32,
@@ -12,6 +12,12 @@ enum candidate {
     COOPSPLIT,
     GEMV,    /* 32 invocations a column */
     GEMV128, /* a workgroup a column: for few, long ones */
+    BLOCKS,  /* the same for weights in blocks */
+    INTGEMV, /* with a rounded to int8: few rows, and tiles */
+    INT32,
+    INT64,
+    INT128,
+    INTSPLIT,
     CLBLAST,
     CANDIDATES
 };
@@ -19,7 +25,7 @@ enum candidate {
 static const struct {
     const char *name;
     uint8_t tile;
-    bool split, coop;
+    bool split, coop, integer;
 } ways[CANDIDATES] = {
     [TILE32] = {"tile32", 32},
     [TILE64] = {"tile64", 64},
@@ -31,6 +37,12 @@ static const struct {
     [COOPSPLIT] = {"coopsplit", 64, .split = true, .coop = true},
     [GEMV] = {"gemv"},
     [GEMV128] = {"gemv128"},
+    [BLOCKS] = {"blocks"},
+    [INTGEMV] = {"intgemv", .integer = true},
+    [INT32] = {"int32", 32, .integer = true},
+    [INT64] = {"int64", 64, .integer = true},
+    [INT128] = {"int128", 128, .integer = true},
+    [INTSPLIT] = {"intsplit", 64, .split = true, .integer = true},
     [CLBLAST] = {"clblast"},
 };
 
@@ -45,16 +57,7 @@ enum {
     MAX_SLICES = 64,
 };
 
-/* A product y (rows, cols) = op(a).op(b) over depth, with what is done to it. */
-struct product {
-    int64_t rows, cols, depth;
-    int32_t a, b, bias, residual, y;
-    bool trans_a, trans_b;
-    uint8_t act;
-};
-
-/* Workgroups that keep the device busy. */
-static int64_t wanted_groups(const struct itera_gpu_traits *traits)
+int64_t itera_wanted_groups(const struct itera_gpu_traits *traits)
 {
     static const int64_t usual_units[] = {[ITERA_GPU_OTHER] = 16,
                                           [ITERA_GPU_NVIDIA] = 64,
@@ -76,12 +79,16 @@ static uint32_t tile_lanes(const struct itera_gpu_traits *traits, enum candidate
 {
     if (ways[way].coop)
         return 2 * subgroups_across(traits, way) * traits->subgroup;
+    if (ways[way].integer)
+        return itera_integer_lanes(ways[way].tile);
     return ways[way].tile == 32 ? 64 : ways[way].tile == 64 ? 128 : 256;
 }
 
 static uint32_t tile_shared(enum candidate way)
 {
     const uint32_t tile = ways[way].tile;
+    if (ways[way].integer)
+        return itera_integer_shared(tile);
     return ways[way].coop ? 2 * tile * (COOP_DEPTH / 4 + 2) * 8 + 32 * tile * 4
                           : 2 * DEPTH * (tile / 4 + 1) * 16;
 }
@@ -94,7 +101,7 @@ static int64_t tiles(int64_t rows, int64_t cols, int64_t tile)
 /* Into how many parts to cut `depth` so that `groups` workgroups become enough. */
 static int64_t slices_for(const struct itera_gpu_lowering *l, int64_t groups, int64_t depth)
 {
-    int64_t slices = itera_gpu_div_up(wanted_groups(l->traits), groups);
+    int64_t slices = itera_gpu_div_up(itera_wanted_groups(l->traits), groups);
     int64_t most = depth / MIN_SLICE < MAX_SLICES ? depth / MIN_SLICE : MAX_SLICES;
     return slices > most ? most : slices < 1 ? 1 : slices;
 }
@@ -159,7 +166,7 @@ static void offer_tiles(struct itera_gpu_lowering *l, struct choice *c, const ch
 static enum candidate default_tile(const struct itera_gpu_lowering *l, const struct choice *c,
                                    int64_t rows, int64_t cols, int64_t batches, int64_t depth)
 {
-    const int64_t wanted = wanted_groups(l->traits);
+    const int64_t wanted = itera_wanted_groups(l->traits);
     const bool small = rows <= 32 || cols <= 32;
     enum candidate way = small ? SPLIT32 : SPLIT64;
     if (rows >= 128 && cols >= 128 && tiles(rows, cols, 128) * batches >= wanted)
@@ -182,17 +189,47 @@ static enum candidate default_tile(const struct itera_gpu_lowering *l, const str
 static enum candidate default_gemv(const struct itera_gpu_traits *traits, int64_t cols,
                                    int64_t depth)
 {
-    return depth >= 512 && cols * 32 / GEMV_LANES < wanted_groups(traits) ? GEMV128 : GEMV;
+    return depth >= 512 && cols * 32 / GEMV_LANES < itera_wanted_groups(traits) ? GEMV128 : GEMV;
 }
 
 /* Whether a gemv kernel computes the transpose, as it streams its second operand: when y has fewer
  * columns than rows, that is a. Blocks can be its second only. */
-static bool swaps(const struct itera_gpu_lowering *l, const struct product *g)
+static bool swaps(const struct itera_gpu_lowering *l, const struct itera_product *g)
 {
     return g->cols < g->rows && !itera_dtype_is_blocks(itera_gpu_tensor(l, g->b)->dtype);
 }
 
-static enum candidate choose_product(struct itera_gpu_lowering *l, const struct product *g)
+/* The ways for weights in blocks: of few rows, and with integers where these will do. */
+static void offer_blocks(struct itera_gpu_lowering *l, struct choice *c, bool few, bool integer,
+                         int64_t depth)
+{
+    if (few)
+        offer(c, BLOCKS);
+    if (few && integer)
+        offer(c, INTGEMV);
+    for (enum candidate way = INT32; integer && way <= INTSPLIT; way++)
+        if ((!ways[way].split || depth >= 4 * MIN_SLICE) && has_way(l, way, NULL))
+            offer(c, way);
+}
+
+/* Integers are the default of few rows, which then read a quarter of a's bytes, and of tiles where
+ * they take one instruction for four products. `tile` is the default of tiles otherwise. */
+static enum candidate default_blocks(const struct itera_gpu_lowering *l, const struct choice *c,
+                                     bool few, bool integer, enum candidate tile)
+{
+    static const enum candidate of_integers[] = {[TILE32] = INT32,
+                                                 [TILE64] = INT64,
+                                                 [TILE128] = INT128,
+                                                 [SPLIT32] = INTSPLIT,
+                                                 [SPLIT64] = INTSPLIT};
+    if (few)
+        return integer ? INTGEMV : BLOCKS;
+    if (!integer || !l->traits->dot_fast || tile > SPLIT64)
+        return tile;
+    return offered(c, of_integers[tile]) ? of_integers[tile] : tile;
+}
+
+static enum candidate choose_product(struct itera_gpu_lowering *l, const struct itera_product *g)
 {
     const bool swapped = swaps(l, g);
     const int64_t few = swapped ? g->cols : g->rows;
@@ -204,16 +241,21 @@ static enum candidate choose_product(struct itera_gpu_lowering *l, const struct 
     if (few <= GEMV_MOST && contiguous_k)
         offer(&c, GEMV128);
     const struct itera_tensor *t = l->program->tensors;
+    const bool blocks = itera_dtype_is_blocks(t[g->b].dtype) && !g->trans_a;
+    if (blocks)
+        offer_blocks(l, &c, few <= GEMV_MOST, g->integer, g->depth);
     const bool empty = !g->rows || !g->cols || !g->depth; /* an error to the library */
     if (l->traits->clblast && !empty && t[g->a].dtype == ITERA_F32 && t[g->b].dtype == ITERA_F32)
         offer(&c, CLBLAST);
     enum candidate usual = default_tile(l, &c, g->rows, g->cols, 1, g->depth);
-    if (few <= GEMV_FEW)
+    if (blocks)
+        usual = default_blocks(l, &c, few <= GEMV_FEW, g->integer, usual);
+    else if (few <= GEMV_FEW)
         usual = contiguous_k ? default_gemv(l->traits, g->rows + g->cols - few, g->depth) : GEMV;
-    int i = itera_gpu_choice(l, c.name, c.n, place_of(&c, usual), "%lldx%lldx%lld %c%c %d%d",
-                             itera_gpu_class(g->rows), itera_gpu_class(g->cols),
-                             itera_gpu_class(g->depth), g->trans_a ? 't' : 'n',
-                             g->trans_b ? 't' : 'n', t[g->a].dtype, t[g->b].dtype);
+    int i = itera_gpu_choice(
+        l, c.name, c.n, place_of(&c, usual), "%lldx%lldx%lld %c%c %d%d%s", itera_gpu_class(g->rows),
+        itera_gpu_class(g->cols), itera_gpu_class(g->depth), g->trans_a ? 't' : 'n',
+        g->trans_b ? 't' : 'n', t[g->a].dtype, t[g->b].dtype, g->integer ? " i" : "");
     return c.id[i];
 }
 
@@ -242,9 +284,8 @@ static void tile_constants(struct itera_gpu_lowering *l, struct itera_gpu_dispat
     itera_gpu_local(d, lanes, 1, 1);
 }
 
-/* Makes y of `slices` sums for each element, laid out (slices, rows, cols) in scratch. */
-static void reduce(struct itera_gpu_lowering *l, const struct product *g,
-                   struct itera_gpu_scratch part, int64_t slices)
+void itera_reduce_product(struct itera_gpu_lowering *l, const struct itera_product *g,
+                          struct itera_gpu_scratch part, int64_t slices)
 {
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "matmul_reduce");
     itera_gpu_use(d, part, ITERA_GPU_READ);
@@ -260,17 +301,12 @@ static void reduce(struct itera_gpu_lowering *l, const struct product *g,
     itera_gpu_groups(l, d, itera_gpu_div_up(g->rows * g->cols, ITERA_GPU_LOCAL), 1, 1);
 }
 
-/* What matmul_tile and matmul_gemv have in common: k in `slices` parts, each slice_depth long. */
-struct cut {
-    int64_t slices, slice_depth;
-    struct itera_gpu_scratch part;
-};
-
-static struct cut cut_depth(struct itera_gpu_lowering *l, const struct product *g, int64_t slices)
+struct itera_cut itera_cut_depth(struct itera_gpu_lowering *l, const struct itera_product *g,
+                                 int64_t slices, int64_t step)
 {
-    struct cut c = {.slices = 1, .slice_depth = g->depth};
+    struct itera_cut c = {.slices = 1, .slice_depth = g->depth};
     if (slices > 1) {
-        c.slice_depth = itera_gpu_div_up(itera_gpu_div_up(g->depth, slices), DEPTH) * DEPTH;
+        c.slice_depth = itera_gpu_div_up(itera_gpu_div_up(g->depth, slices), step) * step;
         c.slices = itera_gpu_div_up(g->depth, c.slice_depth);
     }
     if (c.slices > 1)
@@ -279,7 +315,8 @@ static struct cut cut_depth(struct itera_gpu_lowering *l, const struct product *
 }
 
 static struct itera_gpu_dispatch *begin_product(struct itera_gpu_lowering *l, const char *kernel,
-                                                const struct product *g, const struct cut *c)
+                                                const struct itera_product *g,
+                                                const struct itera_cut *c)
 {
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, kernel);
     const bool cut = c->slices > 1; /* then matmul_reduce does the rest */
@@ -307,16 +344,18 @@ static struct itera_gpu_dispatch *begin_product(struct itera_gpu_lowering *l, co
     return d;
 }
 
-static void lower_tile(struct itera_gpu_lowering *l, const struct product *g, enum candidate way)
+static void lower_tile(struct itera_gpu_lowering *l, const struct itera_product *g,
+                       enum candidate way)
 {
     const int64_t groups = tiles(g->rows, g->cols, ways[way].tile);
-    const struct cut c = cut_depth(l, g, ways[way].split ? split_for(l, groups, g->depth) : 1);
+    const struct itera_cut c =
+        itera_cut_depth(l, g, ways[way].split ? split_for(l, groups, g->depth) : 1, DEPTH);
     struct itera_gpu_dispatch *d =
         begin_product(l, ways[way].coop ? "matmul_coopmat" : "matmul_tile", g, &c);
     tile_constants(l, d, way, g->trans_a, !g->trans_b);
     itera_gpu_groups(l, d, groups * c.slices, 1, 1);
     if (c.slices > 1)
-        reduce(l, g, c.part, c.slices);
+        itera_reduce_product(l, g, c.part, c.slices);
 }
 
 /* How the invocations of a workgroup of the gemv kernels share columns: those that are contiguous
@@ -331,7 +370,7 @@ static struct gemv_shape gemv_shape(const struct itera_gpu_lowering *l, enum can
     struct gemv_shape s = {.k_lanes = contiguous_k ? 32 : 4, .cols = 1};
     if (way == GEMV128)
         s.k_lanes = GEMV_LANES;
-    const int64_t wanted = 2 * wanted_groups(l->traits), most = GEMV_OUTPUTS / rows;
+    const int64_t wanted = 2 * itera_wanted_groups(l->traits), most = GEMV_OUTPUTS / rows;
     while (s.cols < 4 && s.cols < most && cols * s.k_lanes / (GEMV_LANES * 2 * s.cols) >= wanted)
         s.cols *= 2;
     s.group_cols = GEMV_LANES / s.k_lanes * s.cols;
@@ -345,9 +384,10 @@ static void gemv_constants(struct itera_gpu_dispatch *d, const struct gemv_shape
     itera_gpu_constant(d, 7, "ROWS", rows);
 }
 
-static void lower_gemv(struct itera_gpu_lowering *l, const struct product *g, enum candidate way)
+static void lower_gemv(struct itera_gpu_lowering *l, const struct itera_product *g,
+                       enum candidate way)
 {
-    struct product f = *g;
+    struct itera_product f = *g;
     const bool swapped = swaps(l, g);
     if (swapped) {
         f.a = g->b;
@@ -360,17 +400,18 @@ static void lower_gemv(struct itera_gpu_lowering *l, const struct product *g, en
     const struct gemv_shape s = gemv_shape(l, way, rows, many, f.trans_b);
     const int64_t groups = itera_gpu_div_up(many, s.group_cols) * itera_gpu_div_up(few, rows);
     /* Workgroups whose columns are contiguous along k are many and short already. */
-    const struct cut c = cut_depth(l, g, f.trans_b ? 1 : slices_for(l, groups, g->depth / 4));
+    const struct itera_cut c =
+        itera_cut_depth(l, g, f.trans_b ? 1 : slices_for(l, groups, g->depth / 4), DEPTH);
     struct itera_gpu_dispatch *d = begin_product(l, "matmul_gemv", &f, &c);
     itera_gpu_word(d, swapped);
     gemv_constants(d, &s, rows);
     itera_gpu_groups(l, d, groups * c.slices, 1, 1);
     if (c.slices > 1)
-        reduce(l, g, c.part, c.slices);
+        itera_reduce_product(l, g, c.part, c.slices);
 }
 
 /* The library makes the bare product, without what is done to it. */
-static void lower_clblast(struct itera_gpu_lowering *l, const struct product *g)
+static void lower_clblast(struct itera_gpu_lowering *l, const struct itera_product *g)
 {
     const bool bare = g->bias < 0 && g->act == ITERA_ACT_NONE;
     const bool accumulate = bare && g->residual == g->y;
@@ -395,12 +436,12 @@ static void lower_clblast(struct itera_gpu_lowering *l, const struct product *g)
     itera_gpu_word(d, accumulate);
     itera_gpu_groups(l, d, 1, 1, 1);
     if (more)
-        reduce(l, g, product, 1);
+        itera_reduce_product(l, g, product, 1);
 }
 
 enum itera_status itera_lower_matmul(struct itera_gpu_lowering *l, const struct itera_op *op)
 {
-    const struct product g = {
+    const struct itera_product g = {
         .rows = itera_gpu_rows(l, op->out[0]),
         .cols = itera_gpu_cols(l, op->out[0]),
         .depth = op->attr.trans_a ? itera_gpu_rows(l, op->in[0]) : itera_gpu_cols(l, op->in[0]),
@@ -412,11 +453,18 @@ enum itera_status itera_lower_matmul(struct itera_gpu_lowering *l, const struct 
         .y = op->out[0],
         .trans_a = op->attr.trans_a,
         .trans_b = op->attr.trans_b,
+        .integer = op->attr.integer,
         .act = op->attr.act,
     };
     const enum candidate way = choose_product(l, &g);
+    const int64_t parts =
+        ways[way].split ? split_for(l, tiles(g.rows, g.cols, ways[way].tile), g.depth) : 1;
     if (way == CLBLAST)
         lower_clblast(l, &g);
+    else if (way == BLOCKS || way == INTGEMV)
+        itera_lower_blocks(l, &g, ways[way].integer);
+    else if (ways[way].integer)
+        itera_lower_integer(l, &g, ways[way].tile, parts);
     else if (ways[way].tile)
         lower_tile(l, &g, way);
     else
@@ -436,14 +484,25 @@ static void lower_experts(struct itera_gpu_lowering *l, const struct itera_op *o
         offer(&c, GEMV);
     if (rows <= GEMV_MOST && op->attr.trans_b)
         offer(&c, GEMV128);
+    const bool blocks = itera_dtype_is_blocks(itera_gpu_tensor(l, b)->dtype);
+    if (blocks)
+        offer_blocks(l, &c, rows <= GEMV_MOST, op->attr.integer, 0);
     enum candidate usual = default_tile(l, &c, rows / experts, cols, experts, 0);
-    if (rows <= GEMV_FEW || (rows <= GEMV_MOST && rows <= experts))
+    const bool few = rows <= GEMV_FEW || (rows <= GEMV_MOST && rows <= experts);
+    if (blocks)
+        usual = default_blocks(l, &c, few, op->attr.integer, usual);
+    else if (few)
         usual = op->attr.trans_b ? default_gemv(l->traits, rows * cols, depth) : GEMV;
-    int i = itera_gpu_choice(l, c.name, c.n, place_of(&c, usual), "%lldx%lldx%lld e%lld n%c %d%d",
+    int i = itera_gpu_choice(l, c.name, c.n, place_of(&c, usual), "%lldx%lldx%lld e%lld n%c %d%d%s",
                              itera_gpu_class(rows), itera_gpu_class(cols), itera_gpu_class(depth),
                              itera_gpu_class(experts), op->attr.trans_b ? 't' : 'n',
-                             itera_gpu_tensor(l, a)->dtype, itera_gpu_tensor(l, b)->dtype);
+                             itera_gpu_tensor(l, a)->dtype, itera_gpu_tensor(l, b)->dtype,
+                             op->attr.integer ? " i" : "");
     const enum candidate way = c.id[i];
+    if (way == BLOCKS || ways[way].integer) {
+        itera_lower_grouped_blocks(l, op, ways[way].integer, ways[way].tile);
+        return;
+    }
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, ways[way].coop   ? "grouped_matmul_coopmat"
                                                       : ways[way].tile ? "grouped_matmul_tile"
                                                                        : "grouped_matmul_gemv");
@@ -489,11 +548,11 @@ static void lower_weights(struct itera_gpu_lowering *l, const struct itera_op *o
     const enum candidate way = c.id[i];
     const int64_t groups = tiles(out_rows, cols, ways[way].tile) * experts;
     const int64_t slices = ways[way].split ? split_for(l, groups, depth) : 1;
-    const struct product g = {.rows = out_rows * experts,
-                              .cols = cols,
-                              .bias = ITERA_NONE,
-                              .residual = ITERA_NONE,
-                              .y = op->out[0]};
+    const struct itera_product g = {.rows = out_rows * experts,
+                                    .cols = cols,
+                                    .bias = ITERA_NONE,
+                                    .residual = ITERA_NONE,
+                                    .y = op->out[0]};
     struct itera_gpu_scratch part = {0};
     if (slices > 1)
         part = itera_gpu_scratch(l, slices * g.rows * g.cols);
@@ -515,7 +574,7 @@ static void lower_weights(struct itera_gpu_lowering *l, const struct itera_op *o
     tile_constants(l, d, way, true, true);
     itera_gpu_groups(l, d, groups * slices, 1, 1);
     if (slices > 1)
-        reduce(l, &g, part, slices);
+        itera_reduce_product(l, &g, part, slices);
 }
 
 enum itera_status itera_lower_grouped_matmul(struct itera_gpu_lowering *l,

@@ -1,0 +1,180 @@
+/* Lowering of products with weights in blocks that lie along k (contracts: host/ops/matmul.c). */
+#include "backend/gpu/lower_matmul.h"
+
+enum {
+    LANES = 128,   /* of the kernels of few rows */
+    OUTPUTS = 16,  /* sums of one of their invocations, at most */
+    MOST_ROWS = 8, /* of one of their workgroups */
+    STEP = 64,     /* elements along k that a tile of integers takes at a time */
+};
+
+/* Rows as matmul_round leaves them; with nothing rounded, tensor `a` itself. */
+struct rows {
+    int32_t a;
+    bool integer;
+    struct itera_gpu_scratch words, sums;
+};
+
+static struct rows round_rows(struct itera_gpu_lowering *l, int32_t a, bool integer)
+{
+    struct rows r = {.a = a, .integer = integer};
+    if (!integer)
+        return r;
+    const int64_t rows = itera_gpu_rows(l, a), depth = itera_gpu_cols(l, a);
+    r.words = itera_gpu_scratch(l, rows * depth / 4);
+    r.sums = itera_gpu_scratch(l, rows * depth / ITERA_BLOCK * 2);
+    struct itera_gpu_dispatch *d = itera_gpu_begin(l, "matmul_round");
+    itera_gpu_in(l, d, a);
+    itera_gpu_use(d, r.words, ITERA_GPU_WRITE);
+    itera_gpu_use(d, r.sums, ITERA_GPU_WRITE);
+    itera_gpu_word(d, rows);
+    itera_gpu_word(d, depth);
+    itera_gpu_groups(l, d, itera_gpu_div_up(rows * depth / 4, ITERA_GPU_LOCAL), 1, 1);
+    return r;
+}
+
+/* Begins a kernel, or of integers its twin for devices with the instruction: OpenCL is told by a
+ * constant, a shader must be another. Its first three operands are a, b, and a's sums. */
+static struct itera_gpu_dispatch *begin(struct itera_gpu_lowering *l, const char *kernel,
+                                        const char *with_dot, const struct rows *r, int32_t b)
+{
+    struct itera_gpu_device *device = (struct itera_gpu_device *)l->device;
+    const bool dot = r->integer && l->traits->dot;
+    struct itera_gpu_dispatch *d =
+        itera_gpu_begin(l, dot && device->has_kernel(device, with_dot) ? with_dot : kernel);
+    if (r->integer)
+        itera_gpu_use(d, r->words, ITERA_GPU_READ);
+    else
+        itera_gpu_in(l, d, r->a);
+    itera_gpu_in(l, d, b);
+    if (r->integer)
+        itera_gpu_use(d, r->sums, ITERA_GPU_READ);
+    else
+        itera_gpu_in(l, d, ITERA_NONE);
+    itera_gpu_constant(d, 3, "A_TYPE", r->integer ? ITERA_F32 : itera_gpu_tensor(l, r->a)->dtype);
+    itera_gpu_constant(d, 4, "B_TYPE", itera_gpu_tensor(l, b)->dtype);
+    if (dot)
+        itera_gpu_constant(d, 9, "DOT", 1);
+    return d;
+}
+
+/* The words of matmul's kernels. */
+static struct itera_gpu_dispatch *begin_product(struct itera_gpu_lowering *l, const char *kernel,
+                                                const char *with_dot, const struct rows *r,
+                                                const struct itera_product *g,
+                                                const struct itera_cut *c)
+{
+    struct itera_gpu_dispatch *d = begin(l, kernel, with_dot, r, g->b);
+    const bool cut = c->slices > 1; /* then matmul_reduce does the rest */
+    const int32_t bias = cut ? ITERA_NONE : g->bias, residual = cut ? ITERA_NONE : g->residual;
+    itera_gpu_in(l, d, bias);
+    itera_gpu_in(l, d, residual);
+    if (cut)
+        itera_gpu_use(d, c->part, ITERA_GPU_WRITE);
+    else
+        itera_gpu_out(l, d, g->y);
+    itera_gpu_word(d, g->rows);
+    itera_gpu_word(d, g->cols);
+    itera_gpu_word(d, g->depth);
+    itera_gpu_word(d, itera_gpu_scales(l, g->b));
+    itera_gpu_word(d, bias >= 0);
+    itera_gpu_word(d, residual >= 0);
+    itera_gpu_word(d, cut ? ITERA_ACT_NONE : g->act);
+    itera_gpu_word(d, c->slices);
+    itera_gpu_word(d, c->slice_depth);
+    return d;
+}
+
+/* How many invocations share a column of `depth` elements, and how many columns each has: 8 make a
+ * load of 128 neighbouring bytes, more are for want of columns, and several columns share what is
+ * read of a. */
+struct shape {
+    int64_t k_lanes, cols, group_cols;
+};
+
+static struct shape shape_of(const struct itera_gpu_lowering *l, int32_t b, int64_t rows,
+                             int64_t cols, int64_t depth)
+{
+    const int64_t bytes = depth / ITERA_BLOCK * itera_block_bytes(itera_gpu_tensor(l, b)->dtype);
+    const int64_t chunks = bytes / 16, wanted = 2 * itera_wanted_groups(l->traits);
+    struct shape s = {.k_lanes = 8, .cols = 1};
+    while (s.k_lanes < LANES && s.k_lanes * 4 <= chunks && cols * s.k_lanes / LANES < wanted)
+        s.k_lanes *= 4;
+    const int64_t most = OUTPUTS / rows < 4 ? OUTPUTS / rows : 4;
+    while (s.cols < most && cols * s.k_lanes / (LANES * 2 * s.cols) >= wanted)
+        s.cols *= 2;
+    s.group_cols = LANES / s.k_lanes * s.cols;
+    return s;
+}
+
+static void shape_constants(struct itera_gpu_dispatch *d, const struct shape *s, int64_t rows,
+                            bool integer)
+{
+    itera_gpu_constant(d, 5, "K_LANES", s->k_lanes);
+    itera_gpu_constant(d, 6, "COLS", s->cols);
+    itera_gpu_constant(d, 7, "ROWS", rows);
+    itera_gpu_constant(d, 8, "INTEGER", integer);
+}
+
+void itera_lower_blocks(struct itera_gpu_lowering *l, const struct itera_product *g, bool integer)
+{
+    const int64_t rows = g->rows < MOST_ROWS ? itera_gpu_class(g->rows) : MOST_ROWS;
+    const struct shape s = shape_of(l, g->b, rows, g->cols, g->depth);
+    const struct rows r = round_rows(l, g->a, integer);
+    const struct itera_cut whole = {.slices = 1, .slice_depth = g->depth};
+    struct itera_gpu_dispatch *d =
+        begin_product(l, "matmul_blocks", "matmul_blocks_dot", &r, g, &whole);
+    shape_constants(d, &s, rows, integer);
+    itera_gpu_groups(
+        l, d, itera_gpu_div_up(g->cols, s.group_cols) * itera_gpu_div_up(g->rows, rows), 1, 1);
+}
+
+static void tile_constants(struct itera_gpu_dispatch *d, uint32_t tile)
+{
+    itera_gpu_constant(d, 5, "TILE", tile);
+    itera_gpu_local(d, itera_integer_lanes(tile), 1, 1);
+}
+
+void itera_lower_integer(struct itera_gpu_lowering *l, const struct itera_product *g, uint32_t tile,
+                         int64_t slices)
+{
+    const struct rows r = round_rows(l, g->a, true);
+    const struct itera_cut c = itera_cut_depth(l, g, slices, STEP);
+    struct itera_gpu_dispatch *d =
+        begin_product(l, "matmul_integer", "matmul_integer_dot", &r, g, &c);
+    tile_constants(d, tile);
+    itera_gpu_groups(
+        l, d, itera_gpu_div_up(g->rows, tile) * itera_gpu_div_up(g->cols, tile) * c.slices, 1, 1);
+    if (c.slices > 1)
+        itera_reduce_product(l, g, c.part, c.slices);
+}
+
+void itera_lower_grouped_blocks(struct itera_gpu_lowering *l, const struct itera_op *op,
+                                bool integer, uint32_t tile)
+{
+    const int32_t b = op->in[1], y = op->out[0];
+    const int64_t rows = itera_gpu_rows(l, y), cols = itera_gpu_cols(l, y);
+    const int64_t depth = itera_gpu_cols(l, b);
+    const struct rows r = round_rows(l, op->in[0], integer);
+    struct itera_gpu_dispatch *d =
+        tile ? begin(l, "grouped_matmul_integer", "grouped_matmul_integer_dot", &r, b)
+             : begin(l, "grouped_matmul_blocks", "grouped_matmul_blocks_dot", &r, b);
+    itera_gpu_in(l, d, op->in[2]);
+    itera_gpu_out(l, d, y);
+    itera_gpu_word(d, rows);
+    itera_gpu_word(d, cols);
+    itera_gpu_word(d, depth);
+    itera_gpu_word(d, itera_gpu_scales(l, b));
+    itera_gpu_word(d, op->attr.act);
+    itera_gpu_word(d, op->attr.experts);
+    if (!tile) {
+        const struct shape s = shape_of(l, b, 1, rows * cols, depth);
+        shape_constants(d, &s, 1, integer);
+        itera_gpu_groups(l, d, rows * itera_gpu_div_up(cols, s.group_cols), 1, 1);
+        return;
+    }
+    tile_constants(d, tile);
+    /* Every segment, the two that are nobody's included, may end with a broken tile. */
+    itera_gpu_groups(l, d, (rows / tile + op->attr.experts + 2) * itera_gpu_div_up(cols, tile), 1,
+                     1);
+}

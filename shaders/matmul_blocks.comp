@@ -1,0 +1,4 @@
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#include "matmul_blocks.glsl"
+#include "matmul_blocks_lines.glsl"
