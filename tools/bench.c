@@ -10,6 +10,7 @@
 #include "command.h"
 #include "device.h"
 #include "itera/bench.h"
+#include "itera/compress.h"
 #include "options.h"
 #include "output.h"
 #include "progress.h"
@@ -30,8 +31,8 @@ static int keep_row(void *user, const struct itera_bench_row *row)
         return 1;
     b->fallback[b->n_rows] = device_fallback_json(b->device);
     b->rows[b->n_rows++] = *row;
-    progress_line("%s x%d  %-8s %s %s: %.4g ms", row->device, row->threads, row->phase, row->op,
-                  row->case_name, row->p50 * 1e3);
+    progress_line("%s x%d  %-4s %-8s %s %s: %.4g ms", row->device, row->threads, row->dtype,
+                  row->phase, row->op, row->case_name, row->p50 * 1e3);
     return 0;
 }
 
@@ -42,14 +43,15 @@ static double tokens_rate(const struct itera_bench_row *row)
 
 static void print_rows(const struct bench *b)
 {
-    static const char *const titles[] = {"device",  "thr",    "phase",   "what",
-                                         "case",    "p50 ms", "p95",     "tokens/s",
-                                         "GFLOP/s", "GB/s",   "of peak", "peer"};
-    struct table *table = table_create(12, titles, "lrlllrrrrrrl");
+    static const char *const titles[] = {"device", "thr",     "type", "phase",    "what",
+                                         "case",   "p50 ms",  "p95",  "tokens/s", "GFLOP/s",
+                                         "GB/s",   "of peak", "peer"};
+    struct table *table = table_create(13, titles, "lrllllrrrrrrl");
     for (int i = 0; i < b->n_rows; i++) {
         const struct itera_bench_row *r = &b->rows[i];
         table_cell(table, "%s", r->device);
         table_cell(table, "%d", r->threads);
+        table_cell(table, "%s", r->dtype);
         table_cell(table, "%s", r->phase);
         table_cell(table, "%s", r->op);
         table_cell(table, "%s", r->case_name);
@@ -133,6 +135,8 @@ struct settings {
     const char *model; /* a file; NULL: the presets */
     struct option_names presets;
     struct option_names devices;
+    struct option_names dtypes; /* n is 0: as the model has them, f32 for presets */
+    struct itera_load_options load;
     struct option_integers threads;
     struct device_request request; /* its fallback policy */
     bool quick;
@@ -185,13 +189,28 @@ static enum itera_status print_breakdown(struct itera_model *model, const char *
     return ITERA_OK;
 }
 
+/* The file or preset, with its weights as `dtype` (NULL: as they are). */
+static enum itera_status make_model(struct itera_device *device, const struct settings *s,
+                                    const char *preset, const char *dtype,
+                                    struct itera_model **model)
+{
+    const struct itera_model_options create = {.dropout = -1, .seed = 1, .exact = s->load.exact};
+    enum itera_status status = s->model ? itera_model_load_as(device, s->model, &s->load, model)
+                                        : itera_model_create(device, preset, &create, model);
+    if (status || !dtype || (!s->model && !strcmp(dtype, "f32")))
+        return status;
+    const struct itera_quantize_options options = {.to = dtype, .plain = true};
+    struct itera_model *wide = *model;
+    status = itera_quantize(wide, &options, model);
+    itera_model_destroy(&wide);
+    return status;
+}
+
 static enum itera_status bench_one_model(struct itera_device *device, const struct settings *s,
-                                         const char *preset, struct bench *b)
+                                         const char *preset, const char *dtype, struct bench *b)
 {
     struct itera_model *model = NULL;
-    struct itera_model_options create = {.dropout = -1, .seed = 1};
-    enum itera_status status = s->model ? itera_model_load(device, s->model, &model)
-                                        : itera_model_create(device, preset, &create, &model);
+    enum itera_status status = make_model(device, s, preset, dtype, &model);
     if (status)
         return status;
     const char *name = preset;
@@ -199,12 +218,14 @@ static enum itera_status bench_one_model(struct itera_device *device, const stru
         const char *slash = strrchr(s->model, '/');
         name = slash ? slash + 1 : s->model;
     }
-    if (!s->mode || !strcmp(s->mode, "model"))
-        status = itera_bench_model(model, name, &s->options, keep_row, b);
-    if (!status && (!s->mode || !strcmp(s->mode, "train")))
-        status = itera_bench_train(model, name, &s->options, keep_row, b);
+    /* Narrow weights are not trained. */
+    const struct itera_model_info *info = itera_model_info(model);
     bool infer = !s->mode || !strcmp(s->mode, "model");
-    bool train = !s->mode || !strcmp(s->mode, "train");
+    bool train = info->bytes == 4 * info->parameters && (!s->mode || !strcmp(s->mode, "train"));
+    if (infer)
+        status = itera_bench_model(model, name, &s->options, keep_row, b);
+    if (!status && train)
+        status = itera_bench_train(model, name, &s->options, keep_row, b);
     if (!status && s->breakdown && infer)
         status = print_breakdown(model, name, false, s);
     if (!status && s->breakdown && train)
@@ -240,11 +261,12 @@ static enum itera_status bench_device(const char *id, int64_t threads, const str
     }
     if (!status && s->mode && !strcmp(s->mode, "ops")) {
         status = itera_bench_ops(device, &here.options, keep_row, b);
-    } else if (!status && s->model) {
-        status = bench_one_model(device, &here, NULL, b);
     } else {
-        for (size_t i = 0; i < s->presets.n && !status; i++)
-            status = bench_one_model(device, &here, s->presets.item[i], b);
+        const size_t models = s->model ? 1 : s->presets.n;
+        const size_t types = s->dtypes.n ? s->dtypes.n : 1;
+        for (size_t i = 0; i < models * types && !status; i++)
+            status = bench_one_model(device, &here, s->model ? NULL : s->presets.item[i / types],
+                                     s->dtypes.n ? s->dtypes.item[i % types] : NULL, b);
     }
     device_report_fallback(device);
     itera_device_close(&device);
@@ -320,7 +342,6 @@ int itera_command_bench(int argc, char **argv)
     static const int64_t ones[] = {1};
     struct settings s = {.presets = {1, micro}, .devices = {1, cpu}, .threads = {1, all_threads}};
     struct option_integers prompt = {0}, batch = {1, ones};
-    struct option_names dtype = {0};
     int64_t generate = 64, train_batch = 8, train_seq = 128;
     double seconds = 0;
     const char *filter = NULL;
@@ -333,7 +354,11 @@ int itera_command_bench(int argc, char **argv)
         FALLBACK_OPTION(s.request),
         {"threads", 't', OPTION_INTEGERS, &s.threads, "LIST",
          "CPU: thread counts to measure (default: one per processor)", 1, 1024},
-        {"dtype", 0, OPTION_NAMES, &dtype, "LIST", "weight types (f32)", 0, 0, "f32"},
+        {"dtype", 0, OPTION_NAMES, &s.dtypes, "LIST",
+         "weights as f32, f16, bf16, q8, q4 or mixed (default:\nas the model has them; presets: "
+         "f32)",
+         0, 0, "f32|f16|bf16|q8|q4|mixed"},
+        EXACT_OPTION(s.load.exact),
         {"prompt", 0, OPTION_INTEGERS, &prompt, "LIST",
          "lengths for forward and prefill (default: 128,512)", 1, 1 << 20},
         {"gen", 'n', OPTION_INTEGER, &generate, "N", "tokens to decode (default: 64)", 1, 1 << 20},

@@ -47,6 +47,13 @@ struct device_request {
             0, 0, "report|refuse", NULL                                                            \
     }
 
+/* A row that sets `exact` of struct itera_load_options. */
+#define EXACT_OPTION(exact)                                                                        \
+    {                                                                                              \
+        "exact", 0, OPTION_FLAG, &(exact), NULL,                                                   \
+            "with q8 or q4 weights: do not round activations to int8", 0, 0, NULL, NULL            \
+    }
+
 enum itera_status device_open(const struct device_request *request, struct itera_device **device);
 
 /* The ops that ran on the CPU instead, as JSON strings; the caller owns the array. */

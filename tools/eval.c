@@ -90,12 +90,14 @@ int itera_command_eval(int argc, char **argv)
 {
     const char *data = NULL, *tokenizer_file = NULL;
     struct device_request request = {0};
+    struct itera_load_options load = {0};
     int64_t window = 0, stride = 0, batch = 0, tokens = 0;
     struct option_optional json = {0};
     const struct command_option options[] = {
         {"data", 0, OPTION_STRING, &data, "SRC",
          "text to predict: builtin:stories?valid, a file, a folder,\nor a comma list of these"},
         DEVICE_OPTIONS(request),
+        EXACT_OPTION(load.exact),
         {"window", 'w', OPTION_INTEGER, &window, "N",
          "tokens that the model sees at once (default: its learned\npositions, or 1024)", 1,
          1 << 20},
@@ -139,7 +141,8 @@ int itera_command_eval(int argc, char **argv)
     struct itera_device *device = NULL;
     struct itera_model *model = NULL;
     code = EXIT_FAILED;
-    if (!device_open(&request, &device) && !itera_model_load(device, args.positional[0], &model)) {
+    if (!device_open(&request, &device) &&
+        !itera_model_load_as(device, args.positional[0], &load, &model)) {
         struct itera_tokenizer *tokenizer = NULL;
         bool ready = true;
         if (tokenizer_file)

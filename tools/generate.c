@@ -37,6 +37,7 @@ static void catch_interrupt(void)
 /* What the options say. */
 struct request {
     struct device_request device;
+    struct itera_load_options load;
     const char *prompt, *prompt_file, *tokenizer;
     int64_t count, top_k, seed, positions;
     double temperature, top_p;
@@ -377,6 +378,7 @@ int itera_command_generate(int argc, char **argv)
          "only the most likely tokens that together have\nprobability P (default: 1, all)", 0, 1},
         {"seed", 's', OPTION_INTEGER, &r.seed, "N", "of the random choices (default: 0)", 0, 9e15},
         DEVICE_OPTIONS(r.device),
+        EXACT_OPTION(r.load.exact),
         {"tokenizer", 0, OPTION_STRING, &r.tokenizer, "FILE", "for a model that comes without one"},
         {"positions", 0, OPTION_INTEGER, &r.positions, "N",
          "models with learned positions: use at most N of them", 1, 1e9},
@@ -409,7 +411,8 @@ int itera_command_generate(int argc, char **argv)
     struct itera_device *device = NULL;
     struct itera_model *model = NULL;
     code = EXIT_FAILED;
-    if (!device_open(&r.device, &device) && !itera_model_load(device, args.positional[0], &model)) {
+    if (!device_open(&r.device, &device) &&
+        !itera_model_load_as(device, args.positional[0], &r.load, &model)) {
         struct itera_tokenizer *tokenizer = NULL;
         bool ready = true;
         if (r.tokenizer)

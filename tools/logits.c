@@ -125,6 +125,7 @@ int itera_command_logits(int argc, char **argv)
 {
     const char *tokens = NULL, *tokens_file = NULL, *out = NULL;
     struct device_request request = {0};
+    struct itera_load_options load = {0};
     const struct command_option options[] = {
         {"tokens", 0, OPTION_STRING, &tokens, "IDS", "token ids: 1,2,3"},
         {"tokens-file", 0, OPTION_STRING, &tokens_file, "FILE",
@@ -132,6 +133,7 @@ int itera_command_logits(int argc, char **argv)
         {"output", 'o', OPTION_STRING, &out, "FILE",
          "safetensors file to write: tensor `logits` (T, V) f32"},
         DEVICE_OPTIONS(request),
+        EXACT_OPTION(load.exact),
         {0}};
     const struct command_spec spec = {
         .name = "logits",
@@ -163,7 +165,7 @@ int itera_command_logits(int argc, char **argv)
     struct itera_device *device = NULL;
     struct itera_model *model = NULL;
     if (ids && !device_open(&request, &device) &&
-        !itera_model_load(device, args.positional[0], &model))
+        !itera_model_load_as(device, args.positional[0], &load, &model))
         code = write_logits(model, ids, count, out);
     itera_model_destroy(&model);
     device_report_fallback(device);

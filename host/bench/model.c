@@ -84,10 +84,27 @@ done:
     return status;
 }
 
+/* The type of the weights: "mixed" when no type has nine tenths of the matrices. */
+static const char *weight_type(const struct itera_layout *layout)
+{
+    int64_t elements[ITERA_DTYPE_COUNT] = {0}, all = 0;
+    for (int i = 0; i < layout->n_params; i++) {
+        const struct itera_param *param = &layout->params[i];
+        int64_t n = param->matrix ? itera_shape_elements(&param->shape) : 0;
+        elements[param->dtype] += n;
+        all += n;
+    }
+    for (int k = 0; k < ITERA_DTYPE_COUNT; k++)
+        if (10 * elements[k] >= 9 * all)
+            return itera_dtype_name((enum itera_dtype)k);
+    return "mixed";
+}
+
 static void label(struct itera_bench_row *row, const struct itera_model *model, const char *name,
                   const char *phase, int64_t batch, int64_t tokens)
 {
     itera_bench_device(row, model->device);
+    snprintf(row->dtype, sizeof row->dtype, "%s", weight_type(&model->layout));
     snprintf(row->phase, sizeof row->phase, "%s", phase);
     snprintf(row->op, sizeof row->op, "%s", name);
     snprintf(row->case_name, sizeof row->case_name, "%lldx%lld", (long long)batch,

@@ -242,6 +242,7 @@ static enum itera_status allocate(struct quantizer *q)
     free(dtypes);
     if (status)
         return status;
+    q->made->layout.integer = q->model->layout.integer;
     q->weights = malloc((size_t)layout->elements * sizeof *q->weights);
     q->importance = malloc(widest * sizeof *q->importance);
     q->packed = calloc((size_t)q->made->layout.bytes, 1);

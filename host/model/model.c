@@ -284,6 +284,7 @@ enum itera_status itera_model_create(struct itera_device *device, const char *na
         status = itera_model_allocate(device, &config, &m);
     if (status)
         return status;
+    m->layout.integer = !options->exact;
     float *weights = calloc((size_t)m->layout.elements, sizeof *weights);
     if (weights) {
         itera_layout_initialize(&m->layout, options->seed, weights);

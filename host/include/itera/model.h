@@ -45,6 +45,7 @@ struct itera_model_options {
     int32_t positions; /* 0: the configuration's */
     float dropout;     /* negative: the configuration's */
     uint64_t seed;
+    bool exact; /* as in struct itera_load_options, for what is made from it by itera_quantize */
 };
 /* Errors: ITERA_ERR_ARGUMENT for an unknown preset (the message lists them); ITERA_ERR_IO and
  * ITERA_ERR_FORMAT for a bad configuration; ITERA_ERR_MEMORY. The caller owns *model. */
