@@ -10,9 +10,9 @@
 #include "device.h"
 #include "itera/bench.h"
 #include "itera/describe.h"
-#include "itera/energy.h"
 #include "itera/eval.h"
 #include "itera/session.h"
+#include "meter.h"
 #include "options.h"
 #include "output.h"
 #include "progress.h"
@@ -32,7 +32,8 @@ struct entry {
     uint64_t unknown;
     double prefill[MAX_ROUNDS], decode[MAX_ROUNDS]; /* tokens/s of each round, then sorted */
     int n_prefill, n_decode;
-    struct itera_energy_figure energy; /* of decoding, per token where joules is known */
+    struct itera_energy energy; /* of decoding energy_tokens */
+    double energy_tokens;
 };
 
 struct ledger {
@@ -41,7 +42,8 @@ struct ledger {
     struct itera_device *device;
     const char *data;
     int64_t prompt, rounds, window, tokens;
-    double seconds, tdp;
+    double seconds;
+    struct meter_request request;
     struct itera_meter *meter;
     struct entry *measuring;
 };
@@ -209,13 +211,11 @@ static enum itera_status measure(struct ledger *l)
     return status;
 }
 
-/* Decodes for `seconds` under the meter; the figure becomes that of one token. */
+/* Decodes for `seconds` under the meter. */
 static enum itera_status decode_metered(struct ledger *l, struct entry *e, double seconds)
 {
     struct itera_session *session = NULL;
-    struct itera_energy energy;
     int32_t token = 0;
-    int64_t tokens = 0;
     enum itera_status status = itera_session_create(e->model, NULL, &session);
     if (!status)
         status = itera_session_prefill(session, &token, 1);
@@ -223,18 +223,12 @@ static enum itera_status decode_metered(struct ledger *l, struct entry *e, doubl
         status = itera_session_next(session, &token); /* compiles */
     if (!status)
         status = itera_meter_begin(l->meter);
+    e->energy_tokens = 0;
     for (double begin = progress_seconds(); !status && progress_seconds() - begin < seconds;
-         tokens++)
+         e->energy_tokens++)
         status = itera_session_next(session, &token);
     if (!status)
-        status = itera_meter_end(l->meter, &energy);
-    if (!status) {
-        const double per_token = 1 / (double)(tokens ? tokens : 1);
-        e->energy = energy.figure[0];
-        e->energy.joules *= per_token;
-        e->energy.error_joules *= per_token;
-        e->energy.above_idle_joules *= per_token;
-    }
+        status = itera_meter_end(l->meter, &e->energy);
     itera_session_destroy(&session);
     return status;
 }
@@ -244,13 +238,12 @@ static enum itera_status decode_metered(struct ledger *l, struct entry *e, doubl
 static enum itera_status measure_energy(struct ledger *l)
 {
     enum { IDLE_SECONDS = 2, LOOK = 3 };
-    const struct itera_meter_options options = {
-        .device = itera_device_info(l->device), .tdp_watts = l->tdp, .probe_seconds = 0.05};
-    enum itera_status status = itera_meter_open(&options, &l->meter);
+    enum itera_status status = meter_open(&l->request, itera_device_info(l->device), &l->meter);
     if (!status)
         status = decode_metered(l, &l->entries[0], 0.01);
-    const bool readable = !status && !isnan(l->entries[0].energy.joules);
-    if (readable && l->entries[0].energy.measured)
+    const struct itera_energy_figure *figure = l->entries[0].energy.figure;
+    const bool readable = !status && !isnan(figure->joules);
+    if (readable && figure->measured)
         status = itera_meter_measure_idle(l->meter, IDLE_SECONDS);
     for (int i = 0; i < l->n && !status; i++)
         status = decode_metered(l, &l->entries[i], readable ? LOOK * l->seconds : 0.01);
@@ -282,8 +275,10 @@ static void row_cells(const struct ledger *l, int i, char cells[COLUMNS][64])
     snprintf(cells[7], 64, "%.0f", decode);
     snprintf(cells[8], 64, "%.2fx", decode / slow);
     snprintf(cells[9], 64, "-");
-    if (!isnan(e->energy.joules))
-        snprintf(cells[9], 64, "%.3g%s", e->energy.joules, e->energy.measured ? "" : " est.");
+    const struct itera_energy_figure *energy = e->energy.figure;
+    if (!isnan(energy->joules))
+        snprintf(cells[9], 64, "%.3g%s", energy->joules / e->energy_tokens,
+                 energy->measured ? "" : " est.");
     snprintf(cells[10], 64, "%.3f", e->word_perplexity);
     snprintf(cells[11], 64, "%.4f", e->bits_per_byte);
 }
@@ -299,7 +294,7 @@ static void print_ledger(const struct ledger *l)
     }
     table_print(table);
     table_destroy(&table);
-    const struct itera_energy_figure *energy = &l->entries[0].energy;
+    const struct itera_energy_figure *energy = l->entries[0].energy.figure;
     if (isnan(energy->joules))
         printf("\nJ/token: not measured: %s\n", energy->reason);
     else
@@ -329,17 +324,6 @@ static json_t *ratios(const struct entry *e, const struct entry *base)
     return root;
 }
 
-/* null where there is no sensor; the ledger says why. */
-static json_t *energy_json(const struct itera_energy_figure *f)
-{
-    if (isnan(f->joules))
-        return json_null();
-    return json_pack("{s:o, s:o, s:o, s:s, s:s, s:b}", "joules_per_token", output_number(f->joules),
-                     "above_idle_joules_per_token", output_number(f->above_idle_joules),
-                     "error_joules_per_token", output_number(f->error_joules), "source", f->source,
-                     "scope", itera_energy_scope_name(f->scope), "measured", f->measured);
-}
-
 static json_t *entry_json(const struct ledger *l, struct entry *e)
 {
     json_t *types = json_object();
@@ -357,7 +341,7 @@ static json_t *entry_json(const struct ledger *l, struct entry *e)
                         output_number(median(e->prefill, e->n_prefill)));
     json_object_set_new(root, "decode_tokens_per_second",
                         output_number(median(e->decode, e->n_decode)));
-    json_object_set_new(root, "energy", energy_json(&e->energy));
+    json_object_set_new(root, "energy", meter_energy_json(&e->energy, e->energy_tokens));
     json_object_set_new(root, "word_perplexity", output_number(e->word_perplexity));
     json_object_set_new(root, "bits_per_byte", output_number(e->bits_per_byte));
     json_object_set_new(root, "unknown_tokens", json_integer((json_int_t)e->unknown));
@@ -375,7 +359,7 @@ static int write_json(const struct ledger *l, const char *file)
                   itera_device_info(l->device)->id, "threads", itera_device_threads(l->device),
                   "prompt", (json_int_t)l->prompt, "rounds", (json_int_t)l->rounds, "fallback_ops",
                   device_fallback_json(l->device), "models", models);
-    const struct itera_energy_figure *energy = &l->entries[0].energy;
+    const struct itera_energy_figure *energy = l->entries[0].energy.figure;
     if (isnan(energy->joules))
         json_object_set_new(root, "energy_reason", json_string(energy->reason));
     int code = output_json(root, file);
@@ -482,9 +466,7 @@ int itera_command_ledger(int argc, char **argv)
         {"max-tokens", 0, OPTION_INTEGER, &l.tokens, "N",
          "stop the quality after about N tokens (default: all)", 1, 9e15},
         EXACT_OPTION(exact),
-        {"tdp", 0, OPTION_NUMBER, &l.tdp, "WATTS",
-         "where no energy sensor can be read: estimate with this\npower (see itera energy)", 0,
-         10000},
+        METER_OPTIONS(l.request),
         {"html", 0, OPTION_STRING, &html, "FILE",
          "write a report with the plot of quality against size"},
         {"json", 0, OPTION_OPTIONAL, &json, "FILE", "write JSON to FILE, or to stdout"},
