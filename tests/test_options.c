@@ -23,7 +23,7 @@ void command_error(const char *format, ...)
 }
 
 static struct option_integers counts;
-static struct option_names types;
+static struct option_names types, rules;
 static struct option_optional json;
 static const char *kind, *text;
 static int64_t steps;
@@ -31,10 +31,13 @@ static double rate;
 static bool fast, given;
 static char places[8][64];
 static int n_places;
+static char rule[8][16];
+static int n_rules;
 
 static const struct command_option options[] = {
     {"counts", 'c', OPTION_INTEGERS, &counts, "LIST", "help", 1, 9},
     {"types", 0, OPTION_NAMES, &types, "LIST", "help", .choices = "f32|q8"},
+    {"set", 0, OPTION_EACH, &rules, "RULE", "help"},
     {"steps", 'n', OPTION_INTEGER, &steps, "N", "help", 1, 100},
     {"rate", 0, OPTION_NUMBER, &rate, "X", "help", 0, 1, .given = &given},
     {"fast", 'f', OPTION_FLAG, &fast, NULL, "help"},
@@ -59,7 +62,8 @@ static int parse(const char *line)
     for (char *word = strtok(words, " "); word; word = strtok(NULL, " "))
         argv[argc++] = word;
     counts = (struct option_integers){0};
-    types = (struct option_names){0};
+    types = rules = (struct option_names){0};
+    n_rules = 0;
     json = (struct option_optional){0};
     kind = text = NULL;
     steps = 7;
@@ -73,6 +77,8 @@ static int parse(const char *line)
         return code;
     for (size_t i = 0; i < counts.n; i++)
         list[i] = counts.item[i];
+    for (size_t i = 0; i < rules.n; i++)
+        snprintf(rule[n_rules++], sizeof rule[0], "%s", rules.item[i]);
     for (int i = 0; i < args.n; i++)
         snprintf(places[n_places++], sizeof places[0], "%s", args.positional[i]);
     options_free(&args);
@@ -91,6 +97,13 @@ static void test_values(void **state)
     assert_float_equal(rate, 1e-3, 1e-12);
     assert_int_equal(n_places, 1);
     assert_string_equal(places[0], "m");
+    /* What is named again replaces, but adds to a list of rules. */
+    assert_int_equal(parse("m --types f32,q8 --types f32 --set a=b,c=d --set *e*=f"), -1);
+    assert_int_equal(types.n, 1);
+    assert_int_equal(n_rules, 3);
+    assert_string_equal(rule[0], "a=b");
+    assert_string_equal(rule[1], "c=d");
+    assert_string_equal(rule[2], "*e*=f");
     assert_int_equal(parse("m -- -x"), -1);
     assert_string_equal(places[1], "-x");
     assert_int_equal(steps, 7);
