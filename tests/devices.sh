@@ -106,6 +106,21 @@ test_device() {
         cmp -s cpu.txt device.txt || fail "$device: another text than the CPU's of $model"
     done
 
+    # Narrow weights, quantised on the device: the same file, and what it predicts.
+    for type in f16 q8 q4; do
+        for on in cpu "$device"; do
+            timeout 300 "$itera" quantize cpu/model.safetensors --to $type --device "$on" \
+                -o "$name-$type-$on" >out 2>err || fail "quantising to $type on $on"
+            timeout 300 "$itera" eval "$name-$type-cpu" --data 'builtin:stories?valid&bytes=2000' \
+                --device "$on" --json "$name-$on.json" >out 2>err || fail "$type weights on $on"
+            sed -n 's/.*"nll": \([0-9.]*\).*/\1/p' "$name-$on.json" >"$name-$on.nll"
+        done
+        cmp -s "$name-$type-cpu" "$name-$type-$device" || fail "$type from $device: another file"
+        paste "$name-cpu.nll" "$name-$device.nll" |
+            awk '{ d = $1 - $2; if (d < 0) d = -d; exit !(NF == 2 && d < 2e-3) }' ||
+            fail "$device: $type weights predict otherwise than on the CPU"
+    done
+
     # Ops that the device must leave to the CPU: reported, or refused; never silent.
     (
         export ITERA_DISABLE_OPS='itera_scan*,moe_sort'
