@@ -2,7 +2,8 @@
 #include "itera.clh"
 #include "weight.clh"
 
-/* How a table is stored: enum itera_dtype. Element 0 is at `at`; of blocks that is their first word. */
+/* How a table is stored: enum itera_dtype. Element 0 is at `at`; of blocks that is their first
+ * word. */
 #ifndef TABLE_TYPE
 #define TABLE_TYPE 0
 #endif

@@ -1,5 +1,5 @@
 /* grouped_matmul with weights in blocks: see host/ops/matmul.c for its contract, matmul_blocks.clh
- * for how the kernels work. A program has only those kernels whose constants it is compiled with. */
+ * for how the kernels work. A program has only the kernels whose constants it is compiled with. */
 #include "grouped_matmul.clh"
 #include "matmul_blocks.clh"
 
@@ -10,8 +10,8 @@ struct grouped_blocks_args {
 };
 
 #ifdef K_LANES
-/* y_e = act(a_e . b_eT) for few rows in all (decoding), zeros in rows that are nobody's; ROWS is 1. A
- * workgroup computes some columns of one row, whose expert it finds by the offsets. */
+/* y_e = act(a_e . b_eT) for few rows in all (decoding), zeros in rows that are nobody's; ROWS is 1.
+ * A workgroup computes some columns of one row, whose expert it finds by the offsets. */
 WORKGROUP(GEMV_LANES)
 kernel void grouped_matmul_blocks(global const few_type *a, global const uint *b,
                                   global const uint *sums, global const int *offsets,
@@ -31,8 +31,8 @@ kernel void grouped_matmul_blocks(global const few_type *a, global const uint *b
 #endif
 
 #ifdef TILE
-/* The same of integers, by tiles: a workgroup computes a tile of y within the rows of one expert. The
- * grid has as many tiles as there can be, and some of them have nothing to do. */
+/* The same of integers, by tiles: a workgroup computes a tile of y within the rows of one expert.
+ * The grid has as many tiles as there can be, and some of them have nothing to do. */
 WORKGROUP(TILE_LANES)
 kernel void grouped_matmul_integer(global const uint *a, global const uint *b,
                                    global const uint *sums, global const int *offsets,

@@ -6,9 +6,9 @@ struct round_args {
     T(a) T(words) T(sums) uint rows, depth;
 };
 
-/* Rounds rows of a to int8, blocks of 32 with one scale (the largest / 127) each: words of four, and
- * for each block its scale (0 for blocks of next to nothing, NaN where a is not finite) and its sum.
- * A workgroup takes 16 blocks, eight invocations one, four elements each. */
+/* Rounds rows of a to int8, blocks of 32 with one scale (the largest / 127) each: words of four,
+ * and for each block its scale (0 for blocks of next to nothing, NaN where a is not finite) and its
+ * sum. A workgroup takes 16 blocks, eight invocations one, four elements each. */
 kernel void matmul_round(global const float *a, global uint *words, global uint *sums,
                          const struct round_args p)
 {

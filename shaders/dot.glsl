@@ -1,5 +1,6 @@
-// Products of int8, packed by fours into words: sum + a . b. kernels_cl/dot.clh holds the same. With
-// DOT, which takes GL_EXT_spirv_intrinsics, it is the instruction of SPV_KHR_integer_dot_product.
+// Products of int8, packed by fours into words: sum + a . b. kernels_cl/dot.clh holds the same.
+// With DOT, which takes GL_EXT_spirv_intrinsics, it is the instruction of
+// SPV_KHR_integer_dot_product.
 #ifndef DOT_GLSL
 #define DOT_GLSL
 

@@ -1,5 +1,6 @@
 // The kernel of matmul with weights in blocks where a has few rows, for shaders that include
-// matmul_blocks.glsl first: y = act(a.bT + bias) + residual. A workgroup computes some columns of y.
+// matmul_blocks.glsl first:
+// y = act(a.bT + bias) + residual. A workgroup computes some columns of y.
 ARGS {
     T(a) T(b) T(sums) T(bias) T(residual) T(y)
     uint rows, cols, depth;

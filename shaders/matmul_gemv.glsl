@@ -50,8 +50,8 @@ vec4 read_b(Side s, bool fours, uint i, uint k, uint count)
     return v;
 }
 
-// Adds up `sum`, ROWS * COLS of each invocation, over the invocations that share columns: the total of
-// output (r, c) comes into parts[output_slot(r, c) * K_LANES]. Called by the whole workgroup.
+// Adds up `sum`, ROWS * COLS of each invocation, over the invocations that share columns: the total
+// of output (r, c) comes into parts[output_slot(r, c) * K_LANES]. Called by the whole workgroup.
 void add_parts(float sum[16], uint c_lane, uint k_lane)
 {
     [[unroll]] for (uint r = 0; r < ROWS; r++)

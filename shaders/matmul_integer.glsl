@@ -1,7 +1,7 @@
-// Tiles of integers: as the tiled product of matmul_tile.glsl, of rows as matmul_round leaves them and
-// weights in blocks that lie along k, with words of four int8 where that has floats. A workgroup
-// computes TILE x TILE elements. A step is DEPTH words, two blocks; what these add up to goes into
-// acc with their scales. kernels_cl/matmul_blocks.clh holds the same.
+// Tiles of integers: as the tiled product of matmul_tile.glsl, of rows as matmul_round leaves them
+// and weights in blocks that lie along k, with words of four int8 where that has floats. A
+// workgroup computes TILE x TILE elements. A step is DEPTH words, two blocks; what these add up to
+// goes into acc with their scales. kernels_cl/matmul_blocks.clh holds the same.
 #include "dot.glsl"
 #include "itera.glsl"
 #include "math.glsl"

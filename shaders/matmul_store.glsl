@@ -1,6 +1,6 @@
 // How a finished tile leaves, for kernels that stage it in shared memory in PARTS parts of 32 lines
-// of TILE floats: element i of a part is STAGED(i) after stage(part), SET_STAGED changes it, and line
-// `line` is row staged_row(part, line) of the tile.
+// of TILE floats: element i of a part is STAGED(i) after stage(part), SET_STAGED changes it, and
+// line `line` is row staged_row(part, line) of the tile.
 
 const uint BATCH = 4;
 
