@@ -44,11 +44,16 @@ static enum itera_status read_size(const char *part, const char *text, int32_t n
                           "%s: cannot keep %.40s of %d; from %d%s to %d can be kept", part, text,
                           now, least, why, now);
     *size = (int32_t)keep;
-    if (in_blocks && *size % BLOCK && *size < now)
+    return ITERA_OK;
+}
+
+/* Says when narrow weights will not fit what is left. */
+static void note_blocks(const char *part, int32_t size, int32_t now)
+{
+    if (size < now && size % BLOCK)
         itera_log(ITERA_LOG_INFO,
                   "%s: keeping %d, which is not a multiple of %d, the block of q8 and q4 weights",
-                  part, *size, BLOCK);
-    return ITERA_OK;
+                  part, size, BLOCK);
 }
 
 static bool has_router(const struct itera_config *c)
@@ -484,6 +489,8 @@ enum itera_status itera_prune(struct itera_model *model, const struct itera_data
     enum itera_status status = itera_prune_plan(model, options, &sizes);
     if (status)
         return status;
+    note_blocks("feed-forward channels", sizes.ffn, model->config.ffn);
+    note_blocks("inner channels", sizes.inner, model->config.inner);
     struct itera_config config = model->config;
     if (sizes.experts)
         config.experts = sizes.experts;
