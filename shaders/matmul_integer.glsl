@@ -12,7 +12,7 @@ layout(constant_id = 5) const uint TILE = 64;  // 32, 64 or 128
 const uint DEPTH = 16;
 const uint TM = TILE == 32 ? 4 : 8, TN = TILE == 128 ? 8 : 4;
 const uint TX = TILE / TN, TY = TILE / TM; // invocations across and down: 2 * TILE in all
-const uint FETCHES = 2;                    // uvec4 of each tile that an invocation fetches in a step
+const uint FETCHES = 2;                    // uvec4 of each tile that an invocation fetches a step
 const uint FOURS = TILE / 4;
 const uint PITCH = FOURS + 1; // in uvec4; invocations that differ in k hit different banks
 

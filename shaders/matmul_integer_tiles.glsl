@@ -1,6 +1,6 @@
 // The kernel of matmul of integers by tiles, for shaders that include matmul_integer.glsl first:
-// y = act(a.bT + bias) + residual. A workgroup computes a tile of y over one of `slices` equal parts
-// of k, slice_depth long; with more than one, y is scratch for matmul_reduce, laid out (slices,
+// y = act(a.bT + bias) + residual. A workgroup computes a tile of y over one of `slices` equal
+// parts of k, slice_depth long; with more than one, y is scratch for matmul_reduce, laid out (slices,
 // rows, cols).
 ARGS {
     T(a) T(b) T(sums) T(bias) T(residual) T(y)
