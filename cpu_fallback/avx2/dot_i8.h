@@ -6,12 +6,11 @@
 #include <immintrin.h>
 #include <stdint.h>
 
-#define MI_LANES     8 /* rows of b that go side by side */
-#define MI_OFFSET_Q4 8 /* what a stored q4, taken as unsigned, is too large by */
+#define MI_LANES 8 /* rows of b that go side by side */
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-#define MI_OFFSET_Q8 128 /* the same for q8, where the unsigned operand is q ^ 0x80 */
+#define MI_UNSIGNED_Q8 1 /* q8 is taken as the unsigned q8 + 128 */
 #else
-#define MI_OFFSET_Q8 0
+#define MI_UNSIGNED_Q8 0
 #endif
 
 typedef __m256 mi_sums;
@@ -37,11 +36,11 @@ static inline __m256i mi_dot_us(__m256i u, __m256i s)
 #endif
 }
 
-/* acc + scale * (sums of the products of q8 block w, plus MI_OFFSET_Q8, and block a) */
+/* acc + scale * (sums of the products of q8 block w and block a) */
 static inline mi_sums mi_add_q8(mi_sums acc, const uint8_t *w, mi_block a, float scale)
 {
     __m256i q = mi_load((const int8_t *)w);
-#if MI_OFFSET_Q8
+#if MI_UNSIGNED_Q8
     __m256i dot = mi_dot_us(_mm256_xor_si256(q, _mm256_set1_epi8(-128)), a);
 #else
     /* The sign goes to a, whose values lie in [-127, 127]: |-128| is 128 as an unsigned byte. */
@@ -50,7 +49,7 @@ static inline mi_sums mi_add_q8(mi_sums acc, const uint8_t *w, mi_block a, float
     return _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_set1_ps(scale), acc);
 }
 
-/* The same for a q4 block, with MI_OFFSET_Q4. */
+/* The same for a q4 block, taken as unsigned nibbles. */
 static inline mi_sums mi_add_q4(mi_sums acc, const uint8_t *w, mi_block a, float scale)
 {
     __m256i q = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)w));

@@ -6,23 +6,24 @@
 
 #include "vec.h"
 
-#define MI_ROWS 4 /* rows of a tile */
+#define MI_ROWS 3 /* rows of a tile */
+#define MI_VECS 2 /* vectors in a row of it */
 
-/* Tiles: each int32 lane is a column. w holds four steps along k of each column (a q4 as its
- * unsigned nibble), a the same four of a row, in every lane. */
+/* Tiles: each int32 lane is a column. w holds four steps along k of each column as unsigned nibbles:
+ * those of q4, or first the low, then the high halves of q8 + 128. a holds the same four steps of a
+ * row, in every lane. Two multiplications of nibbles, whose sums stay in 16 bits, cost less than
+ * one of bytes, whose pairs of products must go to 32 bits at each step. */
+#define MI_Q8_PARTS 2
 
-static inline vi mi_step_q8(vi acc, vi w, vi a)
-{
-    return _mm256_add_epi32(acc, mi_dot_us(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w)));
-}
-/* The eight steps of a block stay in 16 bits: 8 * 2 * 15 * 127 < 2^15. */
-static inline vi mi_step_q4(vi acc, vi w, vi a)
+/* The eight steps of a block: 8 * 2 * 15 * 127 < 2^15. */
+static inline vi mi_step(vi acc, vi w, vi a)
 {
     return _mm256_add_epi16(acc, _mm256_maddubs_epi16(w, a));
 }
-static inline vi mi_end_q4(vi acc)
+/* The sums in 32 bits, times `factor`. */
+static inline vi mi_end(vi acc, int factor)
 {
-    return _mm256_madd_epi16(acc, _mm256_set1_epi16(1));
+    return _mm256_madd_epi16(acc, _mm256_set1_epi16((int16_t)factor));
 }
 
 #endif

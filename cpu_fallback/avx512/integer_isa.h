@@ -7,39 +7,38 @@
 #include "vec.h"
 
 #define MI_ROWS 6 /* rows of a tile */
-
-/* Tiles: each int32 lane is a column. w holds four steps along k of each column (a q4 as its
- * unsigned nibble, a q8 plus MI_OFFSET_Q8), a the same four of a row, in every lane. */
+#define MI_VECS 2 /* vectors in a row of it */
 
 #ifdef __AVX512VNNI__
-static inline vi mi_step_q8(vi acc, vi w, vi a)
+/* Tiles: each int32 lane is a column. w holds four steps along k of each column, as the unsigned q8
+ * + 128 or the unsigned nibbles of q4; a the same four steps of a row, in every lane. */
+#define MI_Q8_PARTS 1
+
+static inline vi mi_step(vi acc, vi w, vi a)
 {
     return _mm512_dpbusd_epi32(acc, w, a);
 }
-static inline vi mi_step_q4(vi acc, vi w, vi a)
+static inline vi mi_end(vi acc, int factor)
 {
-    return _mm512_dpbusd_epi32(acc, w, a);
-}
-static inline vi mi_end_q4(vi acc)
-{
+    (void)factor;
     return acc;
 }
 #else
-static inline vi mi_step_q8(vi acc, vi w, vi a)
-{
-    /* The sign goes to a, whose values lie in [-127, 127]: |-128| is 128 as an unsigned byte. */
-    vi s = _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(w), _mm512_setzero_si512(), a);
-    vi pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(w), s);
-    return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
-}
-/* The eight steps of a block stay in 16 bits: 8 * 2 * 15 * 127 < 2^15. */
-static inline vi mi_step_q4(vi acc, vi w, vi a)
+/* Tiles: each int32 lane is a column. w holds four steps along k of each column as unsigned nibbles:
+ * those of q4, or first the low, then the high halves of q8 + 128. a holds the same four steps of a
+ * row, in every lane. Two multiplications of nibbles, whose sums stay in 16 bits, cost less than
+ * one of bytes, whose pairs of products must go to 32 bits at each step. */
+#define MI_Q8_PARTS 2
+
+/* The eight steps of a block: 8 * 2 * 15 * 127 < 2^15. */
+static inline vi mi_step(vi acc, vi w, vi a)
 {
     return _mm512_add_epi16(acc, _mm512_maddubs_epi16(w, a));
 }
-static inline vi mi_end_q4(vi acc)
+/* The sums in 32 bits, times `factor`. */
+static inline vi mi_end(vi acc, int factor)
 {
-    return _mm512_madd_epi16(acc, _mm512_set1_epi16(1));
+    return _mm512_madd_epi16(acc, _mm512_set1_epi16((int16_t)factor));
 }
 #endif
 

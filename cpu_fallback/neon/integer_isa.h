@@ -5,10 +5,10 @@
 
 #include "vec.h"
 
-#define MI_LANES     4 /* rows of b that go side by side */
-#define MI_OFFSET_Q8 0
-#define MI_OFFSET_Q4 8 /* what a stored q4, taken as unsigned, is too large by */
-#define MI_ROWS      6 /* rows of a tile */
+#define MI_LANES       4 /* rows of b that go side by side */
+#define MI_UNSIGNED_Q8 0 /* q8 stays signed */
+#define MI_ROWS        6 /* rows of a tile */
+#define MI_VECS        2 /* vectors in a row of it */
 
 typedef vf mi_sums;
 typedef int8x16x2_t mi_block;
@@ -42,7 +42,7 @@ static inline mi_sums mi_add_q8(mi_sums acc, const uint8_t *w, mi_block a, float
     return vf_fma(vi_to_vf(dot), vf_set(scale), acc);
 }
 
-/* The same for a q4 block, each of whose values counts MI_OFFSET_Q4 more. */
+/* The same for a q4 block, taken as unsigned nibbles. */
 static inline mi_sums mi_add_q4(mi_sums acc, const uint8_t *w, mi_block a, float scale)
 {
     uint8x16_t q = vld1q_u8(w);
@@ -65,19 +65,17 @@ static inline void mi_reduce(const mi_sums r[MI_LANES], float *out)
     vf_store(out, vpaddq_f32(vpaddq_f32(r[0], r[1]), vpaddq_f32(r[2], r[3])));
 }
 
-/* Tiles: each int32 lane is a column. w holds four steps along k of each column (a q4 as its
- * unsigned nibble), a the same four of a row, in every lane. */
+/* Tiles: each int32 lane is a column. w holds four steps along k of each column, as q8 or the
+ * unsigned nibbles of q4; a the same four steps of a row, in every lane. */
+#define MI_Q8_PARTS 1
 
-static inline vi mi_step_q8(vi acc, vi w, vi a)
+static inline vi mi_step(vi acc, vi w, vi a)
 {
     return mi_dot(acc, vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(a));
 }
-static inline vi mi_step_q4(vi acc, vi w, vi a)
+static inline vi mi_end(vi acc, int factor)
 {
-    return mi_step_q8(acc, w, a);
-}
-static inline vi mi_end_q4(vi acc)
-{
+    (void)factor;
     return acc;
 }
 

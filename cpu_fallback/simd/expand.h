@@ -22,23 +22,25 @@ static inline struct itera_weights itera_weights(const struct itera_arg *x)
     return w;
 }
 
+/* The bytes of n elements, without scales. */
+static inline int64_t itera_weights_bytes(enum itera_dtype dtype, int64_t n)
+{
+    switch (dtype) {
+    case ITERA_Q4:
+        return n / 2;
+    case ITERA_Q8:
+        return n;
+    case ITERA_F32:
+        return 4 * n;
+    default:
+        return 2 * n;
+    }
+}
+
 /* Those from element i on; with blocks a multiple of 32. */
 static inline struct itera_weights itera_weights_from(struct itera_weights w, int64_t i)
 {
-    switch (w.dtype) {
-    case ITERA_Q4:
-        w.data += i / 2;
-        break;
-    case ITERA_Q8:
-        w.data += i;
-        break;
-    case ITERA_F32:
-        w.data += 4 * i;
-        break;
-    default:
-        w.data += 2 * i;
-        break;
-    }
+    w.data += itera_weights_bytes(w.dtype, i);
     if (w.scales)
         w.scales += i / ITERA_BLOCK;
     return w;

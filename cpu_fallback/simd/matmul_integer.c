@@ -36,7 +36,7 @@ struct mm_rounded mm_rounded_from(struct mm_rounded a, int64_t i, int64_t k)
 
 /* One block. The largest magnitude is found among bit patterns, which order NaN above infinity: a
  * block with either gets a scale that is not finite, and so does every result it has a part in. */
-static void round_block(const float *x, int offset, int8_t *q, float *scale, int32_t *excess)
+static void round_block(const float *x, int each, int8_t *q, float *scale, int32_t *excess)
 {
     const vi magnitude = vi_set(0x7fffffff);
     vi largest = vi_and(vf_bits(vf_load(x)), magnitude);
@@ -52,17 +52,17 @@ static void round_block(const float *x, int offset, int8_t *q, float *scale, int
         sum = vi_add(sum, r);
     }
     *scale = most * (1.0f / 127.0f);
-    *excess = offset ? offset * vi_sum(sum) : 0;
+    *excess = each * vi_sum(sum);
 }
 
 void mm_round(const struct mm_product *g, int64_t begin, int64_t end, const struct mm_rounded *to)
 {
-    const int offset = mi_offset(g->b.dtype);
+    const int each = g->b.dtype == ITERA_Q4 ? MI_EXCESS_Q4 : MI_EXCESS_Q8;
     struct mm_rounded a = mm_rounded_from(*to, begin, g->k);
     for (int64_t r = begin; r < end; r++) {
         const float *x = g->a + r * g->a_row;
         for (int64_t i = 0; i < g->k; i += ITERA_BLOCK, a.q += ITERA_BLOCK)
-            round_block(x + i, offset, a.q, a.scale++, a.excess++);
+            round_block(x + i, each, a.q, a.scale++, a.excess++);
     }
 }
 

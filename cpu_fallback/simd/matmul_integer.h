@@ -12,19 +12,20 @@
 
 /* Up to so many rows dot products are faster than packing. */
 #define MI_DOT_ROWS 8
+#define MI_COLS     (MI_VECS * VF_N) /* columns of a tile */
 
-/* Rows of a, rounded: (rows, k) int8 in [-127, 127], and for each of their blocks the scale and
- * the part that the offset of b's stored values adds to a sum. */
+/* What unsigned values of b are too large by: q4's nibbles, and q8 where it is taken as q8 + 128. */
+#define MI_EXCESS_Q8 128
+#define MI_EXCESS_Q4 8
+
+/* Rows of a, rounded: (rows, k) int8 in [-127, 127], and for each of their blocks the scale, and
+ * the sum times the excess of b's type, which a sum of products with unsigned values is too large
+ * by. */
 struct mm_rounded {
     int8_t *q;
     float *scale;
     int32_t *excess;
 };
-
-static inline int mi_offset(enum itera_dtype dtype)
-{
-    return dtype == ITERA_Q8 ? MI_OFFSET_Q8 : MI_OFFSET_Q4;
-}
 
 /* The bytes that rounded rows take (a multiple of 64), and where they lie in them. */
 #define mm_rounded_bytes ITERA_SIMD(matmul_rounded_bytes)

@@ -37,7 +37,7 @@ static void scale_products(const uint16_t *scales, const float *x, int64_t n, fl
 }
 
 /* One row of a by MI_LANES rows of b. scale: of the products of each pair of blocks; excess: NULL
- * where b has no offset; ahead: the distance in bytes to the rows that are fetched meanwhile. */
+ * where b is taken as signed; ahead: the distance in bytes to the rows that are fetched meanwhile. */
 ALWAYS_INLINE void dot(const int8_t *a, const uint8_t *w, int64_t blocks, const float *scale,
                        const float *excess, int64_t ahead, float *out, const bool q4)
 {
@@ -86,7 +86,7 @@ static void dot_rows(const struct mm_product *g, const struct mm_rounded *a, int
     float *scale = own;
     for (int64_t m = m0; m < m1; m++, ahead = 0, out += COLUMNS) {
         const struct factors f = factors_at(own, m - m0, blocks);
-        const float *excess = mi_offset(w.dtype) ? f.excess : NULL;
+        const float *excess = MI_UNSIGNED_Q8 ? f.excess : NULL;
         scale_products(w.scales, f.scale, MI_LANES * blocks, scale);
         if (q4)
             dot(a->q + m * g->k, w.data, blocks, scale, f.excess, ahead, out, true);

@@ -53,8 +53,15 @@ static void pack_narrow_transposed(const struct mm_product *g, int64_t k0, int64
     _Alignas(64) float wide[MM_COLS][NARROW_DEPTH];
     for (int64_t at = 0; at < k; at += NARROW_DEPTH, out += NARROW_DEPTH * out_ld) {
         const int64_t depth = k - at < NARROW_DEPTH ? k - at : NARROW_DEPTH;
-        for (int64_t j = 0; j < n; j++)
-            itera_expand(itera_weights_from(g->b, (n0 + j) * g->b_ld + k0 + at), depth, wide[j]);
+        for (int64_t j = 0; j < n; j++) {
+            const struct itera_weights from =
+                itera_weights_from(g->b, (n0 + j) * g->b_ld + k0 + at);
+            /* What follows of each row is too short for the processor to see it coming. */
+            const uint8_t *next = from.data + itera_weights_bytes(from.dtype, depth);
+            __builtin_prefetch(next);
+            __builtin_prefetch(next + itera_weights_bytes(from.dtype, NARROW_DEPTH) - 1);
+            itera_expand(from, depth, wide[j]);
+        }
         pack_transposed(wide[0], NARROW_DEPTH, depth, n, out, out_ld);
     }
 }
