@@ -26,6 +26,9 @@ cd "$source"
 files="$(ls host/core/*.c host/tensor/*.c host/ops/*.c host/program/*.c host/backend/*.c \
     host/backend/cpu/*.c host/check/*.c cpu_fallback/*.c tests/neon/*.c | grep -v check_model.c)"
 fast="$(ls cpu_fallback/simd/*.c cpu_fallback/neon/*.c 2>/dev/null || true)"
+# The level that differs from neon in its products.
+products="$(ls cpu_fallback/simd/matmul*.c)"
+dot=-march=armv8.2-a+dotprod
 
 headers=$(find host cpu_fallback -name '*.h' -newer "$build/stamp" 2>/dev/null | head -n 1)
 if [ -n "$headers" ] || [ ! -f "$build/stamp" ]; then
@@ -39,18 +42,23 @@ touch "$build/stamp.new"
     for file in $fast; do
         echo "$file -O2 -ffp-contract=fast -DITERA_ISA=neon -Icpu_fallback/neon"
     done
+    for file in $products; do
+        echo "$file -O2 -ffp-contract=fast -DITERA_ISA=neondot -Icpu_fallback/neon $dot"
+    done
 } | CC="$cc" BUILD="$build" xargs -P "$(nproc)" -L 1 sh -c '
     file=$1
     shift
     object="$BUILD/$(echo "$file" | tr / _).o"
+    case "$*" in *=neondot*) object="${object%.o}.dot.o" ;; esac
     if [ ! -f "$object" ] || [ -n "$(find "$file" -newer "$object")" ]; then
-        "$CC" -std=c11 -D_GNU_SOURCE -DITERA_HAVE_neon=1 -DNDEBUG -Ihost -Ihost/include -I. \
-            -fno-math-errno "$@" -c "$file" -o "$object"
+        "$CC" -std=c11 -D_GNU_SOURCE -DITERA_HAVE_neon=1 -DITERA_HAVE_neondot=1 \
+            -DNDEBUG -Ihost -Ihost/include -I. -fno-math-errno "$@" -c "$file" -o "$object"
     fi' compile
 mv "$build/stamp.new" "$build/stamp"
 # Objects of files that are gone would be linked again.
 for object in "$build"/*.o; do
     name=$(basename "$object" .o)
+    name=${name%.dot}
     found=
     for file in $files $fast; do
         [ "$(echo "$file" | tr / _)" = "$name" ] && found=yes && break

@@ -248,10 +248,11 @@ int itera_command_check(int argc, char **argv)
         {"seed", 's', OPTION_INTEGER, &seed, "N",
          "replays the random cases of an earlier check (default: 1)", 0, 9e15},
         {"isa", 0, OPTION_CHOICE, &isa, "LEVEL",
-         "cpu: only this level of ref, avx2, avx512, neon (default:\nITERA_CPU_ISA, or all that "
+         "cpu: only this level of ref, avx2, avx512, avx512vnni, neon,\nneondot "
+         "(default:\nITERA_CPU_ISA, or all that "
          "the "
          "processor has)",
-         .choices = "ref|avx2|avx512|neon"},
+         .choices = "ref|avx2|avx512|avx512vnni|neon|neondot"},
         {"first", 0, OPTION_INTEGER, &first, "N", "begin with case N of each op (default: 0)", 0,
          1e6},
         {"cases", 0, OPTION_INTEGER, &cases, "N", "at most N cases per op", 1, 1e9},

@@ -63,10 +63,16 @@ static const struct {
     enum itera_isa isa; /* from which level on it is used */
 } cpu_features[] = {
 #if defined(__x86_64__)
-    {"avx2", ITERA_ISA_AVX2},      {"fma", ITERA_ISA_AVX2},        {"f16c", ITERA_ISA_AVX2},
-    {"avx512f", ITERA_ISA_AVX512}, {"avx512bw", ITERA_ISA_AVX512}, {"avx512vl", ITERA_ISA_AVX512},
+    {"avx2", ITERA_ISA_AVX2},
+    {"fma", ITERA_ISA_AVX2},
+    {"f16c", ITERA_ISA_AVX2},
+    {"avx512f", ITERA_ISA_AVX512},
+    {"avx512bw", ITERA_ISA_AVX512},
+    {"avx512vl", ITERA_ISA_AVX512},
+    {"avx512vnni", ITERA_ISA_AVX512VNNI},
 #elif defined(__aarch64__)
     {"neon", ITERA_ISA_NEON},
+    {"dotprod", ITERA_ISA_NEONDOT},
 #endif
     {"", ITERA_ISA_COUNT},
 };
@@ -86,8 +92,12 @@ static bool has_feature(const char *name)
         return __builtin_cpu_supports("avx512bw");
     if (!strcmp(name, "avx512vl"))
         return __builtin_cpu_supports("avx512vl");
+    if (!strcmp(name, "avx512vnni"))
+        return __builtin_cpu_supports("avx512vnni");
     return false;
 #else
+    if (!strcmp(name, "dotprod"))
+        return itera_isa_has_dotprod();
     return *name != 0;
 #endif
 }

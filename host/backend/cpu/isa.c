@@ -3,6 +3,8 @@
 #include <string.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 #include "core/log.h"
@@ -52,9 +54,26 @@ static const struct itera_kernel *const neon_kernels[ITERA_OP_COUNT] = {
 };
 #endif
 
+#ifdef ITERA_HAVE_avx512vnni
+extern const struct itera_kernel itera_matmul_avx512vnni, itera_grouped_matmul_avx512vnni;
+static const struct itera_kernel *const avx512vnni_kernels[ITERA_OP_COUNT] = {
+    [ITERA_OP_matmul] = &itera_matmul_avx512vnni,
+    [ITERA_OP_grouped_matmul] = &itera_grouped_matmul_avx512vnni,
+};
+#endif
+
+#ifdef ITERA_HAVE_neondot
+extern const struct itera_kernel itera_matmul_neondot, itera_grouped_matmul_neondot;
+static const struct itera_kernel *const neondot_kernels[ITERA_OP_COUNT] = {
+    [ITERA_OP_matmul] = &itera_matmul_neondot,
+    [ITERA_OP_grouped_matmul] = &itera_grouped_matmul_neondot,
+};
+#endif
+
 const char *itera_isa_name(enum itera_isa isa)
 {
-    static const char *const names[ITERA_ISA_COUNT] = {"ref", "neon", "avx2", "avx512"};
+    static const char *const names[ITERA_ISA_COUNT] = {"ref",  "neon",   "neondot",
+                                                       "avx2", "avx512", "avx512vnni"};
     return names[isa];
 }
 
@@ -69,6 +88,16 @@ bool itera_isa_has_f16c(void)
 #endif
 }
 
+bool itera_isa_has_dotprod(void)
+{
+#if defined(__aarch64__) && defined(__linux__)
+    const unsigned long asimddp = 1ul << 20; /* HWCAP_ASIMDDP */
+    return getauxval(AT_HWCAP) & asimddp;
+#else
+    return false;
+#endif
+}
+
 bool itera_isa_available(enum itera_isa isa)
 {
     switch (isa) {
@@ -77,6 +106,10 @@ bool itera_isa_available(enum itera_isa isa)
 #ifdef ITERA_HAVE_neon
     case ITERA_ISA_NEON:
         return true;
+#endif
+#ifdef ITERA_HAVE_neondot
+    case ITERA_ISA_NEONDOT:
+        return itera_isa_has_dotprod();
 #endif
 #ifdef ITERA_HAVE_avx2
     case ITERA_ISA_AVX2:
@@ -88,6 +121,10 @@ bool itera_isa_available(enum itera_isa isa)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                itera_isa_available(ITERA_ISA_AVX2);
+#endif
+#ifdef ITERA_HAVE_avx512vnni
+    case ITERA_ISA_AVX512VNNI:
+        return __builtin_cpu_supports("avx512vnni") && itera_isa_available(ITERA_ISA_AVX512);
 #endif
     default:
         return false;
@@ -115,28 +152,45 @@ enum itera_status itera_isa_find(const char *name, enum itera_isa *out)
         return ITERA_OK;
     }
     return itera_fail(ITERA_ERR_ARGUMENT,
-                      "CPU level '%s' (ITERA_CPU_ISA or --isa) is none of ref, avx2, avx512, neon",
-                      name);
+                      "CPU level '%s' (ITERA_CPU_ISA or --isa) is none of " ITERA_ISA_NAMES, name);
+}
+
+/* The level's own kernels, or NULL where this build has none of it. */
+static const struct itera_kernel *const *kernels_of(enum itera_isa isa)
+{
+    switch (isa) {
+#ifdef ITERA_HAVE_neon
+    case ITERA_ISA_NEON:
+        return neon_kernels;
+#endif
+#ifdef ITERA_HAVE_neondot
+    case ITERA_ISA_NEONDOT:
+        return neondot_kernels;
+#endif
+#ifdef ITERA_HAVE_avx2
+    case ITERA_ISA_AVX2:
+        return avx2_kernels;
+#endif
+#ifdef ITERA_HAVE_avx512
+    case ITERA_ISA_AVX512:
+        return avx512_kernels;
+#endif
+#ifdef ITERA_HAVE_avx512vnni
+    case ITERA_ISA_AVX512VNNI:
+        return avx512vnni_kernels;
+#endif
+    default:
+        return NULL;
+    }
 }
 
 const struct itera_kernel *itera_isa_kernel(enum itera_isa isa, enum itera_op_kind kind)
 {
     const struct itera_kernel *kernel = ref_kernels[kind];
-    if (isa == ITERA_ISA_REF)
-        return kernel;
-#ifdef ITERA_HAVE_neon
-    if (neon_kernels[kind])
-        kernel = neon_kernels[kind];
-#endif
-#ifdef ITERA_HAVE_avx2
-    if (avx2_kernels[kind])
-        kernel = avx2_kernels[kind];
-#endif
-    if (isa != ITERA_ISA_AVX512)
-        return kernel;
-#ifdef ITERA_HAVE_avx512
-    if (avx512_kernels[kind])
-        kernel = avx512_kernels[kind];
-#endif
+    for (int level = ITERA_ISA_REF + 1; level <= (int)isa; level++) {
+        const struct itera_kernel *const *own = kernels_of((enum itera_isa)level);
+        if (own && own[kind])
+            kernel = own[kind];
+    }
     return kernel;
 }

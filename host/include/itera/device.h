@@ -50,7 +50,8 @@ struct itera_device_options {
     enum itera_fallback fallback;
     int threads;     /* CPU: threads of the team, also for what a GPU leaves to the CPU; 0: one per
                         available processor */
-    const char *isa; /* CPU: "ref", "avx2", "avx512", "neon"; NULL: ITERA_CPU_ISA, else the best */
+    const char *isa; /* CPU: "ref", "avx2", "avx512", "avx512vnni", "neon", "neondot"; NULL:
+                        ITERA_CPU_ISA, else the best */
 };
 
 /* Lists every usable device; *infos is an array to free with free(). The CPU is always there.
