@@ -1,6 +1,6 @@
 #!/bin/sh
 # Smaller models from the command line: what prune, vocab and quantize write are models for the
-# other commands, their reports add up, and what is impossible is one line of error that names the
+# other commands, their reports and the ledger add up, and what is impossible is one line of error that names the
 # limits.
 # Usage: tests/shrink.sh ITERA
 set -eu
@@ -142,6 +142,24 @@ refused 1 'shrink first, then quantise' vocab q8.safetensors --data cat.txt -o x
 # The other way round works.
 "$itera" quantize small.safetensors --to mixed -o mixed.safetensors >out 2>err || die "quantize"
 "$itera" eval mixed.safetensors --data cat.txt >out 2>err || die "eval of a pruned, quantised model"
+# The ledger: sizes are those of files and directories, quality that of eval, and the report stands alone.
+"$itera" ledger run small.safetensors mixed.safetensors --data cat.txt --device cpu --rounds 2 \
+    --seconds 0.02 --json ledger.json --html ledger.html >table 2>err || die "ledger"
+for file in $model small.safetensors mixed.safetensors; do
+    grep -q "\"bytes_on_disk\": $(stat -c %s $file)" ledger.json || die "ledger: size of $file"
+    "$itera" eval $file --data cat.txt --device cpu --json >out 2>err || die "eval"
+    grep -q "\"bits_per_byte\": $(number bits_per_byte)" ledger.json || die "ledger: quality of $file"
+done
+[ "$(grep -c 'safetensors' table)" -eq 2 ] || die "ledger: rows"
+grep -q '"energy": null' ledger.json && ! grep -q 'energy_reason' ledger.json && die "no energy, no reason"
+grep -q '<table>' ledger.html || die "ledger: no table"
+grep -q 'src=\|href=' ledger.html && die "ledger: the report needs other files"
+"$itera" ledger $model --data cat.txt --device cpu --rounds 1 --seconds 0.02 --tdp 10 --json >out 2>err ||
+    die "ledger --tdp"
+grep -q '"measured": false' out || die "an estimate must say so"
+refused 2 'data SRC is needed' ledger $model
+refused 1 'nosuch.safetensors' ledger $model nosuch.safetensors --data cat.txt
+refused 1 'nosuch/l.html: cannot write' ledger $model --data cat.txt --html nosuch/l.html
 [ ! -e x ] || die "a refused command left a file"
 
 echo "passed"
