@@ -303,6 +303,11 @@ static void test_refusals(void **state)
     o.preset = "mamba-tiny"; /* which has no limit of its own */
     o.seq = 129;
     refuse(&o, ITERA_ERR_ARGUMENT, "teacher's 128 positions");
+    o = small(in_root("teacher"));
+    o.overwrite = true;
+    refuse(&o, ITERA_ERR_ARGUMENT, "replaced by its student");
+    o.teacher = in_root("teacher");
+    refuse(&o, ITERA_ERR_ARGUMENT, "replaced by its student");
 }
 
 /* Two more models: of other size, and of the same size with other tokens. */
@@ -450,6 +455,10 @@ static void test_stage_refusals(void **state)
     o.train.directory = in_root("teacher");
     o.train.overwrite = true;
     refuse_stages(&o, ITERA_ERR_ARGUMENT, "would be replaced");
+    o.train.teacher = in_root("teacher");
+    refuse_stages(&o, ITERA_ERR_ARGUMENT, "would be replaced");
+    o.train.teacher = o.train.directory = in_root("teacher/model.safetensors");
+    refuse_stages(&o, ITERA_ERR_IO, "cannot make the directory");
 }
 
 int main(void)

@@ -119,15 +119,21 @@ enum itera_status itera_train_distill_compile_loss(struct itera_train_program *t
 
 /* ---- the teacher ----------------------------------------------------------------------------- */
 
-/* Whether the run would write its model over its teacher. */
+/* Whether the run would write its model over its teacher, which is a file or a directory. */
 static bool is_own_model(const struct itera_trainer *t)
 {
     char path[4096];
     struct stat teacher, own;
-    return t->options.directory &&
-           !itera_path_join(path, sizeof path, t->options.directory, "model.safetensors") &&
-           stat(t->options.teacher, &teacher) == 0 && stat(path, &own) == 0 &&
-           teacher.st_dev == own.st_dev && teacher.st_ino == own.st_ino;
+    const char *directory = t->options.directory;
+    if (!directory || stat(t->options.teacher, &teacher) != 0)
+        return false;
+    if (!S_ISDIR(teacher.st_mode)) {
+        if (itera_path_join(path, sizeof path, directory, "model.safetensors"))
+            return false;
+        directory = path;
+    }
+    return stat(directory, &own) == 0 && teacher.st_dev == own.st_dev &&
+           teacher.st_ino == own.st_ino;
 }
 
 enum itera_status itera_train_teacher_open(struct itera_trainer *t)

@@ -211,12 +211,16 @@ static enum itera_status keep_strings(struct itera_distill *d)
     return ITERA_OK;
 }
 
-/* What stages read must not be where they write. */
+/* What stages read must not be where they write: not in the directory, nor the directory itself. A
+ * directory that is a file is refused when it is made. */
 static enum itera_status check_outside(const char *path, const char *directory)
 {
     char *file = realpath(path, NULL), *folder = realpath(directory, NULL);
-    const size_t n = folder ? strlen(folder) : 0;
-    const bool inside = file && folder && strncmp(file, folder, n) == 0 && file[n] == '/';
+    size_t n = folder ? strlen(folder) : 0;
+    if (n == 1) /* the root: its slash is the separator */
+        n = 0;
+    const bool begins = file && folder && strncmp(file, folder, n) == 0;
+    const bool inside = begins && (file[n] == '/' || (!file[n] && itera_is_directory(file)));
     free(file);
     free(folder);
     if (!inside)
@@ -280,6 +284,8 @@ static enum itera_status claim(const struct itera_distill *d)
                 ITERA_ERR_ARGUMENT,
                 "%s: would be replaced; choose another directory, or replace it (--force)", path);
     }
+    if (!status)
+        status = itera_make_directory(directory);
     for (int i = 1; i <= MAX_STAGES && !status; i++) {
         char name[32];
         snprintf(name, sizeof name, "stage-%d", i);
@@ -292,7 +298,7 @@ static enum itera_status claim(const struct itera_distill *d)
         if (!status)
             status = itera_remove_tree(path);
     }
-    return status ? status : itera_make_directory(directory);
+    return status;
 }
 
 enum itera_status itera_distill_create(struct itera_device *device,
