@@ -154,9 +154,9 @@ static void position_embedding_cost(const struct itera_attr *attr,
                                     struct itera_cost *cost)
 {
     (void)attr;
-    double rows = 4.0 * (double)in[0]->shape.dim[1] * (double)in[0]->shape.dim[2];
+    int64_t rows = in[0]->shape.dim[1] * in[0]->shape.dim[2];
     cost->flops = operand_bytes(out[0]) / 4.0;
-    cost->bytes = 2.0 * operand_bytes(out[0]) + rows;
+    cost->bytes = 2.0 * operand_bytes(out[0]) + (double)itera_dtype_bytes(in[1]->dtype, rows);
 }
 static void position_embedding_grad(struct itera_autodiff *ad, const struct itera_op *op)
 {
