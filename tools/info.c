@@ -8,7 +8,6 @@
 #include "options.h"
 #include "output.h"
 
-/* 1886496 -> "1,886,496" */
 static void print_layers(const struct itera_description *d)
 {
     bool used[ITERA_MODEL_PARTS] = {0};

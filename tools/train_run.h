@@ -46,7 +46,8 @@ void train_introduce(const struct itera_trainer *trainer, const struct itera_dev
 /* Steps until the end, a signal (which ends it after its step; report->finish is NULL then), or an
  * error, with a progress bar named `what`. The exit code. */
 int train_walk(struct itera_trainer *trainer, const char *what, struct itera_train_report *report);
-/* The same for a run in a directory: saves what is not finished, and says how to go on with `command`. The exit code. */
+/* The same for a run in a directory: saves what is not finished, and says how to go on with
+ * `command`. The exit code. */
 int train_run(struct itera_trainer *trainer, const char *command, const char *out,
               struct itera_train_report *report);
 

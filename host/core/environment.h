@@ -6,9 +6,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* ITERA_CPU_ISA: the instruction set that the CPU backend must use (a level of
- * backend/cpu/isa.h: "ref", "avx2", ...), or NULL when the best one is to be taken. Not checked here: the backend knows what
- * it has. The string belongs to the environment. */
+/* ITERA_CPU_ISA: the instruction set that the CPU backend must use (a level of backend/cpu/isa.h:
+ * "ref", "avx2", ...), or NULL when the best one is to be taken. Not checked here: the backend knows
+ * what it has. The string belongs to the environment. */
 const char *itera_environment_cpu_isa(void);
 
 /* ITERA_CACHE_DIR, else $XDG_CACHE_HOME/itera, else $HOME/.cache/itera, in `out`: the folder of
