@@ -21,6 +21,7 @@ itera_command_fn itera_command_prune;
 itera_command_fn itera_command_vocab;
 itera_command_fn itera_command_energy;
 itera_command_fn itera_command_bench;
+itera_command_fn itera_command_compare;
 itera_command_fn itera_command_quantize;
 itera_command_fn itera_command_ledger;
 

@@ -35,6 +35,7 @@ static const struct {
     {"info", itera_command_info, "parameters, bytes and FLOPs of a model or preset"},
     {"energy", itera_command_energy, "list energy sensors, and measure this machine's power"},
     {"bench", itera_command_bench, "measure ops, inference and training"},
+    {"compare", itera_command_compare, "put result files of bench side by side"},
     {"quantize", itera_command_quantize, "write a model with narrower weights: f16, q8, q4"},
     {"ledger", itera_command_ledger, "compare models: size, work, speed, quality"},
 };

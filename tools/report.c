@@ -1,5 +1,7 @@
 #include "report.h"
 
+#include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,15 +9,23 @@
 #include "command.h"
 #include "output.h"
 
-/* Chart.js, or "" where it was not there when this was built: cmake/report.cmake. */
-extern const char report_script[];
+/* cmake/report.cmake: Chart.js, or "" where it was not there when this was built; report.css and
+ * report.js. */
+extern const char report_script[], report_style[], report_setup[];
+
+enum { MAX_COLUMNS = 24, MAX_SECTIONS = 32, TALL = 16 };
 
 struct report {
     FILE *body; /* NULL: no memory */
     char *text;
     size_t size;
     char *title, *subtitle;
-    int charts;
+    int charts, embeds;
+    char section[MAX_SECTIONS][64];
+    int sections;
+    /* The table that is being written. */
+    struct report_column column[MAX_COLUMNS];
+    int columns, cell;
 };
 
 /* Text as HTML. */
@@ -48,6 +58,19 @@ static void put_element(FILE *out, const char *name, const char *text)
     fprintf(out, "</%s>\n", name);
 }
 
+/* JSON that may stand in a script: "</script>" or "<!--" in one of its strings must not end it. */
+static void put_json(FILE *out, const json_t *root)
+{
+    char *text = json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    for (const char *c = text; c && *c; c++) {
+        if (*c == '<')
+            fputs("\\u003c", out);
+        else
+            fputc(*c, out);
+    }
+    free(text);
+}
+
 struct report *report_create(const char *title, const char *subtitle)
 {
     struct report *report = calloc(1, sizeof *report);
@@ -74,114 +97,248 @@ void report_destroy(struct report **report)
     *report = NULL;
 }
 
-void report_heading(struct report *report, const char *text)
+static FILE *body(struct report *report)
 {
-    if (report && report->body)
-        put_element(report->body, "h2", text);
+    return report ? report->body : NULL;
 }
 
-void report_paragraph(struct report *report, const char *text)
+void report_heading(struct report *report, const char *text)
 {
-    if (report && report->body)
+    if (!body(report))
+        return;
+    int n = report->sections;
+    if (n < MAX_SECTIONS)
+        snprintf(report->section[report->sections++], sizeof report->section[0], "%s", text);
+    fprintf(report->body, "<h2 id=\"section%d\">", n);
+    put_text(report->body, text);
+    fputs("</h2>\n", report->body);
+}
+
+void report_subheading(struct report *report, const char *text)
+{
+    if (body(report))
+        put_element(report->body, "h3", text);
+}
+
+void report_paragraph(struct report *report, const char *format, ...)
+{
+    char *text = NULL;
+    va_list args;
+    va_start(args, format);
+    if (body(report) && vasprintf(&text, format, args) >= 0) {
         put_element(report->body, "p", text);
+        free(text);
+    }
+    va_end(args);
+}
+
+void report_notes(struct report *report, const char *title, const char *const *notes, int n)
+{
+    if (!body(report) || !n)
+        return;
+    fputs("<section class=\"notes\">", report->body);
+    put_element(report->body, "h2", title);
+    fputs("<ul>\n", report->body);
+    for (int i = 0; i < n; i++)
+        put_element(report->body, "li", notes[i]);
+    fputs("</ul></section>\n", report->body);
+}
+
+void report_cards_begin(struct report *report)
+{
+    if (body(report))
+        fputs("<div class=\"cards\">\n", report->body);
+}
+
+void report_card(struct report *report, const char *value, const char *unit, const char *text)
+{
+    if (!body(report))
+        return;
+    fputs("<div class=\"card\"><b>", report->body);
+    put_text(report->body, value);
+    fputs(" <span>", report->body);
+    put_text(report->body, unit);
+    fputs("</span></b>", report->body);
+    put_element(report->body, "small", text);
+    fputs("</div>\n", report->body);
+}
+
+void report_cards_end(struct report *report)
+{
+    if (body(report))
+        fputs("</div>\n", report->body);
+}
+
+/* ---- tables ---------------------------------------------------------------------------------- */
+
+void report_table_begin(struct report *report, const char *caption, const char *list,
+                        const struct report_column *columns, int n, int rows)
+{
+    if (!body(report))
+        return;
+    FILE *out = report->body;
+    report->columns = n < MAX_COLUMNS ? n : MAX_COLUMNS;
+    memcpy(report->column, columns, (size_t)report->columns * sizeof *columns);
+    /* The frame scrolls on narrow screens; it can be reached by keyboard. */
+    fprintf(out, "<div class=\"frame%s\" tabindex=\"0\" role=\"region\" aria-label=\"",
+            rows > TALL ? " tall" : "");
+    put_text(out, caption);
+    fputs("\"><table", out);
+    if (list)
+        fprintf(out, " data-list=\"%s\"", list);
+    fputs(">\n", out);
+    put_element(out, "caption", caption);
+    fputs("<thead><tr>", out);
+    for (int c = 0; c < report->columns; c++) {
+        fprintf(out, "<th scope=\"col\"%s", columns[c].align == 'r' ? " class=\"r\"" : "");
+        if (columns[c].key)
+            fprintf(out, " data-key=\"%s\"", columns[c].key);
+        fputc('>', out);
+        put_text(out, columns[c].title);
+        fputs("</th>", out);
+    }
+    fputs("</tr></thead>\n<tbody>", out);
+    report->cell = -1;
+}
+
+void report_row(struct report *report, int id)
+{
+    if (!body(report))
+        return;
+    fputs(report->cell < 0 ? "\n<tr" : "</tr>\n<tr", report->body);
+    if (id >= 0)
+        fprintf(report->body, " data-item=\"%d\"", id);
+    fputc('>', report->body);
+    report->cell = 0;
+}
+
+/* value: NaN for none. news: -1, 0, 1. */
+static void put_cell(struct report *report, const char *text, double value, int news)
+{
+    if (report->cell >= report->columns)
+        return;
+    FILE *out = report->body;
+    char align = report->column[report->cell].align;
+    const char *tag = report->cell ? "td" : "th";
+    fprintf(out, "<%s%s", tag, report->cell ? "" : " scope=\"row\"");
+    fprintf(out, " class=\"%s%s\"",
+            align == 'r'   ? "r"
+            : align == 'w' ? "long"
+                           : "",
+            news > 0   ? " good"
+            : news < 0 ? " bad"
+                       : "");
+    if (isfinite(value))
+        fprintf(out, " data-value=\"%.9g\"", value);
+    fputc('>', out);
+    put_text(out, text);
+    fprintf(out, "</%s>", tag);
+    report->cell++;
+}
+
+void report_cell(struct report *report, const char *format, ...)
+{
+    char *text = NULL;
+    va_list args;
+    va_start(args, format);
+    if (body(report) && vasprintf(&text, format, args) >= 0) {
+        put_cell(report, text, (double)NAN, 0);
+        free(text);
+    }
+    va_end(args);
+}
+
+void report_number(struct report *report, double value, int digits)
+{
+    char text[64] = "\xe2\x80\x93"; /* a dash */
+    if (!body(report))
+        return;
+    /* Whole thousands are easier to read than 1.234e+04. */
+    if (isfinite(value) && fabs(value) >= 1000 && fabs(value) < 1e15)
+        output_grouped((int64_t)llround(value), text, sizeof text);
+    else if (isfinite(value))
+        snprintf(text, sizeof text, "%.*g", digits, value);
+    put_cell(report, text, value, 0);
+}
+
+void report_word(struct report *report, int news, const char *text)
+{
+    if (body(report))
+        put_cell(report, text, (double)NAN, news);
+}
+
+void report_table_end(struct report *report)
+{
+    if (body(report))
+        fprintf(report->body, "%s\n</tbody></table></div>\n", report->cell < 0 ? "" : "</tr>");
 }
 
 void report_table(struct report *report, const char *caption, int columns,
                   const char *const *titles, const char *align, int rows, const char *const *cells)
 {
-    if (!report || !report->body)
-        return;
-    FILE *out = report->body;
-    /* The frame scrolls on narrow screens; it can be reached by keyboard. */
-    fputs("<div class=\"frame\" tabindex=\"0\"><table>\n", out);
-    put_element(out, "caption", caption);
-    fputs("<thead><tr>", out);
-    for (int c = 0; c < columns; c++) {
-        fprintf(out, "<th scope=\"col\"%s>", align[c] == 'r' ? " class=\"r\"" : "");
-        put_text(out, titles[c]);
-        fputs("</th>", out);
-    }
-    fputs("</tr></thead>\n<tbody>\n", out);
+    struct report_column column[MAX_COLUMNS] = {0};
+    for (int c = 0; c < columns && c < MAX_COLUMNS; c++)
+        column[c] = (struct report_column){titles[c], NULL, align[c]};
+    report_table_begin(report, caption, NULL, column, columns, rows);
     for (int r = 0; r < rows; r++) {
-        fputs("<tr>", out);
-        for (int c = 0; c < columns; c++) {
-            const char *tag = c ? "td" : "th";
-            fprintf(out, "<%s%s%s>", tag, c ? "" : " scope=\"row\"",
-                    align[c] == 'r' ? " class=\"r\"" : "");
-            put_text(out, cells[r * columns + c]);
-            fprintf(out, "</%s>", tag);
-        }
-        fputs("</tr>\n", out);
+        report_row(report, -1);
+        for (int c = 0; c < columns; c++)
+            report_word(report, 0, cells[r * columns + c]);
     }
-    fputs("</tbody></table></div>\n", out);
+    report_table_end(report);
 }
+
+/* ---- plots and files ------------------------------------------------------------------------- */
 
 void report_chart(struct report *report, const char *caption, json_t *chart)
 {
-    /* "</script>" in a label must not end the script: in JSON a slash may be escaped. */
-    char *text = json_dumps(chart, JSON_COMPACT | JSON_ESCAPE_SLASH);
-    json_decref(chart);
-    if (report && report->body && text && report_script[0]) {
+    if (body(report) && chart && report_script[0]) {
         FILE *out = report->body;
-        fprintf(out,
-                "<figure><div class=\"plot\"><canvas id=\"chart%d\" role=\"img\" aria-label=\"",
-                report->charts);
+        const json_t *height = json_object_get(chart, "height");
+        fputs("<figure><div class=\"plot\"", out);
+        if (height)
+            fprintf(out, " style=\"height:%.1frem\"", json_number_value(height));
+        fprintf(out, "><canvas id=\"chart%d\" role=\"img\" aria-label=\"", report->charts);
         put_text(out, caption);
         fprintf(out,
-                "\"></canvas></div>\n<script type=\"application/json\" data-chart=\"chart%d\">%s"
-                "</script>\n",
-                report->charts++, text);
+                "\"></canvas></div>\n<script type=\"application/json\" data-chart=\"chart%d\">",
+                report->charts++);
+        put_json(out, chart);
+        fputs("</script>\n", out);
         put_element(out, "figcaption", caption);
         fputs("</figure>\n", out);
     }
-    free(text);
+    json_decref(chart);
 }
 
-static const char STYLE[] =
-    ":root{color-scheme:light dark;--ink:#1b2330;--soft:#5b6675;--line:#d5dae1;--paper:#fff;"
-    "--band:#f4f6f8}\n"
-    "@media(prefers-color-scheme:dark){:root{--ink:#e6e9ee;--soft:#9aa5b4;--line:#39414d;"
-    "--paper:#14181e;--band:#1c222a}}\n"
-    "@media print{:root{--ink:#000;--soft:#444;--line:#bbb;--paper:#fff;--band:#fff}"
-    "figure,table{break-inside:avoid}}\n"
-    "body{margin:0 auto;max-width:70rem;padding:1.5rem 1rem 4rem;background:var(--paper);"
-    "color:var(--ink);font:16px/1.5 system-ui,sans-serif}\n"
-    "h1{font-size:1.6rem;margin:0}h2{font-size:1.2rem;margin:2rem 0 .5rem}"
-    ".sub,figcaption,caption{color:var(--soft)}\n"
-    ".frame{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;font-size:.9rem;"
-    "font-variant-numeric:tabular-nums}\n"
-    "caption{text-align:left;padding-bottom:.4rem}th,td{padding:.3rem .7rem;text-align:left;"
-    "border-bottom:1px solid var(--line);white-space:nowrap}\n"
-    "tbody th{font-weight:600}.r{text-align:right}tbody tr:nth-child(odd){background:var(--band)}\n"
-    "figure{margin:1.5rem 0}.plot{position:relative;height:24rem;max-width:100%}"
-    "@media(max-width:40rem){.plot{height:18rem}}\n";
+void report_embed(struct report *report, const char *id, const char *file, const json_t *root)
+{
+    if (!body(report))
+        return;
+    FILE *out = report->body;
+    fprintf(out, "<p class=\"screen\"><a id=\"link%d\" download=\"", report->embeds);
+    put_text(out, file);
+    fputs("\">", out);
+    put_text(out, file);
+    fputs("</a></p>\n<script type=\"application/json\" id=\"", out);
+    put_text(out, id);
+    fprintf(out, "\" data-link=\"link%d\">", report->embeds++);
+    put_json(out, root);
+    fputs("</script>\n", out);
+}
 
-/* Makes the charts, in the colours of the page, and again when those change (dark, print). The
- * palette is Okabe and Ito's, which colour-blind readers can tell apart. */
-static const char SETUP[] =
-    "(function(){\n"
-    "const colours=['#0072b2','#d55e00','#009e73','#cc79a7','#e69f00','#56b4e9','#8a6d3b'];\n"
-    "let charts=[];\n"
-    "function bytes(v){const u=['B','kB','MB','GB'];let i=0;while(v>=1000&&i<3){v/=1000;i++}"
-    "return +v.toPrecision(3)+' '+u[i]}\n"
-    "function draw(){\n"
-    "charts.forEach(c=>c.destroy());charts=[];\n"
-    "const s=getComputedStyle(document.documentElement),"
-    "ink=s.getPropertyValue('--ink'),line=s.getPropertyValue('--line');\n"
-    "Chart.defaults.color=ink;Chart.defaults.borderColor=line;Chart.defaults.animation=false;"
-    "Chart.defaults.maintainAspectRatio=false;\n"
-    "document.querySelectorAll('script[data-chart]').forEach(e=>{\n"
-    "const c=JSON.parse(e.textContent);\n"
-    "c.data.datasets.forEach((d,i)=>{const k=colours[i%colours.length];d.backgroundColor=k;"
-    "d.borderColor=k});\n"
-    "c.options=c.options||{};const scales=c.options.scales||{};\n"
-    "Object.values(scales).forEach(a=>{if(a.unit==='bytes'){a.ticks=Object.assign(a.ticks||{},"
-    "{callback:bytes,maxTicksLimit:8})}});\n"
-    "charts.push(new Chart(document.getElementById(e.dataset.chart),c));\n"
-    "});}\n"
-    "draw();matchMedia('(prefers-color-scheme: dark)').addEventListener('change',draw);\n"
-    "addEventListener('beforeprint',draw);addEventListener('afterprint',draw);\n"
-    "})();\n";
+static void put_contents(FILE *out, const struct report *report)
+{
+    if (report->sections <= 3)
+        return;
+    fputs("<nav class=\"screen\" aria-label=\"Sections\">", out);
+    for (int i = 0; i < report->sections; i++) {
+        fprintf(out, "<a href=\"#section%d\">", i);
+        put_text(out, report->section[i]);
+        fputs("</a>\n", out);
+    }
+    fputs("</nav>\n", out);
+}
 
 int report_write(const struct report *report, const char *file)
 {
@@ -194,13 +351,19 @@ int report_write(const struct report *report, const char *file)
               "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n",
               out);
         put_element(out, "title", report->title);
-        fprintf(out, "<style>\n%s</style>\n</head>\n<body>\n", STYLE);
+        /* Without it browsers ask for a favicon, and log that there is none. */
+        fprintf(out, "<link rel=\"icon\" href=\"data:,\">\n<style>\n%s</style>\n</head>\n<body>\n",
+                report_style);
         put_element(out, "h1", report->title);
         fputs("<p class=\"sub\">", out);
         put_text(out, report->subtitle);
-        fprintf(out, "</p>\n%s", report->text);
+        fputs("</p>\n", out);
+        put_contents(out, report);
+        fputs(report->text, out);
         if (report->charts)
-            fprintf(out, "<script>%s</script>\n<script>\n%s</script>\n", report_script, SETUP);
+            fprintf(out, "<script>%s</script>\n", report_script);
+        if (report->charts || report->embeds)
+            fprintf(out, "<script>\n%s</script>\n", report_setup);
         fputs("</body>\n</html>\n", out);
     }
     int code = EXIT_FAILED;
