@@ -6,20 +6,21 @@
 #include "vec.h"
 
 #define MI_LANES       4 /* rows of b that go side by side */
-#define MI_UNSIGNED_Q8 0 /* q8 stays signed */
+#define MI_UNSIGNED_Q8 0 /* tiles: q8 stays signed */
 #define MI_ROWS        6 /* rows of a tile */
 #define MI_VECS        2 /* vectors in a row of it */
 
 typedef vf mi_sums;
-typedef int8x16x2_t mi_block;
+
+/* Two blocks of a; of a single one, the other is not looked at. */
+struct mi_pair {
+    int8x16_t x[4];
+    vi less[2]; /* what sums begin with, as unsigned nibbles of b are too large by 8 */
+};
 
 static inline mi_sums mi_zero(void)
 {
     return vf_zero();
-}
-static inline mi_block mi_load(const int8_t *p)
-{
-    return (mi_block){{vld1q_s8(p), vld1q_s8(p + 16)}};
 }
 
 /* acc + sums of four products each. a lies in [-127, 127], so that two products stay in 16 bits. */
@@ -34,29 +35,47 @@ static inline vi mi_dot(vi acc, int8x16_t w, int8x16_t a)
 #endif
 }
 
-/* acc + scale * (sums of the products of q8 block w and block a) */
-static inline mi_sums mi_add_q8(mi_sums acc, const uint8_t *w, mi_block a, float scale)
+static inline struct mi_pair mi_pair_q8(const int8_t *a, const bool one)
 {
-    mi_block q = mi_load((const int8_t *)w);
-    vi dot = mi_dot(mi_dot(vi_set(0), q.val[0], a.val[0]), q.val[1], a.val[1]);
-    return vf_fma(vi_to_vf(dot), vf_set(scale), acc);
+    struct mi_pair p = {.x = {vld1q_s8(a), vld1q_s8(a + 16)}, .less = {vi_set(0), vi_set(0)}};
+    if (!one) {
+        p.x[2] = vld1q_s8(a + 32);
+        p.x[3] = vld1q_s8(a + 48);
+    }
+    return p;
+}
+static inline struct mi_pair mi_pair_q4(const int8_t *a, const bool one)
+{
+    struct mi_pair p = mi_pair_q8(a, one);
+    const int8x16_t less = vdupq_n_s8(-8);
+    for (int i = 0; i < (one ? 1 : 2); i++)
+        p.less[i] = mi_dot(mi_dot(vi_set(0), less, p.x[2 * i]), less, p.x[2 * i + 1]);
+    return p;
 }
 
-/* The same for a q4 block, taken as unsigned nibbles. */
-static inline mi_sums mi_add_q4(mi_sums acc, const uint8_t *w, mi_block a, float scale)
+/* acc + the products of two blocks of b, or of one, each times its scale. */
+static inline mi_sums mi_add_q8(mi_sums acc, const uint8_t *w, struct mi_pair p, const float *scale,
+                                const bool one)
 {
-    uint8x16_t q = vld1q_u8(w);
-    int8x16_t low = vreinterpretq_s8_u8(vandq_u8(q, vdupq_n_u8(15)));
-    int8x16_t high = vreinterpretq_s8_u8(vshrq_n_u8(q, 4));
-    vi dot = mi_dot(mi_dot(vi_set(0), low, a.val[0]), high, a.val[1]);
-    return vf_fma(vi_to_vf(dot), vf_set(scale), acc);
+    const int8_t *q = (const int8_t *)w;
+    for (int i = 0; i < (one ? 1 : 2); i++) {
+        vi dot = mi_dot(vi_set(0), vld1q_s8(q + 32 * i), p.x[2 * i]);
+        dot = mi_dot(dot, vld1q_s8(q + 32 * i + 16), p.x[2 * i + 1]);
+        acc = vf_fma(vi_to_vf(dot), vf_set(scale[i]), acc);
+    }
+    return acc;
 }
-
-/* acc - x y over the first n lanes, 1 <= n. */
-static inline mi_sums mi_take(mi_sums acc, const float *x, const float *y, int64_t n)
+static inline mi_sums mi_add_q4(mi_sums acc, const uint8_t *w, struct mi_pair p, const float *scale,
+                                const bool one)
 {
-    return n >= MI_LANES ? vf_fnma(vf_load(x), vf_load(y), acc)
-                         : vf_fnma(vf_load_n(x, n), vf_load_n(y, n), acc);
+    for (int i = 0; i < (one ? 1 : 2); i++) {
+        uint8x16_t q = vld1q_u8(w + 16 * i);
+        int8x16_t low = vreinterpretq_s8_u8(vandq_u8(q, vdupq_n_u8(15)));
+        int8x16_t high = vreinterpretq_s8_u8(vshrq_n_u8(q, 4));
+        vi dot = mi_dot(mi_dot(p.less[i], low, p.x[2 * i]), high, p.x[2 * i + 1]);
+        acc = vf_fma(vi_to_vf(dot), vf_set(scale[i]), acc);
+    }
+    return acc;
 }
 
 /* out[i] is the sum of r[i]'s lanes. */
