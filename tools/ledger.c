@@ -1,10 +1,8 @@
 /* itera ledger: what models cost and what they are worth, side by side. */
-#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "command.h"
 #include "device.h"
@@ -13,6 +11,7 @@
 #include "itera/eval.h"
 #include "itera/session.h"
 #include "meter.h"
+#include "model_file.h"
 #include "options.h"
 #include "output.h"
 #include "progress.h"
@@ -61,34 +60,6 @@ static double median(double *values, int n)
     return n % 2 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t a = strlen(text), b = strlen(end);
-    return a >= b && !strcmp(text + a - b, end);
-}
-
-/* The bytes of a model's file, or of all safetensors in its directory. */
-static int64_t disk_bytes(const char *path)
-{
-    struct stat info;
-    if (stat(path, &info))
-        return 0;
-    if (!S_ISDIR(info.st_mode))
-        return (int64_t)info.st_size;
-    int64_t sum = 0;
-    DIR *folder = opendir(path);
-    for (struct dirent *file; folder && (file = readdir(folder));) {
-        char name[4096];
-        if (ends_with(file->d_name, ".safetensors") &&
-            snprintf(name, sizeof name, "%s/%s", path, file->d_name) < (int)sizeof name &&
-            !stat(name, &info))
-            sum += (int64_t)info.st_size;
-    }
-    if (folder)
-        closedir(folder);
-    return sum;
-}
-
 /* Drops the folders that all paths begin with, and the file name where all have the same. */
 static void shorten_names(struct ledger *l)
 {
@@ -119,7 +90,7 @@ static enum itera_status load(struct ledger *l, struct entry *e, bool exact)
     if (!status)
         status = itera_describe_model(e->model, &d);
     if (!status) {
-        e->file_bytes = disk_bytes(e->path);
+        e->file_bytes = model_file_bytes(e->path);
         e->parameters = d->parameters;
         e->bytes = d->bytes;
         e->flops = d->flops_per_token;

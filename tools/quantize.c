@@ -1,15 +1,13 @@
 /* itera quantize: the same model in narrower weights. */
-#include <dirent.h>
-#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "command.h"
 #include "device.h"
 #include "itera/compress.h"
+#include "model_file.h"
 #include "options.h"
 #include "output.h"
 #include "progress.h"
@@ -95,54 +93,6 @@ static void outcome_free(struct outcome *o)
         free((void *)(uintptr_t)o->tensors[i].dim);
     }
     free(o->tensors);
-}
-
-/* ---- files ----------------------------------------------------------------------------------- */
-
-static bool is_weights(const char *name)
-{
-    static const char suffix[] = ".safetensors";
-    size_t length = strlen(name);
-    return length > sizeof suffix - 1 && !strcmp(name + length - (sizeof suffix - 1), suffix);
-}
-
-/* The bytes of a model's file, or of a directory's weights. Sets *same where one of them is the
- * file of `other` (NULL: none). */
-static int64_t model_bytes(const char *path, const struct stat *other, bool *same)
-{
-    struct stat info;
-    if (stat(path, &info))
-        return 0;
-    if (!S_ISDIR(info.st_mode)) {
-        *same |= other && other->st_dev == info.st_dev && other->st_ino == info.st_ino;
-        return info.st_size;
-    }
-    DIR *folder = opendir(path);
-    int64_t bytes = 0;
-    for (struct dirent *entry; folder && (entry = readdir(folder));) {
-        char file[PATH_MAX];
-        int length = snprintf(file, sizeof file, "%s/%s", path, entry->d_name);
-        if (is_weights(entry->d_name) && length > 0 && (size_t)length < sizeof file &&
-            !stat(file, &info) && S_ISREG(info.st_mode))
-            bytes += model_bytes(file, other, same);
-    }
-    if (folder)
-        closedir(folder);
-    return bytes;
-}
-
-static int check_out(const char *out, const char *model)
-{
-    struct stat info;
-    bool same = false;
-    if (output_file_check(out, "a model") != EXIT_OK)
-        return EXIT_FAILED;
-    if (!stat(out, &info))
-        model_bytes(model, &info, &same);
-    if (!same)
-        return EXIT_OK;
-    command_error("%s: is the model itself; write the quantised one to another file", out);
-    return EXIT_FAILED;
 }
 
 /* ---- results --------------------------------------------------------------------------------- */
@@ -306,7 +256,6 @@ static int run(struct request *r, struct itera_model *model, struct itera_device
     struct itera_dataset *calibration, *valid = NULL;
     struct itera_model *made = NULL;
     struct outcome o = {.parameters = itera_model_info(model)->parameters};
-    bool same = false;
     enum itera_status status = open_data(r->calibrate, model, &calibration);
     if (!status)
         status = open_data(r->valid, model, &valid);
@@ -315,8 +264,8 @@ static int run(struct request *r, struct itera_model *model, struct itera_device
     if (!status)
         status = itera_model_save(made, r->out);
     if (!status) {
-        o.bytes_before = model_bytes(r->model, NULL, &same);
-        o.bytes_after = model_bytes(r->out, NULL, &same);
+        o.bytes_before = model_file_bytes(r->model);
+        o.bytes_after = model_file_bytes(r->out);
     }
     if (!status && valid) {
         status = quality_compare(model, made, valid, r->eval_tokens, &o.quality);
@@ -407,7 +356,8 @@ int itera_command_quantize(int argc, char **argv)
         code = options_usage(&spec, "--tokens goes with --calibrate");
     else if (r.calibrate && r.plain)
         code = options_usage(&spec, "--plain chooses no scales; leave out --calibrate");
-    else if (check_out(r.out, r.model) != EXIT_OK || output_json_check(r.json.value) != EXIT_OK)
+    else if (model_file_check_out(r.out, r.model, "quantised") != EXIT_OK ||
+             output_json_check(r.json.value) != EXIT_OK)
         code = EXIT_FAILED;
     else
         code = open_and_run(&r);
