@@ -5,10 +5,10 @@
 #include "compress/block_fit.h"
 #include "compress/calibrate.h"
 #include "compress/quantize_rules.h"
-#include "compress/surgery.h"
 #include "core/log.h"
 #include "core/pool.h"
 #include "itera/compress.h"
+#include "text/tokenizer_impl.h"
 
 enum { SPAN = 256 /* elements that are compared at once */, MAX_THREADS = 64 };
 
@@ -265,7 +265,7 @@ static enum itera_status run(struct quantizer *q)
         status = itera_buffer_upload(q->made->weights, 0, q->packed, (size_t)q->made->layout.bytes);
     struct itera_tokenizer *tokenizer = NULL;
     if (!status)
-        status = itera_tokenizer_copy(q->model->tokenizer, &tokenizer);
+        status = itera_tokenizer_copy(q->model->tokenizer, "the model's tokenizer", &tokenizer);
     if (!status && tokenizer) {
         status = itera_model_set_tokenizer(q->made, tokenizer);
         if (status)

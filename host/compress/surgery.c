@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/log.h"
+#include "text/tokenizer_impl.h"
 
 enum extent { ALL, INNER, STEPS, FFN, EXPERTS };
 
@@ -107,20 +108,6 @@ static void copy_param(const struct itera_param *from, const struct itera_param 
         memcpy(new + to->offset, keep->step_bias, (size_t)is.rows * sizeof *new);
 }
 
-enum itera_status itera_tokenizer_copy(const struct itera_tokenizer *tokenizer,
-                                       struct itera_tokenizer **out)
-{
-    *out = NULL;
-    if (!tokenizer)
-        return ITERA_OK;
-    char *json = NULL;
-    enum itera_status status = itera_tokenizer_to_json(tokenizer, &json);
-    if (!status)
-        status = itera_tokenizer_from_json(json, strlen(json), "the model's tokenizer", out);
-    free(json);
-    return status;
-}
-
 enum itera_status itera_model_shrink(const struct itera_model *old,
                                      const struct itera_config *config,
                                      const struct itera_keep *keep, struct itera_model **out)
@@ -148,7 +135,7 @@ enum itera_status itera_model_shrink(const struct itera_model *old,
     if (!status)
         status = itera_model_write_f32(m, to);
     if (!status)
-        status = itera_tokenizer_copy(old->tokenizer, &tokenizer);
+        status = itera_tokenizer_copy(old->tokenizer, "the model's tokenizer", &tokenizer);
     if (!status && tokenizer)
         status = itera_model_set_tokenizer(m, tokenizer);
     if (status) {

@@ -23,8 +23,4 @@ enum itera_status itera_model_shrink(const struct itera_model *old,
                                      const struct itera_config *config,
                                      const struct itera_keep *keep, struct itera_model **out);
 
-/* A copy of a tokenizer; NULL of NULL. */
-enum itera_status itera_tokenizer_copy(const struct itera_tokenizer *tokenizer,
-                                       struct itera_tokenizer **out);
-
 #endif

@@ -105,6 +105,9 @@ enum itera_status itera_bpe_train(const struct itera_corpus *corpus, int32_t siz
 /* corpus.c: ITERA_ERR_FORMAT with the place of the first byte that is not UTF-8. */
 enum itera_status itera_corpus_check_utf8(const struct itera_corpus *corpus);
 
+/* tokenizer_subset.c: a copy; NULL of NULL. `name` is for messages. */
+enum itera_status itera_tokenizer_copy(const struct itera_tokenizer *tokenizer, const char *name,
+                                       struct itera_tokenizer **out);
 /* tokenizer_subset.c: the tokens with map[id] >= 0 under these ids, 0 to count - 1. The map keeps
  * their order, special tokens, all bytes (bpe), and of a merge's result both halves. */
 enum itera_status itera_tokenizer_subset(const struct itera_tokenizer *from, const int32_t *map,

@@ -1,9 +1,23 @@
-/* Tokenizers of fewer tokens. */
+/* Tokenizers made of others: copies, and those of fewer tokens. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/log.h"
 #include "text/tokenizer_impl.h"
+
+enum itera_status itera_tokenizer_copy(const struct itera_tokenizer *tokenizer, const char *name,
+                                       struct itera_tokenizer **out)
+{
+    *out = NULL;
+    if (!tokenizer)
+        return ITERA_OK;
+    char *json = NULL;
+    enum itera_status status = itera_tokenizer_to_json(tokenizer, &json);
+    if (!status)
+        status = itera_tokenizer_from_json(json, strlen(json), name, out);
+    free(json);
+    return status;
+}
 
 static enum itera_status copy_bpe(const struct itera_bpe *from, const int32_t *map,
                                   struct itera_bpe *to)

@@ -8,6 +8,7 @@
 #include "core/clock.h"
 #include "core/file.h"
 #include "core/log.h"
+#include "text/tokenizer_impl.h"
 #include "train/trainer_impl.h"
 
 static const char DONE[] = "all steps are done", TIME_UP[] = "the time is up",
@@ -175,17 +176,6 @@ static enum itera_status claim_directory(struct itera_trainer *t)
     return ITERA_OK;
 }
 
-static enum itera_status copy_tokenizer(const struct itera_tokenizer *from, const char *name,
-                                        struct itera_tokenizer **out)
-{
-    char *json;
-    enum itera_status status = itera_tokenizer_to_json(from, &json);
-    if (!status)
-        status = itera_tokenizer_from_json(json, strlen(json), name, out);
-    free(json);
-    return status;
-}
-
 /* The tokenizer's specification when none is given: as large as the configuration's vocabulary. */
 static enum itera_status default_tokenizer(struct itera_trainer *t)
 {
@@ -226,7 +216,7 @@ static enum itera_status create_tokenizer(struct itera_trainer *t,
     if (theirs && source == t->model)
         return ITERA_OK;
     if (theirs)
-        return copy_tokenizer(theirs, path, out);
+        return itera_tokenizer_copy(theirs, path, out);
     enum itera_status status = o->tokenizer ? ITERA_OK : default_tokenizer(t);
     return status ? status : itera_tokenizer_create(o->tokenizer, corpus, out);
 }
