@@ -38,6 +38,13 @@ text='builtin:stories?bytes=60000'
     --seq 64 --threads 2 --out run >out 2>err || die "training"
 model=run/model.safetensors
 
+# Each option is there once.
+for command in prune vocab quantize distill ledger; do
+    "$itera" $command --help >out
+    twice=$(sed -n 's/^ \{2,6\}\(-., \)\{0,1\}\(--[a-z-]*\) .*/\2/p' out | sort | uniq -d)
+    [ -z "$twice" ] || die "$command --help has $twice twice"
+done
+
 # ---- prune
 "$itera" prune $model --experts 3 --ffn 32 --inner 75% --calibrate "$text" --tokens 4096 \
     --valid 'builtin:stories?valid&bytes=5000' --finetune 10 --report -o small.safetensors \
@@ -71,8 +78,13 @@ refused 1 'too short: it has .* tokens, 90000 are needed' prune $model --keep 50
     --calibrate "$text" -o x
 refused 1 '/nonexistent/x: cannot write a model' prune $model --keep 50% -o /nonexistent/x
 refused 1 'is the model itself' prune run --keep 50% -o ./run/model.safetensors
+echo '{"weight_map": {"model.embed_tokens.weight": "model.safetensors"}}' >run/index.json
+refused 1 'is the model itself' prune run/index.json --keep 50% -o run/model.safetensors
+rm run/index.json
 refused 2 'one of --experts' prune $model -o x
 refused 2 '-o FILE is needed' prune $model --keep 50%
+refused 2 'data needs --finetune' prune $model --keep 50% --data "$text" -o x
+refused 2 'lr needs --finetune' prune $model --keep 50% --lr 1e-4 -o x
 [ ! -e x ] || die "a refused command left a file"
 
 # ---- quantize
@@ -133,6 +145,7 @@ refused 1 'nosuch.txt: cannot open' vocab $model --data nosuch.txt -o x
 refused 1 'not smaller; the model has 300' vocab $model --data cat.txt --retrain 400 -o x
 refused 1 'is the model itself' vocab $model --data cat.txt -o run/./model.safetensors
 refused 2 'data SRC is needed' vocab $model -o x
+refused 2 'run needs --finetune' vocab $model --data cat.txt --run dir -o x
 refused 2 'retrain makes new tokens' vocab $model --data cat.txt --retrain 260 --size 260 -o x
 
 # What is quantised stays as it is.

@@ -7,6 +7,7 @@
 #include "command.h"
 #include "device.h"
 #include "itera/compress.h"
+#include "model_file.h"
 #include "options.h"
 #include "output.h"
 #include "progress.h"
@@ -74,16 +75,17 @@ static int parse(int argc, char **argv, struct arguments *a, struct command_args
     if (code >= 0)
         return code;
     const struct itera_prune_options *p = &a->prune;
-    const char *missing = NULL;
+    const char *missing = NULL, *unused = shrink_finetune_unused(&a->finetune);
+    if (a->finetune.data && !a->finetune.steps)
+        unused = "data";
     if (!a->out)
         missing = "-o FILE is needed: where the smaller model goes";
     else if (!p->experts && !p->ffn && !p->inner && !p->channels)
         missing = "one of --experts, --ffn, --inner and --keep is needed";
-    else if (a->finetune.run && !a->finetune.steps)
-        missing = "--run needs --finetune";
-    if (missing) {
+    if (missing || unused) {
         options_free(args);
-        return options_usage(&spec, "%s", missing);
+        return missing ? options_usage(&spec, "%s", missing)
+                       : options_usage(&spec, "--%s needs --finetune", unused);
     }
     a->model = args->positional[0];
     a->prune.tokens = a->tokens;
@@ -298,7 +300,7 @@ int itera_command_prune(int argc, char **argv)
     struct itera_device *device = NULL;
     code = output_json_check(a.json.value);
     if (code == EXIT_OK)
-        code = shrink_check_out(a.out, a.model);
+        code = model_file_check_out(a.out, a.model, "smaller");
     if (code == EXIT_OK && device_open(&a.device, &device))
         code = EXIT_FAILED;
     if (code == EXIT_OK)

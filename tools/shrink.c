@@ -1,8 +1,6 @@
 #include "shrink.h"
 
 #include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
 
 #include "command.h"
 #include "itera/trainer.h"
@@ -22,23 +20,6 @@ struct itera_dataset *shrink_encode(const struct itera_model *model, const char 
         itera_dataset_create(corpus, tokenizer, &dataset);
     itera_corpus_destroy(&corpus);
     return dataset;
-}
-
-int shrink_check_out(const char *out, const char *model)
-{
-    char inside[4096 + 32];
-    struct stat a, b;
-    if (output_file_check(out, "a model") != EXIT_OK)
-        return EXIT_FAILED;
-    snprintf(inside, sizeof inside, "%s/model.safetensors", model);
-    const char *const files[] = {model, inside};
-    for (int i = 0; i < 2; i++) {
-        if (!stat(out, &a) && !stat(files[i], &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino) {
-            command_error("%s: is the model itself; write the smaller one to another file", out);
-            return EXIT_FAILED;
-        }
-    }
-    return EXIT_OK;
 }
 
 int shrink_score(struct itera_model *model, const char *source, int64_t tokens, const char *what,
@@ -70,6 +51,19 @@ void shrink_print_scores(const struct shrink_score *scores, int n, const char *s
 }
 
 /* ---- fine-tuning ----------------------------------------------------------------------------- */
+
+const char *shrink_finetune_unused(const struct finetune_request *request)
+{
+    static const struct finetune_request none = FINETUNE_DEFAULT;
+    if (request->steps)
+        return NULL;
+    return request->run                   ? "run"
+           : request->lr != none.lr       ? "lr"
+           : request->batch != none.batch ? "batch"
+           : request->seq != none.seq     ? "seq"
+           : request->seed != none.seed   ? "seed"
+                                          : NULL;
+}
 
 /* The best model of a run directory, where there is one, into path; else the trainer's last. */
 static enum itera_status keep_result(struct itera_device *device, struct itera_trainer *trainer,

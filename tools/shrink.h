@@ -12,10 +12,6 @@
  * after a printed error. */
 struct itera_dataset *shrink_encode(const struct itera_model *model, const char *source);
 
-/* Whether a model can be written to `out`, which is not to be the very file of `model` (a file or
- * directory). Returns as shrink_score. */
-int shrink_check_out(const char *out, const char *model);
-
 /* Scores the model on a source, with a progress bar named `what`; tokens 0: all of them. Returns
  * EXIT_OK, or EXIT_FAILED after a printed error. */
 int shrink_score(struct itera_model *model, const char *source, int64_t tokens, const char *what,
@@ -28,7 +24,7 @@ struct shrink_score {
 };
 void shrink_print_scores(const struct shrink_score *scores, int n, const char *source);
 
-/* The options of fine-tuning, and a table of rows for them. */
+/* The options of fine-tuning, and a table of rows for them; `data` is the command's own. */
 struct finetune_request {
     int64_t steps; /* 0: none */
     int64_t batch, seed;
@@ -52,16 +48,6 @@ struct finetune_request {
      1e12,                                                                                         \
      NULL,                                                                                         \
      NULL},                                                                                        \
-        {"data",                                                                                   \
-         0,                                                                                        \
-         OPTION_STRING,                                                                            \
-         &(request).data,                                                                          \
-         "SRC",                                                                                    \
-         "with --finetune: text to train on (default: that of\n--calibrate)",                      \
-         0,                                                                                        \
-         0,                                                                                        \
-         NULL,                                                                                     \
-         NULL},                                                                                    \
         {"lr",                                                                                     \
          0,                                                                                        \
          OPTION_NUMBER,                                                                            \
@@ -109,6 +95,9 @@ struct finetune_request {
             0, 0, NULL, NULL                                                                       \
     }
 /* clang-format on */
+
+/* The first of these options that was given without --finetune; NULL: none. */
+const char *shrink_finetune_unused(const struct finetune_request *request);
 
 struct finetune_result {
     int64_t steps, tokens; /* done */

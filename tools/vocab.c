@@ -7,6 +7,7 @@
 #include "command.h"
 #include "device.h"
 #include "itera/compress.h"
+#include "model_file.h"
 #include "options.h"
 #include "output.h"
 #include "progress.h"
@@ -69,18 +70,17 @@ static int parse(int argc, char **argv, struct arguments *a, struct command_args
     int code = options_parse(&spec, argc, argv, args);
     if (code >= 0)
         return code;
-    const char *wrong = NULL;
+    const char *wrong = NULL, *unused = shrink_finetune_unused(&a->finetune);
     if (!a->out)
         wrong = "-o FILE is needed: where the smaller model goes";
     else if (!a->data)
         wrong = "--data SRC is needed: the text that the model is for";
     else if (a->retrain && (a->size || a->vocab.min_count))
         wrong = "--retrain makes new tokens; --size and --min-count choose among the old ones";
-    else if (a->finetune.run && !a->finetune.steps)
-        wrong = "--run needs --finetune";
-    if (wrong) {
+    if (wrong || unused) {
         options_free(args);
-        return options_usage(&spec, "%s", wrong);
+        return wrong ? options_usage(&spec, "%s", wrong)
+                     : options_usage(&spec, "--%s needs --finetune", unused);
     }
     a->model = args->positional[0];
     a->vocab.size = (int32_t)a->size;
@@ -256,7 +256,7 @@ int itera_command_vocab(int argc, char **argv)
     struct itera_device *device = NULL;
     code = output_json_check(a.json.value);
     if (code == EXIT_OK)
-        code = shrink_check_out(a.out, a.model);
+        code = model_file_check_out(a.out, a.model, "smaller");
     if (code == EXIT_OK && device_open(&a.device, &device))
         code = EXIT_FAILED;
     if (code == EXIT_OK)
