@@ -128,7 +128,10 @@ static inline mi_sums mi_add_q4(mi_sums acc, const uint8_t *w, struct mi_pair p,
 /* out[i] is the sum of r[i]'s lanes. */
 static inline void mi_reduce(const mi_sums r[MI_LANES], float *out)
 {
-    __m256 all = _mm256_hadd_ps(_mm256_hadd_ps(r[0], r[1]), _mm256_hadd_ps(r[2], r[3]));
+    /* Half the work of horizontal additions. */
+    __m256 a = _mm256_add_ps(_mm256_unpacklo_ps(r[0], r[1]), _mm256_unpackhi_ps(r[0], r[1]));
+    __m256 b = _mm256_add_ps(_mm256_unpacklo_ps(r[2], r[3]), _mm256_unpackhi_ps(r[2], r[3]));
+    __m256 all = _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
     _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
 }
 

@@ -27,14 +27,19 @@ static struct itera_call expanded(const struct itera_call *call, void *at)
     return wide;
 }
 
-/* Expands a narrow a with the whole team; returns the call to go on with. */
-static struct itera_call expand_a(const struct itera_call *call, size_t product_bytes,
-                                  struct itera_team *team)
+/* Runs a kernel for a in f32; a narrow one the team expands first. bytes: of scratch memory that
+ * the kernel needs. */
+static void run_expanded(const struct itera_call *call, struct itera_team *team,
+                         size_t bytes(const struct itera_call *, int),
+                         void run(const struct itera_call *, struct itera_team *))
 {
     const struct itera_arg *a = &call->in[0];
-    if (a->dtype == ITERA_F32)
-        return *call;
-    struct itera_call wide = expanded(call, (uint8_t *)call->scratch + product_bytes);
+    if (a->dtype == ITERA_F32) { /* a call is long to copy, beside the product of one row */
+        run(call, team);
+        return;
+    }
+    struct itera_call wide = expanded(call, a->data);
+    wide = expanded(call, (uint8_t *)call->scratch + bytes(&wide, team->size));
     const struct itera_weights w = itera_weights(a);
     int64_t begin, end;
     itera_team_range(team, a->rows, 1, &begin, &end);
@@ -42,7 +47,7 @@ static struct itera_call expand_a(const struct itera_call *call, size_t product_
         itera_expand(itera_weights_from(w, r * a->ld), a->cols,
                      itera_f32(&wide.in[0]) + r * a->cols);
     itera_team_barrier(team);
-    return wide;
+    run(&wide, team);
 }
 
 static inline int64_t least(int64_t a, int64_t b)
@@ -381,16 +386,19 @@ static size_t matmul_scratch(const struct itera_call *call, int threads)
     return matmul_bytes(&wide, threads) + expanded_bytes(&call->in[0]);
 }
 
-static void matmul_run(const struct itera_call *call, struct itera_team *team)
+/* a is f32. */
+static void matmul_f32(const struct itera_call *call, struct itera_team *team)
 {
-    struct itera_call wide = expanded(call, call->in[0].data);
-    if (call->in[0].dtype != ITERA_F32)
-        wide = expand_a(call, matmul_bytes(&wide, team->size), team);
-    struct mm_product g = matmul_product(&wide);
+    struct mm_product g = matmul_product(call);
     if (call->attr->integer && mm_integer_suits(&g))
         integer_product(call, &g, team);
     else
-        product(&wide, &g, team);
+        product(call, &g, team);
+}
+
+static void matmul_run(const struct itera_call *call, struct itera_team *team)
+{
+    run_expanded(call, team, matmul_bytes, matmul_f32);
 }
 
 const struct itera_kernel ITERA_SIMD(matmul) = {matmul_run, matmul_scratch};
@@ -445,12 +453,9 @@ static size_t grouped_scratch(const struct itera_call *call, int threads)
     return grouped_bytes(&wide, threads) + expanded_bytes(&call->in[0]);
 }
 
-static void grouped_run(const struct itera_call *narrow, struct itera_team *team)
+/* a is f32. */
+static void grouped_f32(const struct itera_call *call, struct itera_team *team)
 {
-    struct itera_call wide = expanded(narrow, narrow->in[0].data);
-    if (narrow->in[0].dtype != ITERA_F32)
-        wide = expand_a(narrow, grouped_bytes(&wide, team->size), team);
-    const struct itera_call *call = &wide;
     const struct itera_arg *y = &call->out[0];
     const int32_t *offsets = itera_i32(&call->in[2]);
     const int64_t experts = call->in[2].cols - 1, rows = call->in[0].rows;
@@ -504,6 +509,11 @@ static void grouped_run(const struct itera_call *narrow, struct itera_team *team
     }
     if (!gradient && team->rank == 0)
         zero_rows(y, begin, rows);
+}
+
+static void grouped_run(const struct itera_call *call, struct itera_team *team)
+{
+    run_expanded(call, team, grouped_bytes, grouped_f32);
 }
 
 const struct itera_kernel ITERA_SIMD(grouped_matmul) = {grouped_run, grouped_scratch};
