@@ -165,6 +165,15 @@ struct itera_trainer {
     struct itera_train_report last;
 };
 
+/* ---- trainer.c --------------------------------------------------------------------------------- */
+
+/* Why a run ended, in trainer->finish: the clock, which more time may undo. */
+extern const char ITERA_TRAIN_TIME_UP[];
+/* The share of max_minutes that a timed plan fills. */
+#define ITERA_TRAIN_TIME_MARGIN 0.98
+/* Of one evaluation. */
+uint64_t itera_train_eval_batches(const struct itera_trainer *trainer);
+
 /* ---- checkpoint.c -------------------------------------------------------------------------- */
 
 /* "DIR/checkpoint", or "DIR/checkpoint.old" when only that is there; *found says whether any. */
