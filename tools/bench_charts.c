@@ -114,15 +114,23 @@ json_t *chart_bars(const struct bar *bars, int n, const char *axis, bool stacked
                      "indexAxis", "y", "legend", 1, "scales", "x", values, "y", names);
 }
 
+/* Bars grow from 1. Far from it the axis is logarithmic, where half as fast is as far as twice. */
 json_t *chart_ratios(const struct bar *bars, int n)
 {
     json_t *chart = chart_bars(bars, n, "speed beside the baseline (above 1 is faster)", false);
-    json_t *options = json_object_get(chart, "options");
-    json_t *axis = json_object_get(json_object_get(options, "scales"), "x");
-    /* Bars grow from 1, so the axis is logarithmic: half as fast is as far as twice. */
-    json_object_set_new(axis, "type", json_string("logarithmic"));
+    json_t *axis =
+        json_object_get(json_object_get(json_object_get(chart, "options"), "scales"), "x");
+    double least = 0.95, most = 1.05;
     size_t i;
     json_t *set;
+    for (int k = 0; k < n; k++) {
+        least = fmin(least, isfinite(bars[k].low) ? bars[k].low : bars[k].value);
+        most = fmax(most, isfinite(bars[k].high) ? bars[k].high : bars[k].value);
+    }
+    const bool near = least > 0.3 && most < 3;
+    json_object_set_new(axis, "type", json_string(near ? "linear" : "logarithmic"));
+    json_object_set_new(axis, "min", output_number(near ? floor(20 * least) / 20 : least / 1.1));
+    json_object_set_new(axis, "max", output_number(near ? ceil(20 * most) / 20 : most * 1.1));
     json_array_foreach(json_object_get(json_object_get(chart, "data"), "datasets"), i, set)
         json_object_set_new(set, "base", json_integer(1));
     return chart;

@@ -298,52 +298,102 @@ static void put_peaks(struct report *report, const struct result *result)
 
 /* ---- phases ---------------------------------------------------------------------------------- */
 
-static const struct report_column speed_columns[] = {{"what", NULL, 'l'},
-                                                     {"case", NULL, 'l'},
-                                                     {"type", NULL, 'l'},
-                                                     {"device", NULL, 'l'},
-                                                     {"tokens/s", "tokens_per_second", 'r'},
-                                                     {"p50 ms", "latency_ms.p50", 'r'},
-                                                     {"low", "latency_ms.low", 'r'},
-                                                     {"high", "latency_ms.high", 'r'},
-                                                     {"p95", "latency_ms.p95", 'r'},
-                                                     {"p99", "latency_ms.p99", 'r'},
-                                                     {"device ms", "device_ms.p50", 'r'},
-                                                     {"GFLOP/s", "gflops", 'r'},
-                                                     {"GB/s", "gbytes_per_s", 'r'},
-                                                     {"of peak", NULL, 'r'},
-                                                     {"bound", NULL, 'l'},
-                                                     {"peer", NULL, 'l'},
-                                                     {"stable", NULL, 'w'}};
-enum { SPEED_COLUMNS = sizeof speed_columns / sizeof speed_columns[0] };
+enum { SPEED_TEXTS = 4, SPEED_NUMBERS = 13, SPEED_COLUMNS = 17 };
+static const struct report_column speed_columns[SPEED_COLUMNS] = {
+    {"what", NULL, 'l'},
+    {"case", NULL, 'l'},
+    {"type", NULL, 'l'},
+    {"device", NULL, 'l'},
+    {"tokens/s", "tokens_per_second", 'r'},
+    {"p50 ms", "latency_ms.p50", 'r'},
+    {"low", "latency_ms.low", 'r'},
+    {"high", "latency_ms.high", 'r'},
+    {"p95", "latency_ms.p95", 'r'},
+    {"p99", "latency_ms.p99", 'r'},
+    {"device ms", "device_ms.p50", 'r'},
+    {"GFLOP/s", "gflops", 'r'},
+    {"GB/s", "gbytes_per_s", 'r'},
+    {"of peak", NULL, 'r'},
+    {"bound", NULL, 'l'},
+    {"beside", NULL, 'l'},
+    {"stable", NULL, 'w'}};
 
-static void put_speed_row(struct report *report, const struct result_row *row, int id)
+/* A cell of a column that holds text. */
+static void speed_text(const struct result_row *row, int column, char *out, size_t size)
 {
     const json_t *run = row->json;
-    char device[96];
+    const char *because = results_text(run, "unstable_because");
+    const char *const names[SPEED_TEXTS] = {row->op, row->case_name, row->dtype};
     double share = results_number(run, "peak_share");
     double speedup = results_number(run, "peer.speedup");
-    report_row(report, id);
-    report_word(report, 0, row->op);
-    report_word(report, 0, row->case_name);
-    report_word(report, 0, row->dtype);
-    report_word(report, 0, result_device(row, device, sizeof device));
-    for (int k = 4; k < 13; k++)
-        report_number(report, results_number(run, speed_columns[k].key), 4);
-    if (isfinite(share))
-        report_cell(report, "%.0f%%", 100 * share);
-    else
-        report_word(report, 0, "\xe2\x80\x93");
-    report_word(report, 0, results_text(run, "bound"));
-    if (isfinite(speedup))
-        report_cell(report, "%.2fx %.60s", speedup, results_text(run, "peer.name"));
-    else
-        report_word(report, 0, "");
-    const char *because = results_text(run, "unstable_because");
-    if (row->unstable)
-        report_word(report, -1, *because ? because : "no");
-    else
-        report_word(report, 0, json_is_true(json_object_get(run, "stable")) ? "yes" : "");
+    *out = 0;
+    if (column == 3)
+        result_device(row, out, size);
+    else if (column < SPEED_TEXTS)
+        snprintf(out, size, "%s", names[column]);
+    else if (column == SPEED_NUMBERS && isfinite(share))
+        snprintf(out, size, "%.0f%%", 100 * share);
+    else if (column == SPEED_NUMBERS + 1)
+        snprintf(out, size, "%s", results_text(run, "bound"));
+    else if (column == SPEED_NUMBERS + 2 && isfinite(speedup))
+        snprintf(out, size, "%.2fx %s", speedup, results_text(run, "peer.name"));
+    else if (column == SPEED_NUMBERS + 3 && row->unstable)
+        snprintf(out, size, "no: %s", *because ? because : "no reason given");
+    else if (column == SPEED_NUMBERS + 3 && json_is_true(json_object_get(run, "stable")))
+        snprintf(out, size, "yes");
+}
+
+/* Whether a column has anything in any row of the phase: of those that many files leave empty. */
+static bool column_used(const struct result *result, const char *phase, int column)
+{
+    char text[1280];
+    /* Tokens per second mean nothing for an op. */
+    if (speed_columns[column].key && !strcmp(speed_columns[column].key, "tokens_per_second") &&
+        !strcmp(phase, "op"))
+        return false;
+    for (int i = 0; i < result->n; i++) {
+        const struct result_row *row = &result->rows[i];
+        if (strcmp(row->phase, phase) != 0)
+            continue;
+        if (speed_columns[column].key) {
+            if (isfinite(results_number(row->json, speed_columns[column].key)))
+                return true;
+            continue;
+        }
+        speed_text(row, column, text, sizeof text);
+        if (*text)
+            return true;
+    }
+    return false;
+}
+
+static void put_speed_table(struct report *report, const struct result *result, const char *phase,
+                            const char *caption, int rows)
+{
+    struct report_column columns[SPEED_COLUMNS];
+    int place[SPEED_COLUMNS], n = 0;
+    for (int k = 0; k < SPEED_COLUMNS; k++)
+        if (column_used(result, phase, k)) {
+            place[n] = k;
+            columns[n++] = speed_columns[k];
+        }
+    report_table_begin(report, caption, "runs", columns, n, rows);
+    for (int i = 0; i < result->n; i++) {
+        const struct result_row *row = &result->rows[i];
+        char text[1280];
+        if (strcmp(row->phase, phase) != 0)
+            continue;
+        report_row(report, i);
+        for (int k = 0; k < n; k++) {
+            if (columns[k].key) {
+                report_number(report, results_number(row->json, columns[k].key), 4);
+                continue;
+            }
+            speed_text(row, place[k], text, sizeof text);
+            report_word(report, place[k] == SPEED_COLUMNS - 1 && row->unstable ? -1 : 0, text);
+        }
+    }
+    report_table_end(report);
 }
 
 /* The bars of a phase: tokens per second, or milliseconds. Freed by the caller. */
@@ -401,11 +451,7 @@ static void put_phase(struct report *report, const struct result *result,
              "%s: latencies in milliseconds; low and high bound the median "
              "with 95%% confidence",
              phase->title);
-    report_table_begin(report, caption, "runs", speed_columns, SPEED_COLUMNS, rows);
-    for (int i = 0; i < result->n; i++)
-        if (!strcmp(result->rows[i].phase, phase->name))
-            put_speed_row(report, &result->rows[i], i);
-    report_table_end(report);
+    put_speed_table(report, result, phase->name, caption, rows);
 }
 
 /* ---- the report ------------------------------------------------------------------------------ */
@@ -450,7 +496,7 @@ int bench_report_files(const json_t *const *results, const char *const *names, i
 {
     struct comparison c;
     char subtitle[512];
-    if (compare_open(results, names, n, threshold, &c) != EXIT_OK)
+    if (compare_open(results, n > 1 ? names : NULL, n, threshold, &c) != EXIT_OK)
         return EXIT_FAILED;
     const json_t *host = json_object_get(results[0], "host");
     if (n == 1)

@@ -124,11 +124,13 @@ void bench_section_breakdown(struct report *report, const struct result *result)
         report_chart(report, "Share of the time by part of the model, in percent",
                      chart_bars(bars, used, "percent of the time", true));
     free(bars);
+    report_columns_begin(report);
     for (int i = 0; i < result->n; i++) {
         const json_t *parts = json_object_get(result->rows[i].json, "breakdown");
         if (json_array_size(parts))
             put_parts(report, result, i, parts);
     }
+    report_columns_end(report);
 }
 
 /* ---- sweeps ---------------------------------------------------------------------------------- */

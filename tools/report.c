@@ -169,6 +169,18 @@ void report_cards_end(struct report *report)
         fputs("</div>\n", report->body);
 }
 
+void report_columns_begin(struct report *report)
+{
+    if (body(report))
+        fputs("<div class=\"columns\">\n", report->body);
+}
+
+void report_columns_end(struct report *report)
+{
+    if (body(report))
+        fputs("</div>\n", report->body);
+}
+
 /* ---- tables ---------------------------------------------------------------------------------- */
 
 void report_table_begin(struct report *report, const char *caption, const char *list,
@@ -186,9 +198,9 @@ void report_table_begin(struct report *report, const char *caption, const char *
     fputs("\"><table", out);
     if (list)
         fprintf(out, " data-list=\"%s\"", list);
-    fputs(">\n", out);
-    put_element(out, "caption", caption);
-    fputs("<thead><tr>", out);
+    fputs(">\n<caption>", out);
+    put_element(out, "span", caption); /* stays in sight while the table scrolls */
+    fputs("</caption><thead><tr>", out);
     for (int c = 0; c < report->columns; c++) {
         fprintf(out, "<th scope=\"col\"%s", columns[c].align == 'r' ? " class=\"r\"" : "");
         if (columns[c].key)

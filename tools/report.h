@@ -26,6 +26,10 @@ void report_cards_begin(struct report *report);
 void report_card(struct report *report, const char *value, const char *unit, const char *text);
 void report_cards_end(struct report *report);
 
+/* Small tables between these stand side by side where there is room. */
+void report_columns_begin(struct report *report);
+void report_columns_end(struct report *report);
+
 /* Cells row by row, `rows` of them; align: one 'l' or 'r' per column. */
 void report_table(struct report *report, const char *caption, int columns,
                   const char *const *titles, const char *align, int rows, const char *const *cells);

@@ -27,6 +27,20 @@
     const bytes = v => scaled(v, [" B", " kB", " MB", " GB"], 3);
     const compact = v => (Math.abs(v) < 1 ? +v.toPrecision(3) + "" : scaled(v, ["", "k", "M", "G"], 3));
 
+    /* Of a logarithmic axis: powers of ten, and where there are few of these twice and five times. */
+    function isRound(value, ticks) {
+        const decades = Math.log10(ticks[ticks.length - 1].value / ticks[0].value);
+        const first = Math.round(value / Math.pow(10, Math.floor(Math.log10(value) + 1e-9)));
+        return first === 1 || (decades < 3 && (first === 2 || first === 5));
+    }
+
+    /* The lines of a label, no longer than leaves room for the bars. */
+    function shortLabel(value) {
+        const most = Math.max(12, Math.min(40, Math.floor(this.chart.width / 17)));
+        return [].concat(this.getLabelForValue(value))
+            .map(line => (line.length > most ? line.slice(0, most - 1) + "\u2026" : line));
+    }
+
     /* Whiskers along the axis of the values. */
     const whiskers = {
         id: "whiskers",
@@ -91,12 +105,18 @@
             },
             tooltip: {callbacks: {label: tooltip}}
         });
-        Object.values(options.scales || {}).forEach(axis => {
+        const scales = options.scales || {};
+        if (options.indexAxis === "y")
+            scales.y.ticks = Object.assign(scales.y.ticks || {}, {callback: shortLabel});
+        Object.values(scales).forEach(axis => {
             const format = axis.unit === "bytes" ? bytes : axis.unit === "compact" ? compact : null;
             axis.grid = Object.assign(axis.grid || {}, {color: line});
             if (format)
                 axis.ticks = Object.assign(axis.ticks || {}, {
-                    callback: v => format(v), maxTicksLimit: 8, maxRotation: 0, autoSkipPadding: 12
+                    callback: (v, i, ticks) => (axis.type === "logarithmic" && !isRound(v, ticks) ? null : format(v)),
+                    maxTicksLimit: axis.type === "logarithmic" ? 60 : 8,
+                    maxRotation: 0,
+                    autoSkipPadding: 12
                 });
         });
         return config;
