@@ -241,10 +241,18 @@ static char *gallery_text(const struct result *results, int n)
     return NULL;
 }
 
+/* A shell's order of files depends on its language. */
+static int by_label(const void *a, const void *b)
+{
+    return strcmp(((const struct result *)a)->label, ((const struct result *)b)->label);
+}
+
 int gallery_markdown(const json_t *const *results, const char *const *names, int n,
                      const char *file)
 {
     struct result *list = result_rows(results, names, n);
+    if (list)
+        qsort(list, (size_t)n, sizeof *list, by_label);
     char *text = list ? gallery_text(list, n) : NULL;
     int code = EXIT_FAILED;
     if (text && file && strcmp(file, "-") != 0) {
