@@ -44,7 +44,7 @@ struct ledger {
     double seconds;
     struct meter_request request;
     struct itera_meter *meter;
-    struct entry *measuring;
+    int64_t round;
 };
 
 static double median(double *values, int n)
@@ -142,43 +142,63 @@ static enum itera_status evaluate(struct ledger *l, struct entry *e,
     return status;
 }
 
-static int keep_row(void *user, const struct itera_bench_row *row)
+static void keep_row(struct entry *e, const struct itera_bench_row *row)
 {
-    struct ledger *l = user;
-    struct entry *e = l->measuring;
     double rate = (double)row->tokens / row->p50;
     if (!strcmp(row->phase, "prefill"))
         e->prefill[e->n_prefill++] = rate;
     else
         e->decode[e->n_decode++] = rate;
-    uint64_t memory = (uint64_t)e->bytes + row->memory_bytes;
-    e->peak_memory = memory > e->peak_memory ? memory : e->peak_memory;
+    e->peak_memory = row->peak_bytes > e->peak_memory ? row->peak_bytes : e->peak_memory;
+}
+
+static int on_progress(void *user, double done, const struct itera_bench_task *task)
+{
+    const struct ledger *l = user;
+    (void)task;
+    progress_update((double)l->round + done, NULL);
     return 0;
 }
 
 /* The models take turns, so that a machine that slows down slows all of them. */
+static enum itera_status measure_round(struct ledger *l, struct itera_bench_task **tasks)
+{
+    enum { DECODE = 64 };
+    const struct itera_bench_options options = {
+        .seconds = l->seconds, .progress = on_progress, .user = l};
+    const struct itera_bench_peaks no_peaks = {0};
+    enum itera_status status = ITERA_OK;
+    for (int i = 0; i < 2 * l->n && !status; i++) {
+        struct entry *e = &l->entries[i / 2];
+        int64_t limit = itera_model_info(e->model)->max_positions;
+        int64_t prompt = limit && l->prompt > limit ? limit : l->prompt;
+        status = itera_bench_task_model(e->model, e->name,
+                                        i % 2 ? ITERA_BENCH_DECODE : ITERA_BENCH_PREFILL, 1,
+                                        i % 2 ? DECODE : prompt, &tasks[i]);
+    }
+    if (!status)
+        status = itera_bench_measure(tasks, 2 * l->n, &options);
+    for (int i = 0; i < 2 * l->n; i++) {
+        if (!status)
+            keep_row(&l->entries[i / 2], itera_bench_task_row(tasks[i], &no_peaks));
+        itera_bench_task_destroy(&tasks[i]);
+    }
+    return status;
+}
+
 static enum itera_status measure(struct ledger *l)
 {
+    struct itera_bench_task **tasks = calloc(2 * (size_t)l->n, sizeof *tasks);
     enum itera_status status = ITERA_OK;
-    progress_start("speed", "models", (double)(l->rounds * l->n));
-    for (int64_t round = 0; round < l->rounds && !status; round++) {
-        for (int i = 0; i < l->n && !status; i++) {
-            struct entry *e = &l->entries[i];
-            int64_t limit = itera_model_info(e->model)->max_positions;
-            int64_t prompt = limit && l->prompt > limit ? limit : l->prompt, one = 1;
-            const struct itera_bench_options options = {.seconds = l->seconds,
-                                                        .prompts = &prompt,
-                                                        .n_prompts = 1,
-                                                        .batches = &one,
-                                                        .n_batches = 1,
-                                                        .phases = ITERA_BENCH_PREFILL |
-                                                                  ITERA_BENCH_DECODE};
-            l->measuring = e;
-            status = itera_bench_model(e->model, e->name, &options, keep_row, l);
-            progress_update((double)(round * l->n + i + 1), "%.40s", e->name);
-        }
+    if (!tasks) {
+        command_error("no memory for %d models", l->n);
+        return ITERA_ERR_MEMORY;
     }
+    progress_start("speed", "rounds", (double)l->rounds);
+    for (l->round = 0; l->round < l->rounds && !status; l->round++)
+        status = measure_round(l, tasks);
     progress_finish(0);
+    free(tasks);
     return status;
 }
 

@@ -154,13 +154,18 @@ enum itera_status itera_buffer_create(struct itera_device *device, size_t bytes,
                                       struct itera_buffer **out)
 {
     *out = NULL;
-    return device->backend->buffer_create(device, bytes, out);
+    enum itera_status status = device->backend->buffer_create(device, bytes, out);
+    if (!status)
+        device->allocated += (*out)->bytes;
+    return status;
 }
 
 void itera_buffer_destroy(struct itera_buffer **buffer)
 {
-    if (*buffer)
+    if (*buffer) {
+        (*buffer)->device->allocated -= (*buffer)->bytes;
         (*buffer)->device->backend->buffer_destroy(*buffer);
+    }
     *buffer = NULL;
 }
 
@@ -284,18 +289,28 @@ enum itera_status itera_compile(struct itera_device *device, const struct itera_
         return status;
     bool missing[ITERA_OP_COUNT] = {false};
     char reason[256] = "";
-    if (find_missing(device, program, missing, reason, sizeof reason))
-        return compile_mixed(device, program, bindings, n_bindings, missing, reason, out);
-    status = device->backend->compile(device, program, bindings, n_bindings, out);
-    if (!status)
-        (*out)->runner = device->backend;
+    const size_t before = device->allocated;
+    if (find_missing(device, program, missing, reason, sizeof reason)) {
+        status = compile_mixed(device, program, bindings, n_bindings, missing, reason, out);
+    } else {
+        status = device->backend->compile(device, program, bindings, n_bindings, out);
+        if (!status)
+            (*out)->runner = device->backend;
+    }
+    if (!status) { /* some of its memory may be buffers, which were counted already */
+        const size_t buffers = device->allocated - before, own = (*out)->memory_bytes;
+        (*out)->counted_bytes = own > buffers ? own - buffers : 0;
+        device->allocated += (*out)->counted_bytes;
+    }
     return status;
 }
 
 void itera_executable_destroy(struct itera_executable **executable)
 {
-    if (*executable)
+    if (*executable) {
+        (*executable)->device->allocated -= (*executable)->counted_bytes;
         (*executable)->runner->executable_destroy(*executable);
+    }
     *executable = NULL;
 }
 

@@ -26,6 +26,7 @@ struct itera_executable {
     const struct itera_backend *runner; /* set by itera_compile: whose run, profile and
                                            executable_destroy are called */
     size_t memory_bytes;                /* of the program's own memory: activations and scratch */
+    size_t counted_bytes; /* of these in the device's `allocated`: set by itera_compile */
 };
 
 struct itera_backend {
@@ -71,7 +72,8 @@ struct itera_device {
     enum itera_fallback fallback;
     struct itera_device *host; /* the CPU, opened when an op first falls back to it */
     bool fell_back[ITERA_OP_COUNT];
-    bool checking; /* parity checks: even the smallest op is shared by all threads, and program
+    size_t allocated; /* bytes of buffers and of executables that are alive */
+    bool checking;    /* parity checks: even the smallest op is shared by all threads, and program
                       memory is full of NaN at first */
     /* GPU devices, for parity checks and tuning: of every op compiled from now on that can be
      * computed in several ways, take way force_choice - 1 where it serves the op; 0: the best. */

@@ -1,29 +1,10 @@
-/* Benchmarks of single ops, and the peaks that they are held against. */
-#include <fnmatch.h>
+/* Tasks of single ops, at the shapes of the presets. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bench/bench.h"
 #include "core/log.h"
-
-/* One op under test: its inputs by name and shape, recorded in order. */
-struct input {
-    const char *name; /* NULL: absent */
-    enum itera_dtype dtype;
-    int rank;
-    int64_t dim[ITERA_MAX_RANK];
-};
-
-struct op_case {
-    enum itera_op_kind kind;
-    const char *label;
-    struct itera_attr attr;
-    struct input in[ITERA_MAX_IN];
-    int64_t tokens;
-    int32_t index_limit;
-    uint16_t keep_out; /* bit i: optional output i is produced */
-};
 
 #define F32 ITERA_F32
 #define I32 ITERA_I32
@@ -81,7 +62,7 @@ struct op_case {
         }                                                                                          \
     }
 
-static const struct op_case cases[] = {
+static const struct itera_bench_op cases[] = {
     {ITERA_OP_matmul, "512x3072x768", {.trans_b = 1}, MATMUL_NT(512, 3072, 768), 512},
     {ITERA_OP_matmul, "1024x1024x1024", {.trans_b = 1}, MATMUL_NT(1024, 1024, 1024), 1024},
     {ITERA_OP_matmul, "1024x256x64", {.trans_b = 1}, MATMUL_NT(1024, 256, 64), 1024},
@@ -214,7 +195,7 @@ enum {
 };
 
 /* Case i of all; label: 64 bytes that a made one's name is written to. */
-static struct op_case case_of(int i, char *label)
+static struct itera_bench_op case_of(int i, char *label)
 {
     if (i < CASES)
         return cases[i];
@@ -225,28 +206,29 @@ static struct op_case case_of(int i, char *label)
     const uint8_t integer = weight_types[(i - CASES) % TYPES].integer;
     snprintf(label, 64, "%dx%dx%d %s%s", (int)m, (int)n, (int)k, itera_dtype_name(dtype),
              integer ? " integer" : "");
-    return (struct op_case){ITERA_OP_matmul,
-                            label,
-                            {.trans_b = 1, .integer = integer},
-                            {{"a", F32, 2, {m, k}}, {"b", dtype, 2, {n, k}}},
-                            .tokens = m};
+    return (struct itera_bench_op){ITERA_OP_matmul,
+                                   label,
+                                   {.trans_b = 1, .integer = integer},
+                                   {{"a", F32, 2, {m, k}}, {"b", dtype, 2, {n, k}}},
+                                   .tokens = m};
 }
 
-static enum itera_status build_case(struct itera_device *device, const struct op_case *c,
-                                    struct itera_bench_program *out, struct itera_cost *cost)
+enum itera_status itera_bench_build_op(struct itera_device *device, const struct itera_bench_op *c,
+                                       struct itera_bench_program *out, struct itera_cost *cost)
 {
     struct itera_program *p;
+    *out = (struct itera_bench_program){0};
     enum itera_status status = itera_program_create(&p);
     if (status)
         return status;
     const struct itera_op_info *info = itera_op_info(c->kind);
     int32_t in[ITERA_MAX_IN], result[ITERA_MAX_OUT];
     for (int i = 0; i < ITERA_MAX_IN; i++) {
-        const struct input *x = &c->in[i];
+        const struct itera_bench_input *x = &c->in[i];
         in[i] = x->name ? itera_bound(p, x->name, x->dtype, x->rank, x->dim) : ITERA_NONE;
     }
     for (int i = 0; i < ITERA_MAX_OUT; i++)
-        result[i] = info->optional_out >> i & 1 && !(c->keep_out >> i & 1) ? ITERA_NONE : ITERA_NEW;
+        result[i] = info->optional_out >> i & 1 ? ITERA_NONE : ITERA_NEW;
     itera_record(p, c->kind, &c->attr, in, result);
     if (!p->status)
         *cost = itera_op_cost(p, &p->ops[0]);
@@ -270,7 +252,7 @@ static enum itera_status run_blas(void *user)
 }
 
 /* Host memory for the peer: it has no devices. */
-static void blas_prepare(struct blas_work *w, const struct op_case *c,
+static void blas_prepare(struct blas_work *w, const struct itera_bench_op *c,
                          const struct itera_openblas *blas, float *memory)
 {
     *w = (struct blas_work){.blas = blas, .trans_a = c->attr.trans_a, .trans_b = c->attr.trans_b};
@@ -288,143 +270,91 @@ static void blas_prepare(struct blas_work *w, const struct op_case *c,
     w->pc = memory + na + nb;
 }
 
-static enum itera_status bench_case(struct itera_device *device, const struct op_case *c,
-                                    const struct itera_bench_options *options,
-                                    struct itera_openblas *blas, struct itera_bench_row *row)
-{
+/* What an op's task is made of. */
+struct content {
     struct itera_bench_program program;
+    struct itera_openblas *blas;
+    struct blas_work peer;
+    float *memory; /* of the peer */
+};
+
+static void content_destroy(void *content)
+{
+    struct content *c = content;
+    itera_bench_program_destroy(&c->program);
+    itera_openblas_close(&c->blas);
+    free(c->memory);
+    free(c);
+}
+
+/* OpenBLAS beside an f32 matmul of the CPU, where it is installed. */
+static enum itera_status add_peer(struct itera_bench_task *task, const struct itera_bench_op *op,
+                                  struct content *c, const struct itera_cost *cost)
+{
+    if (task->device->info.type != ITERA_DEVICE_CPU || op->kind != ITERA_OP_matmul ||
+        op->in[1].dtype != F32)
+        return ITERA_OK;
+    c->blas = itera_openblas_open(itera_device_threads(task->device));
+    if (!c->blas)
+        return ITERA_OK;
+    c->memory = malloc((size_t)cost->bytes + sizeof *c->memory); /* every operand once */
+    if (!c->memory)
+        return itera_fail(ITERA_ERR_MEMORY, "no memory for the peer of a benchmark");
+    blas_prepare(&c->peer, op, c->blas, c->memory);
+    task->peer = (struct itera_bench_work){.run = run_blas, .user = &c->peer, .spins = true};
+    task->has_peer = true;
+    snprintf(task->row.peer, sizeof task->row.peer, "OpenBLAS %s", itera_openblas_core(c->blas));
+    return ITERA_OK;
+}
+
+const char *itera_bench_op_name(int index, char *name, size_t size)
+{
+    char label[64];
+    if (index < 0 || index >= CASES + SHAPES * TYPES)
+        return NULL;
+    const struct itera_bench_op op = case_of(index, label);
+    snprintf(name, size, "%s %s", itera_op_info(op.kind)->name, op.label);
+    return name;
+}
+
+enum itera_status itera_bench_task_op(struct itera_device *device, int index,
+                                      struct itera_bench_task **out)
+{
+    char label[64];
+    *out = NULL;
+    if (index < 0 || index >= CASES + SHAPES * TYPES)
+        return itera_fail(ITERA_ERR_ARGUMENT, "there is no op benchmark %d", index);
+    const struct itera_bench_op op = case_of(index, label);
+    struct itera_bench_task *task;
     struct itera_cost cost = {0};
-    enum itera_status status = build_case(device, c, &program, &cost);
+    enum itera_status status = itera_bench_task_begin(device, &task);
     if (status)
         return status;
-    struct itera_bench_work works[2] = {{itera_bench_run_program, program.executable},
-                                        {run_blas, NULL}};
-    struct blas_work peer;
-    int n = 1;
-    if (blas && c->kind == ITERA_OP_matmul && c->in[1].dtype == ITERA_F32) {
-        int64_t floats = c->in[0].dim[0] * c->in[0].dim[1] + c->in[1].dim[0] * c->in[1].dim[1];
-        float *host = calloc((size_t)floats + (size_t)(cost.bytes / 4), sizeof *host);
-        if (host) {
-            blas_prepare(&peer, c, blas, host);
-            works[1].user = &peer;
-            n = 2;
-        }
-    }
-    status = itera_bench_time(works, n, options->seconds > 0 ? options->seconds : 1);
+    struct content *c = calloc(1, sizeof *c);
+    status = c ? itera_bench_build_op(device, &op, &c->program, &cost)
+               : itera_fail(ITERA_ERR_MEMORY, "no memory for a benchmark");
+    task->content = c;
+    task->destroy = c ? content_destroy : NULL;
     if (!status) {
-        itera_bench_device(row, device);
-        if (c->in[1].name && c->in[1].dtype != I32)
-            snprintf(row->dtype, sizeof row->dtype, "%s", itera_dtype_name(c->in[1].dtype));
+        struct itera_bench_row *row = &task->row;
+        task->work = (struct itera_bench_work){.run = itera_bench_run_program,
+                                               .user = c->program.executable};
+        task->executable = c->program.executable;
+        if (op.in[1].name && op.in[1].dtype != I32)
+            snprintf(row->dtype, sizeof row->dtype, "%s", itera_dtype_name(op.in[1].dtype));
         snprintf(row->phase, sizeof row->phase, "op");
-        snprintf(row->op, sizeof row->op, "%s", itera_op_info(c->kind)->name);
-        snprintf(row->case_name, sizeof row->case_name, "%s", c->label);
+        snprintf(row->op, sizeof row->op, "%s", itera_op_info(op.kind)->name);
+        snprintf(row->case_name, sizeof row->case_name, "%s", op.label);
         row->batch = 1;
-        row->tokens = c->tokens;
+        row->tokens = op.tokens;
         row->flops = cost.flops;
         row->bytes = cost.bytes;
-        row->memory_bytes = program.executable->memory_bytes;
-        itera_bench_fill(row, &works[0], &options->peaks, cost.bytes);
-        if (n == 2) {
-            snprintf(row->peer, sizeof row->peer, "OpenBLAS %s", itera_openblas_core(blas));
-            row->peer_p50 = works[1].samples[works[1].count / 2];
-        }
+        task->working_set = cost.bytes;
+        status = add_peer(task, &op, c, &cost);
     }
-    if (n == 2)
-        free((void *)peer.pa);
-    itera_bench_work_free(&works[0]);
-    itera_bench_work_free(&works[1]);
-    itera_bench_program_destroy(&program);
-    return status;
-}
-
-enum itera_status itera_bench_ops(struct itera_device *device,
-                                  const struct itera_bench_options *options, itera_bench_fn *fn,
-                                  void *user)
-{
-    enum itera_status status = ITERA_OK;
-    int matched = 0;
-    struct itera_openblas *blas = device->info.type == ITERA_DEVICE_CPU
-                                      ? itera_openblas_open(itera_device_threads(device))
-                                      : NULL;
-    for (int i = 0; i < CASES + SHAPES * TYPES && !status; i++) {
-        char name[160], label[64];
-        const struct op_case c = case_of(i, label);
-        snprintf(name, sizeof name, "%s %s", itera_op_info(c.kind)->name, c.label);
-        if (options->filter && fnmatch(options->filter, name, 0) &&
-            fnmatch(options->filter, itera_op_info(c.kind)->name, 0))
-            continue;
-        matched++;
-        struct itera_bench_row row = {0};
-        status = bench_case(device, &c, options, blas, &row);
-        if (!status && fn(user, &row))
-            status = itera_fail(ITERA_ERR_CANCELLED, "the benchmark was stopped");
-    }
-    itera_openblas_close(&blas);
-    if (!status && !matched)
-        status = itera_fail(ITERA_ERR_ARGUMENT, "no benchmark matches '%s'", options->filter);
-    return status;
-}
-
-/* The median seconds of one op case. */
-static enum itera_status time_case(struct itera_device *device, const struct op_case *c,
-                                   double seconds, double *median)
-{
-    struct itera_bench_program program;
-    struct itera_cost cost;
-    enum itera_status status = build_case(device, c, &program, &cost);
+    itera_bench_task_end(task);
     if (status)
-        return status;
-    struct itera_bench_work work = {itera_bench_run_program, program.executable};
-    status = itera_bench_time(&work, 1, seconds);
-    if (!status)
-        *median = work.samples[work.count / 2];
-    itera_bench_work_free(&work);
-    itera_bench_program_destroy(&program);
+        itera_bench_task_destroy(&task);
+    *out = task;
     return status;
-}
-
-enum itera_status itera_bench_measure_peaks(struct itera_device *device,
-                                            struct itera_bench_peaks *peaks)
-{
-    /* A driver that emulates a GPU takes minutes for what a GPU or a CPU does in no time. */
-    const bool slow = device->info.type == ITERA_DEVICE_SOFTWARE;
-    const int64_t n = slow ? 192 : 1024, rows = slow ? 1024 : 32768;
-    const struct op_case gemm = {ITERA_OP_matmul, "", {.trans_b = 1}, MATMUL_NT(n, n, n)};
-    const struct op_case copy = {ITERA_OP_copy, "", {0}, {{"x", F32, 2, {rows, 1024}}}};
-    /* Two ops that do little more than read: the gradient norm, and a matrix times a vector. */
-    static const int64_t all_kib[2][ITERA_BENCH_SIZES] = {{512, 16384, 262144}, {128, 1024, 4096}};
-    const int64_t *kib = all_kib[slow];
-    *peaks = (struct itera_bench_peaks){0};
-    double seconds;
-    enum itera_status status = time_case(device, &gemm, 0.3, &seconds);
-    if (status)
-        return status;
-    peaks->gflops = 2.0 * (double)(n * n * n) / seconds / 1e9;
-    status = time_case(device, &copy, 0.3, &seconds);
-    if (status)
-        return status;
-    peaks->copy_gbytes = 2.0 * 4 * 1024 * (double)rows / seconds / 1e9;
-    for (int i = 0; i < ITERA_BENCH_SIZES && !status; i++) {
-        struct op_case norm = {ITERA_OP_grad_norm, "", {0}, {{"grad", F32, 1, {kib[i] * 256}}}};
-        struct op_case gemv = {ITERA_OP_matmul, "", {.trans_b = 1}, MATMUL_NT(1, kib[i] / 4, 1024)};
-        double by_gemv;
-        status = time_case(device, &norm, 0.2, &seconds);
-        if (!status)
-            status = time_case(device, &gemv, 0.2, &by_gemv);
-        if (!status && by_gemv < seconds)
-            seconds = by_gemv;
-        peaks->read_bytes[i] = (double)kib[i] * 1024;
-        peaks->read_gbytes[i] = (double)kib[i] * 1024 / seconds / 1e9;
-    }
-    return status;
-}
-
-double itera_bench_gauge(struct itera_device *device)
-{
-    static const struct op_case gemm = {
-        ITERA_OP_matmul, "", {.trans_b = 1}, MATMUL_NT(512, 512, 512)};
-    double seconds;
-    if (device->info.type != ITERA_DEVICE_CPU || time_case(device, &gemm, 0.02, &seconds))
-        return 0;
-    return 2.0 * 512 * 512 * 512 / seconds / 1e9;
 }

@@ -1,4 +1,4 @@
-#include "itera/session.h"
+#include "infer/session_impl.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -509,6 +509,15 @@ int32_t itera_session_batch(const struct itera_session *session)
 uint64_t itera_session_tokens_read(const struct itera_session *session)
 {
     return session->tokens_read;
+}
+
+struct itera_executable *itera_session_step(const struct itera_session *session,
+                                            const struct itera_program **program,
+                                            size_t *state_bytes)
+{
+    *program = session->step.graph.p;
+    *state_bytes = (size_t)session->step.graph.state_bytes;
+    return session->step.executable;
 }
 
 size_t itera_session_bytes(const struct itera_session *session)

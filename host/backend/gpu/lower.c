@@ -417,8 +417,7 @@ enum itera_status itera_gpu_plan_create(struct itera_gpu_device *device,
     out->n = l.n;
     out->memory_bytes = activations + scratch;
     if (out->memory_bytes)
-        status = device->base.backend->buffer_create(&device->base, (size_t)out->memory_bytes,
-                                                     &out->memory);
+        status = itera_buffer_create(&device->base, (size_t)out->memory_bytes, &out->memory);
     if (!status && out->memory && device->base.checking)
         status = poison(out->memory);
     if (status)

@@ -321,7 +321,8 @@ void itera_vulkan_executable_destroy(struct itera_executable *base)
         d->api.DestroyFence(d->handle, e->fence, NULL);
     if (e->pool)
         d->api.DestroyDescriptorPool(d->handle, e->pool, NULL);
-    itera_buffer_destroy(&e->uniforms);
+    if (e->uniforms)
+        itera_vulkan_buffer_destroy(e->uniforms);
     itera_gpu_plan_destroy(&e->plan);
     free(e->steps);
     free(e->ticks);

@@ -1,11 +1,9 @@
+/* Programs on random data. */
 #include "bench/bench.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "core/clock.h"
 #include "core/log.h"
 #include "core/rng.h"
 #include "tensor/blocks.h"
@@ -101,116 +99,4 @@ void itera_bench_program_destroy(struct itera_bench_program *program)
     free(program->buffers);
     itera_program_destroy(&program->p);
     *program = (struct itera_bench_program){0};
-}
-
-enum itera_status itera_bench_run_program(void *executable)
-{
-    return itera_run(executable);
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static enum itera_status run_once(struct itera_bench_work *work, int capacity)
-{
-    double before = itera_seconds();
-    enum itera_status status = work->run(work->user);
-    if (!status && work->count < capacity)
-        work->samples[work->count++] = itera_seconds() - before;
-    return status;
-}
-
-/* A peer's threads may spin for a while after its run (OpenBLAS's do for some 30 ms) and would take
- * a processor from whoever comes next: so works take turns in blocks, after a pause and a run that
- * does not count. */
-static enum itera_status run_block(struct itera_bench_work *work, int capacity)
-{
-    static const struct timespec pause = {.tv_nsec = 60000000};
-    const double block = 0.05;
-    nanosleep(&pause, NULL);
-    enum itera_status status = work->run(work->user);
-    double begin = itera_seconds();
-    do {
-        if (!status)
-            status = run_once(work, capacity);
-    } while (!status && itera_seconds() - begin < block);
-    return status;
-}
-
-enum itera_status itera_bench_time(struct itera_bench_work *works, int n, double seconds)
-{
-    enum { MIN_RUNS = 5, MAX_RUNS = 20000 };
-    for (int i = 0; i < n; i++) {
-        works[i].count = 0;
-        works[i].samples = malloc(MAX_RUNS * sizeof *works[i].samples);
-        if (!works[i].samples)
-            return itera_fail(ITERA_ERR_MEMORY, "no memory for benchmark samples");
-    }
-    /* Warm-up: twice, or for a tenth of the time, whichever is longer. */
-    double begin = itera_seconds();
-    for (int r = 0; r < 2 || itera_seconds() - begin < seconds * 0.1; r++) {
-        for (int i = 0; i < n; i++) {
-            enum itera_status status = works[i].run(works[i].user);
-            if (status)
-                return status;
-        }
-    }
-    begin = itera_seconds();
-    for (int r = 0; r < MAX_RUNS && (r < MIN_RUNS || itera_seconds() - begin < seconds); r++) {
-        for (int i = 0; i < n; i++) {
-            enum itera_status status =
-                n > 1 ? run_block(&works[i], MAX_RUNS) : run_once(&works[i], MAX_RUNS);
-            if (status)
-                return status;
-        }
-    }
-    for (int i = 0; i < n; i++)
-        qsort(works[i].samples, (size_t)works[i].count, sizeof *works[i].samples, by_value);
-    return ITERA_OK;
-}
-
-void itera_bench_work_free(struct itera_bench_work *work)
-{
-    free(work->samples);
-    work->samples = NULL;
-}
-
-static double percentile(const struct itera_bench_work *work, double q)
-{
-    int i = (int)(q * (work->count - 1) + 0.5);
-    return work->samples[i];
-}
-
-/* The read bandwidth for a working set of this size. */
-static double bandwidth(const struct itera_bench_peaks *peaks, double bytes)
-{
-    for (int i = 0; i < ITERA_BENCH_SIZES; i++)
-        if (bytes <= peaks->read_bytes[i] || i == ITERA_BENCH_SIZES - 1)
-            return peaks->read_gbytes[i] * 1e9;
-    return 0;
-}
-
-void itera_bench_fill(struct itera_bench_row *row, const struct itera_bench_work *work,
-                      const struct itera_bench_peaks *peaks, double working_set)
-{
-    row->repeats = work->count;
-    row->best = work->samples[0];
-    row->p50 = percentile(work, 0.50);
-    row->p95 = percentile(work, 0.95);
-    row->p99 = percentile(work, 0.99);
-    double rate = bandwidth(peaks, working_set);
-    if (peaks->gflops > 0 && rate > 0) {
-        double by_flops = row->flops / (peaks->gflops * 1e9), by_bytes = row->bytes / rate;
-        row->peak_share = (by_flops > by_bytes ? by_flops : by_bytes) / row->p50;
-    }
-}
-
-void itera_bench_device(struct itera_bench_row *row, const struct itera_device *device)
-{
-    snprintf(row->device, sizeof row->device, "%s", itera_device_info(device)->id);
-    row->threads = itera_device_threads(device);
-    snprintf(row->dtype, sizeof row->dtype, "f32");
 }
