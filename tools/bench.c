@@ -32,8 +32,8 @@ static int write_result(json_t *result, const struct outputs *out, const json_t 
         code = output_json(result, out->json.value);
     if (out->csv && (written = results_csv(result, out->csv)) != EXIT_OK)
         code = written;
-    if (out->html && (written = bench_report_html((const json_t *const *)&result, 1, out->html)) !=
-                         EXIT_OK)
+    if (out->html &&
+        (written = bench_report_html((const json_t *const *)&result, 1, out->html)) != EXIT_OK)
         code = written;
     if (baseline && !on_stdout(&out->json)) {
         if (compare_results(baseline, result, &regressed) != EXIT_OK || regressed)
@@ -69,8 +69,7 @@ static int run(const struct bench_settings *s, const struct outputs *out, const 
         json_t *result = bench_result(&b, argc, argv);
         size_t i;
         json_t *note;
-        json_array_foreach(b.notes, i, note)
-            progress_line("note: %s", json_string_value(note));
+        json_array_foreach(b.notes, i, note) progress_line("note: %s", json_string_value(note));
         code = write_result(result, out, baseline);
         json_decref(result);
         if (code == EXIT_OK && bench_stopped())
@@ -169,6 +168,10 @@ int itera_command_bench(int argc, char **argv)
          "f32)",
          0, 0, "f32|f16|bf16|q8|q4|mixed"},
         EXACT_OPTION(s.exact),
+        {"phase", 0, OPTION_NAMES, &s.phases, "LIST",
+         "forward, prefill, decode, train (default: all; with\n--quick, software devices leave "
+         "some out)",
+         0, 0, "forward|prefill|decode|train"},
         {"prompt", 0, OPTION_INTEGERS, &s.prompts, "LIST",
          "lengths for forward and prefill (default: 128,512)", 1, 1 << 20},
         {"gen", 'n', OPTION_INTEGER, &s.generate, "N",

@@ -17,6 +17,7 @@ struct bench_settings {
     struct option_names presets;
     struct option_names devices;
     struct option_names dtypes; /* n is 0: as the model has them, f32 for presets */
+    struct option_names phases; /* n is 0: all, or what a quick run has time for */
     bool exact;
     struct option_integers threads, prompts, batches, at; /* at: points of a sweep; n 0: default */
     int64_t generate, train_batch, train_seq;
@@ -31,7 +32,7 @@ struct bench_device {
     struct itera_device *device;
     struct itera_bench_peaks peaks;
     struct itera_meter *meter;
-    bool metered;           /* there are figures */
+    bool metered;            /* there are figures */
     char energy_reason[512]; /* why there are none */
 };
 

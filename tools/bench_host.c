@@ -21,9 +21,7 @@ void bench_note(struct bench *b, const char *format, ...)
     va_end(args);
     size_t i;
     json_t *note;
-    json_array_foreach(b->notes, i, note)
-        if (!strcmp(json_string_value(note), text))
-            return;
+    json_array_foreach(b->notes, i, note) if (!strcmp(json_string_value(note), text)) return;
     json_array_append_new(b->notes, json_string(text));
 }
 
@@ -33,9 +31,8 @@ json_t *bench_peaks_json(const struct bench_device *device)
     const struct itera_device_info *info = itera_device_info(device->device);
     json_t *reads = json_array();
     for (int i = 0; i < ITERA_BENCH_SIZES; i++)
-        json_array_append_new(reads,
-                              json_pack("{s:f, s:o}", "bytes", p->read_bytes[i], "gbytes_per_s",
-                                        output_number(p->read_gbytes[i])));
+        json_array_append_new(reads, json_pack("{s:f, s:o}", "bytes", p->read_bytes[i],
+                                               "gbytes_per_s", output_number(p->read_gbytes[i])));
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:o, s:o, s:o}", "device", info->id,
                      "name", info->name, "backend", info->backend, "type",
                      itera_device_type_name(info->type), "driver", info->driver, "threads",
@@ -51,8 +48,9 @@ void bench_look_before(struct bench *b)
     struct itera_bench_machine *m = &b->before;
     itera_bench_look(NULL, m);
     if (*m->governor && strcmp(m->governor, "performance") != 0)
-        bench_note(b, "The CPU frequency governor is %s: clocks follow the load, and short runs may "
-                      "see low ones.",
+        bench_note(b,
+                   "The CPU frequency governor is %s: clocks follow the load, and short runs may "
+                   "see low ones.",
                    m->governor);
     if (*m->virtual_machine)
         bench_note(b,
@@ -139,12 +137,14 @@ static void note_rows(struct bench *b)
         wrong += json_is_false(json_object_get(json_object_get(row, "parity"), "pass"));
     }
     if (unstable)
-        bench_note(b, "%zu of %zu rows are unstable: their intervals are wide, or the machine's "
-                      "speed changed.",
+        bench_note(b,
+                   "%zu of %zu rows are unstable: their intervals are wide, or the machine's "
+                   "speed changed.",
                    unstable, json_array_size(b->runs));
     if (wrong)
-        bench_note(b, "The logits of %zu rows are further from the CPU's than they may be: do not "
-                      "trust their speed.",
+        bench_note(b,
+                   "The logits of %zu rows are further from the CPU's than they may be: do not "
+                   "trust their speed.",
                    wrong);
     for (int d = 0; d < b->n_devices; d++) {
         const struct bench_device *device = &b->devices[d];
@@ -173,9 +173,9 @@ json_t *bench_result(struct bench *b, int argc, char **argv)
     note_rows(b);
     json_object_set(host, "notes", b->notes);
     json_object_set(host, "peaks", b->peaks);
-    json_t *settings = json_pack("{s:o, s:b, s:f, s:i, s:s?}", "command", command_line(argc, argv),
-                                 "quick", b->s->quick, "seconds", b->s->seconds, "seed", SEED,
-                                 "profile", b->s->profile);
+    json_t *settings =
+        json_pack("{s:o, s:b, s:f, s:i, s:s?}", "command", command_line(argc, argv), "quick",
+                  b->s->quick, "seconds", b->s->seconds, "seed", SEED, "profile", b->s->profile);
     return json_pack("{s:s, s:o, s:o, s:O, s:O}", "schema", "itera-bench/1", "host", host,
                      "settings", settings, "runs", b->runs, "sweeps", b->sweeps);
 }

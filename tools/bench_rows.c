@@ -14,10 +14,9 @@ static double tokens_rate(const struct itera_bench_row *row)
 
 struct table *bench_table(void)
 {
-    static const char *const titles[] = {"device", "thr",     "type",    "phase",
-                                         "what",   "case",    "p50 ms",  "95% interval",
-                                         "p95",    "tokens/s", "GFLOP/s", "GB/s",
-                                         "of peak", "",       "peer"};
+    static const char *const titles[] = {"device",  "thr",    "type",         "phase", "what",
+                                         "case",    "p50 ms", "95% interval", "p95",   "tokens/s",
+                                         "GFLOP/s", "GB/s",   "of peak",      "",      "peer"};
     return table_create(15, titles, "lrllllrrrrrrrll");
 }
 
@@ -36,7 +35,10 @@ static void print_row(struct table *table, const struct itera_bench_row *r)
     table_cell(table, "%.1f", r->flops / r->p50 / 1e9);
     table_cell(table, "%.1f", r->bytes / r->p50 / 1e9);
     table_cell(table, "%.0f%%", r->peak_share * 100);
-    table_cell(table, "%s", r->parity.known && !r->parity.pass ? "WRONG" : r->stable ? "" : "unstable");
+    table_cell(table, "%s",
+               r->parity.known && !r->parity.pass ? "WRONG"
+               : r->stable                        ? ""
+                                                  : "unstable");
     if (r->peer[0])
         table_cell(table, "%s %.4g ms (%.2fx)", r->peer, r->peer_p50 * 1e3, r->peer_p50 / r->p50);
     else
@@ -78,21 +80,22 @@ static json_t *breakdown_json(const struct itera_bench_part *parts, int count, d
             continue;
         double share = total > 0 ? p->seconds / total : 0;
         json_array_append_new(
-            list, json_pack("{s:s, s:i, s:o, s:o, s:o, s:o, s:o}", "part", p->name, "ops", p->count,
-                            "ms", output_number(p->seconds * 1e3), "share", output_number(share),
-                            "gflop", output_number(p->flops / 1e9), "mbytes",
-                            output_number(p->bytes / 1e6), "joules", output_number(joules * share)));
+            list,
+            json_pack("{s:s, s:i, s:o, s:o, s:o, s:o, s:o}", "part", p->name, "ops", p->count, "ms",
+                      output_number(p->seconds * 1e3), "share", output_number(share), "gflop",
+                      output_number(p->flops / 1e9), "mbytes", output_number(p->bytes / 1e6),
+                      "joules", output_number(joules * share)));
     }
     return list;
 }
 
 static json_t *row_json(const struct itera_bench_row *r)
 {
-    json_t *row = json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:i}", "device",
-                            r->device, "threads", r->threads, "dtype", r->dtype, "phase", r->phase,
-                            "op", r->op, "case", r->case_name, "batch", (json_int_t)r->batch,
-                            "tokens", (json_int_t)r->tokens, "repeats", r->repeats, "blocks",
-                            r->blocks);
+    json_t *row =
+        json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:i}", "device", r->device,
+                  "threads", r->threads, "dtype", r->dtype, "phase", r->phase, "op", r->op, "case",
+                  r->case_name, "batch", (json_int_t)r->batch, "tokens", (json_int_t)r->tokens,
+                  "repeats", r->repeats, "blocks", r->blocks);
     json_object_set_new(row, "tokens_per_second", output_number(tokens_rate(r)));
     json_object_set_new(row, "latency_ms",
                         json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "p50", r->p50 * 1e3, "p95",

@@ -37,8 +37,7 @@ bool bench_stopped(void)
 static enum itera_status open_meter(struct bench *b, struct bench_device *d)
 {
     struct itera_energy energy;
-    enum itera_status status =
-        meter_open(&b->s->meter, itera_device_info(d->device), &d->meter);
+    enum itera_status status = meter_open(&b->s->meter, itera_device_info(d->device), &d->meter);
     if (!status)
         status = itera_meter_begin(d->meter);
     const double begin = progress_seconds();
@@ -69,17 +68,17 @@ static enum itera_status open_device(struct bench *b, const char *id, int64_t th
     b->n_devices++;
     status = open_meter(b, d);
     if (!status)
-        status = itera_bench_measure_peaks(d->device, &d->peaks);
+        status = itera_bench_measure_peaks(d->device, b->s->quick, &d->peaks);
     if (status)
         return status;
     const struct itera_bench_peaks *p = &d->peaks;
     const struct itera_device_info *info = itera_device_info(d->device);
     progress_line("%s x%d (%s): matmul f32 %.0f, f16 %.0f, int8 %.0f GFLOP/s; copy %.1f GB/s; read "
                   "%.0f / %.0f / %.1f GB/s of %.1f / %.0f / %.0f MB",
-                  info->id, itera_device_threads(d->device), info->driver, p->gflops,
-                  p->f16_gflops, p->int8_gops, p->copy_gbytes, p->read_gbytes[0],
-                  p->read_gbytes[1], p->read_gbytes[2], p->read_bytes[0] / 1e6,
-                  p->read_bytes[1] / 1e6, p->read_bytes[2] / 1e6);
+                  info->id, itera_device_threads(d->device), info->driver, p->gflops, p->f16_gflops,
+                  p->int8_gops, p->copy_gbytes, p->read_gbytes[0], p->read_gbytes[1],
+                  p->read_gbytes[2], p->read_bytes[0] / 1e6, p->read_bytes[1] / 1e6,
+                  p->read_bytes[2] / 1e6);
     json_array_append_new(b->peaks, bench_peaks_json(d));
     return ITERA_OK;
 }
@@ -244,6 +243,20 @@ const char *bench_model_name(const struct bench_settings *s, const char *preset)
     return slash && slash[1] ? slash + 1 : s->model;
 }
 
+/* Drivers that emulate a GPU take a minute to compile what they then take seconds to run: a quick
+ * run has no time for all of it. */
+static bool wants_phase(const struct bench *b, enum itera_bench_phase phase,
+                        const struct itera_device_info *info)
+{
+    static const char *const names[] = {"forward", "prefill", "decode", "train"};
+    const struct option_names *asked = &b->s->phases;
+    for (size_t i = 0; i < asked->n; i++)
+        if (!strcmp(asked->item[i], names[phase]))
+            return true;
+    return !asked->n &&
+           (phase == ITERA_BENCH_DECODE || !b->s->quick || info->type != ITERA_DEVICE_SOFTWARE);
+}
+
 /* One phase and shape of the models [first, first + n) of the wave, which are on the devices
  * first_device and on. */
 struct shape {
@@ -261,6 +274,8 @@ static enum itera_status add_shape(struct wave *w, const char *name, const struc
         const int64_t limit = info->max_positions;
         if (train && info->bytes != 4 * info->parameters)
             continue; /* narrow weights are not trained */
+        if (!wants_phase(w->b, shape->phase, itera_device_info(w->b->devices[devices[i]].device)))
+            continue;
         if (shape->phase != ITERA_BENCH_DECODE && limit && shape->tokens > limit) {
             bench_note(w->b, "%s has %lld positions: no rows for %lld tokens.", name,
                        (long long)limit, (long long)shape->tokens);
@@ -331,9 +346,9 @@ static enum itera_status add_model(struct wave *w, const char *preset)
         if (w->n_models == MOST_MODELS)
             status = finish_wave(w, status, false);
         if (!status)
-            status = bench_make_model(b->devices[i / types].device, s, preset,
-                                      s->dtypes.n ? s->dtypes.item[i % types] : NULL,
-                                      &models[made]);
+            status =
+                bench_make_model(b->devices[i / types].device, s, preset,
+                                 s->dtypes.n ? s->dtypes.item[i % types] : NULL, &models[made]);
         if (status)
             break;
         const double bytes = (double)itera_model_info(models[made])->bytes;
@@ -341,8 +356,9 @@ static enum itera_status add_model(struct wave *w, const char *preset)
         w->bytes += bytes;
         /* Training has four times the weights besides, and expanding for parity once more. */
         if (i + 1 < n && w->bytes + 6 * bytes > w->budget) {
-            bench_note(b, "The configurations of %s did not fit into memory together: they were "
-                          "not measured in turns.",
+            bench_note(b,
+                       "The configurations of %s did not fit into memory together: they were "
+                       "not measured in turns.",
                        name);
             status = add_shapes(w, name, models, devices, made);
             status = finish_wave(w, status, false);

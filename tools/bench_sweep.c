@@ -79,17 +79,17 @@ static json_t *curve_json(struct bench *b, struct curve *curve)
     const struct itera_bench_row *row = NULL;
     int n = 0;
     for (int i = 0; i < curve->n; i++) {
-        const struct itera_bench_row *r = itera_bench_task_row(curve->points[i].task,
-                                                               &b->devices[curve->device].peaks);
+        const struct itera_bench_row *r =
+            itera_bench_task_row(curve->points[i].task, &b->devices[curve->device].peaks);
         if (!r->repeats)
             continue;
         row = r;
         x[n] = curve->points[i].x;
         y[n++] = r->p50;
-        json_array_append_new(points, json_pack("{s:f, s:f, s:f, s:f, s:f}", "x",
-                                                curve->points[i].x, "ms", r->p50 * 1e3, "low",
-                                                r->low * 1e3, "high", r->high * 1e3,
-                                                "tokens_per_second", (double)r->tokens / r->p50));
+        json_array_append_new(points,
+                              json_pack("{s:f, s:f, s:f, s:f, s:f}", "x", curve->points[i].x, "ms",
+                                        r->p50 * 1e3, "low", r->low * 1e3, "high", r->high * 1e3,
+                                        "tokens_per_second", (double)r->tokens / r->p50));
     }
     if (!row) {
         json_decref(points);
@@ -165,8 +165,8 @@ static enum itera_status sweep_preset(struct bench *b, const char *preset, struc
 enum itera_status bench_sweep(struct bench *b)
 {
     const struct bench_settings *s = b->s;
-    const char *titles[] = {"model",       "device",       "type",     s->sweep,
-                            "ms",          "95% interval", "tokens/s", "exponent"};
+    const char *titles[] = {"model", "device",       "type",     s->sweep,
+                            "ms",    "95% interval", "tokens/s", "exponent"};
     struct curve *curves = calloc(MOST_CURVES, sizeof *curves);
     struct table *table = table_create(8, titles, "lllrrrrl");
     enum itera_status status = ITERA_OK;

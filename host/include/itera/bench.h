@@ -35,7 +35,8 @@ struct itera_bench_peaks {
     /* Reading, over working sets of these many bytes (caches, then memory). */
     double read_bytes[ITERA_BENCH_SIZES], read_gbytes[ITERA_BENCH_SIZES];
 };
-enum itera_status itera_bench_measure_peaks(struct itera_device *device,
+/* quick: on software devices, which compile for long, leaves f16 and int8 out. */
+enum itera_status itera_bench_measure_peaks(struct itera_device *device, bool quick,
                                             struct itera_bench_peaks *peaks);
 
 /* How the logits of a configuration compare with those of the CPU in f32 on the same weights. */
