@@ -24,7 +24,7 @@ mkdir -p "$build"
 cd "$source"
 # Everything but what needs libraries of the target: models, text and files.
 files="$(ls host/core/*.c host/tensor/*.c host/ops/*.c host/program/*.c host/backend/*.c \
-    host/backend/cpu/*.c host/check/*.c cpu_fallback/*.c tests/neon/*.c | grep -v check_model.c)"
+    host/backend/cpu/*.c host/check/*.c cpu_fallback/*.c tests/neon/*.c | grep -v model)"
 fast="$(ls cpu_fallback/simd/*.c cpu_fallback/neon/*.c 2>/dev/null || true)"
 # The level that differs from neon in its products.
 products="$(ls cpu_fallback/simd/matmul*.c)"
