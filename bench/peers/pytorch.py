@@ -171,7 +171,8 @@ def main():
              f"experts: {args.experts}"]
     if not args.itera:
         notes.append("logits were not checked: no --itera was given")
-    host, rows = result.host("PyTorch", torch.__version__, notes), []
+    variant = ", compiled" * args.compile + ", loop" * (args.scan == "loop")
+    host, rows = result.host("PyTorch" + variant, torch.__version__, notes), []
     for name in args.model.split(","):
         model = itera_model.find(name, args.models)
         for threads in args.threads:

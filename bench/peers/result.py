@@ -135,10 +135,14 @@ def host(name, version, notes=()):
 def write(path, host_object, rows, seconds, seed=1):
     """Writes the result file, whole or not at all; "-" is stdout."""
     command = " ".join([os.path.basename(sys.argv[0])] + sys.argv[1:])
-    text = json.dumps({"schema": SCHEMA, "host": host_object,
-                       "settings": {"command": command, "quick": False, "seconds": seconds,
-                                    "seed": seed, "profile": None},
-                       "runs": rows, "sweeps": []}, indent=2, allow_nan=False) + "\n"
+    write_json(path, {"schema": SCHEMA, "host": host_object,
+                      "settings": {"command": command, "quick": False, "seconds": seconds,
+                                   "seed": seed, "profile": None},
+                      "runs": rows, "sweeps": []})
+
+
+def write_json(path, value):
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     if path == "-":
         sys.stdout.write(text)
         return
