@@ -179,7 +179,8 @@ def parse():
                    help="llama_logits.c, built beside llama.cpp, to check the logits")
     p.add_argument("--test-backend-ops", metavar="PATH",
                    help="llama.cpp's test-backend-ops, to measure ggml's scan")
-    p.add_argument("--model", type=split, default=["mamba-tiny"], help="presets or files, by commas")
+    p.add_argument("--model", type=split, default=["mamba-tiny"],
+                   help="presets or files, by commas")
     p.add_argument("--models", default="models", help="folder for presets and GGUF files")
     p.add_argument("--dtype", type=split, default=["f32", "f16", "q8", "q4"], help="by commas")
     p.add_argument("--phases", type=split, default=["prefill", "decode"])
