@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bench_goals.h"
 #include "bench_report.h"
 #include "command.h"
 #include "compare.h"
@@ -16,6 +17,8 @@
 struct outputs {
     struct option_optional json;
     const char *html, *csv, *baseline;
+    bool goals;
+    const char *update, *from; /* goals: the file that has the table; a result to take it from */
 };
 
 static bool on_stdout(const struct option_optional *json)
@@ -34,6 +37,9 @@ static int write_result(json_t *result, const struct outputs *out, const json_t 
         code = written;
     if (out->html &&
         (written = bench_report_html((const json_t *const *)&result, 1, out->html)) != EXIT_OK)
+        code = written;
+    if (out->goals && !(on_stdout(&out->json) && !out->update) &&
+        (written = bench_goals_write(result, out->update)) != EXIT_OK)
         code = written;
     if (baseline && !on_stdout(&out->json)) {
         if (compare_results(baseline, result, &regressed) != EXIT_OK || regressed)
@@ -57,8 +63,8 @@ static int run(const struct bench_settings *s, const struct outputs *out, const 
     if (s->profile && s->threads.item[0] == processors)
         bench_note(&b, "The profile %s was cut to the %d threads of this machine.", s->profile,
                    processors);
-    enum itera_status status = bench_open_devices(&b);
-    if (!status)
+    enum itera_status status = out->goals ? bench_goals_measure(&b) : bench_open_devices(&b);
+    if (!status && !out->goals)
         status = s->sweep ? bench_sweep(&b) : bench_measure(&b);
     if (!status && bench_stopped())
         bench_note(&b, "The run was interrupted: rows are missing, or have fewer runs.");
@@ -93,7 +99,7 @@ static int64_t profile_threads(const char *profile)
 }
 
 /* What was not asked for: sets of rows that fit into a minute (quick) or into ten. */
-static void set_defaults(struct bench_settings *s)
+static void set_defaults(struct bench_settings *s, bool goals)
 {
     static const char *const cpu[] = {"cpu"};
     static const char *const quick[] = {"micro"}, *const curves[] = {"micro", "transformer-micro"};
@@ -112,7 +118,7 @@ static void set_defaults(struct bench_settings *s)
         s->prompts = (struct option_integers){s->quick || s->sweep ? 1 : 2, prompts};
     if (!s->batches.n)
         s->batches = (struct option_integers){1, ones};
-    if (!(s->seconds > 0))
+    if (!(s->seconds > 0) && !goals)
         s->seconds = s->quick ? 0.25 : ops || s->sweep ? 1 : 3;
 }
 
@@ -132,6 +138,15 @@ static int check_settings(const struct command_spec *spec, const struct bench_se
         (s->dtypes.n > 1 || strcmp(s->dtypes.item[0], "f32") != 0))
         return options_usage(spec, "--sweep %s measures f32 weights", s->sweep);
     return EXIT_OK;
+}
+
+/* The table of goals from a result that is there already. */
+static int goals_from(const struct outputs *out)
+{
+    json_t *result = results_load(out->from);
+    int code = result ? bench_goals_write(result, out->update) : EXIT_FAILED;
+    json_decref(result);
+    return code;
 }
 
 int itera_command_bench(int argc, char **argv)
@@ -201,15 +216,19 @@ int itera_command_bench(int argc, char **argv)
         {"csv", 0, OPTION_STRING, &out.csv, "FILE", "write the rows as CSV"},
         {"baseline", 0, OPTION_STRING, &out.baseline, "FILE",
          "compare with this result; 1 is returned when a row got\nslower beyond noise"},
+        {"update", 0, OPTION_STRING, &out.update, "FILE",
+         "goals: write the table into FILE, between its lines\n<!-- goals --> and <!-- /goals -->"},
+        {"from", 0, OPTION_STRING, &out.from, "FILE",
+         "goals: take the table from this result, measure nothing"},
         {0}};
     const struct command_spec spec = {
         .name = "bench",
-        .positional = "[ops|model|train] [MODEL]",
+        .positional = "[ops|model|train|goals] [MODEL]",
         .summary =
             "Measures ops, inference (forward, prefill, decode) or training on each device, "
             "beside\n"
             "what the device reaches in large matmuls and in reading memory in the same run.\n"
-            "Without a mode: model and train.",
+            "Without a mode: model and train. goals: the work that itera holds itself against.",
         .options = options,
         .notes = notes,
         .max = 2};
@@ -221,21 +240,27 @@ int itera_command_bench(int argc, char **argv)
     if (args.n && (!strcmp(args.positional[0], "ops") || !strcmp(args.positional[0], "model") ||
                    !strcmp(args.positional[0], "train")))
         s.mode = args.positional[at++];
-    if (at < args.n)
+    else if (args.n && !strcmp(args.positional[0], "goals"))
+        out.goals = ++at;
+    if (at < args.n && !out.goals)
         s.model = args.positional[at++];
     code = at < args.n ? options_usage(&spec, "unexpected argument '%s'", args.positional[at])
                        : check_settings(&spec, &s, threads_given);
+    if (code == EXIT_OK && !out.goals && (out.update || out.from))
+        code = options_usage(&spec, "--update and --from are for 'itera bench goals'");
     json_t *baseline = NULL;
     if (code == EXIT_OK && (output_json_check(out.json.value) != EXIT_OK ||
                             (out.html && output_file_check(out.html, "the report") != EXIT_OK) ||
                             (out.csv && output_file_check(out.csv, "the CSV") != EXIT_OK) ||
                             (out.baseline && !(baseline = results_load(out.baseline)))))
         code = EXIT_FAILED;
-    if (code == EXIT_OK) {
+    if (code == EXIT_OK && out.from) {
+        code = goals_from(&out);
+    } else if (code == EXIT_OK) {
         int64_t threads = s.profile ? profile_threads(s.profile) : 0;
         if (s.profile)
             s.threads = (struct option_integers){1, &threads};
-        set_defaults(&s);
+        set_defaults(&s, out.goals);
         code = run(&s, &out, baseline, argc, argv);
     }
     json_decref(baseline);

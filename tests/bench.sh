@@ -1,0 +1,125 @@
+#!/bin/sh
+# itera bench from the command line: results that keep to their schema, curves, goals, estimates of
+# energy, a run that is interrupted, and what is refused. Usage: tests/bench.sh ITERA
+set -eu
+
+itera=$(realpath "$1")
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+cd "$dir"
+mkdir sys
+export ITERA_SYSFS="$dir/sys" ITERA_NVML=none
+
+die() {
+    echo "FAIL: $*"
+    cat out err 2>/dev/null || true
+    exit 1
+}
+
+# exits STATUS ARGUMENT...
+exits() {
+    want=$1
+    shift
+    status=0
+    "$itera" "$@" >out 2>err || status=$?
+    [ $status -eq "$want" ] || die "$* exited with $status, not $want"
+}
+
+# says PATTERN FILE
+says() {
+    grep -q -e "$1" "$2" || die "no '$1' in $2"
+}
+
+# All phases; no sensor, and said so. The result is what the schema says.
+exits 0 bench --quick --seconds 0.05 --preset micro --threads 1 --json r.json --csv r.csv --html r.html
+says '"energy": null' r.json
+says '"energy_reason": "rapl: no intel-rapl zone' r.json
+says 'No energy figures for cpu' r.json
+says '"imbalance"' r.json
+says '"part": "experts"' r.json
+says '"command": "itera bench --quick' r.json
+says '"pass": true' r.json
+for phase in forward prefill decode train; do
+    says "\"phase\": \"$phase\"" r.json
+    says "$phase" r.csv
+    says "$phase" out
+done
+exits 0 compare --check r.json
+[ -s r.html ] || die "no report"
+
+# Beside itself nothing got slower, as far as a moment of another machine can tell.
+"$itera" bench --quick --seconds 0.05 --preset micro --threads 1 --phase decode --baseline r.json \
+    >out 2>err || [ $? -eq 1 ] || die "comparing failed"
+says 'speed' out
+
+# Types in turns, an estimate of energy, a profile that the machine cannot fill.
+exits 0 bench model --quick --seconds 0.05 --preset micro --dtype f32,f16,q8,q4 --phase decode \
+    --prompt 16 --gen 8 --profile desktop --tdp 20 --breakdown --json types.json
+for type in f32 f16 q8 q4; do
+    says "\"dtype\": \"$type\"" types.json
+done
+says '"measured": false' types.json
+says '"source": "tdp 20 W"' types.json
+says '"profile": "desktop"' types.json
+says 'each op timed apart' out
+[ "$(nproc)" -ge 12 ] || says 'profile desktop was cut to' types.json
+exits 0 compare --check types.json
+
+# Ops, on stdout alone.
+exits 0 bench ops --op 'gelu*' --seconds 0.05 --json
+says '"phase": "op"' out
+"$itera" compare --check out >/dev/null || die "stdout is no result"
+
+# Curves.
+exits 0 bench --sweep length --at 16,32,64 --preset micro,mamba-tiny --seconds 0.05 --json s.json
+says '"variable": "length"' s.json
+says '"exponent_low"' s.json
+exits 0 bench --sweep batch --at 1,2 --preset micro --dtype q8 --seconds 0.05 --json s.json
+says '"variable": "batch"' s.json
+says '"exponent_low": null' s.json
+exits 0 bench --sweep width --at 1,2 --preset transformer-micro --prompt 16 --seconds 0.05 --json s.json
+says '"x": 128.0' s.json
+exits 0 compare --check s.json
+
+# Goals from a result, into a document.
+printf 'before\n<!-- goals -->\nold\n<!-- /goals -->\nafter\n' >doc.md
+exits 0 bench goals --from r.json --update doc.md
+says '| `micro` decode | 1 | PyTorch |' doc.md
+says 'not measured' doc.md
+says '^before$' doc.md
+says '^after$' doc.md
+! grep -q '^old$' doc.md || die "the old table stayed"
+exits 0 bench goals --from r.json --update doc.md
+[ "$(grep -c 'goals -->' doc.md)" -eq 2 ] || die "the lines around the table are not two"
+echo nothing >doc.md
+exits 1 bench goals --from r.json --update doc.md
+says 'has no lines' err
+
+# Interrupted: what was measured is written, and marked.
+"$itera" bench model --preset micro --phase decode --prompt 16 --seconds 30 --json i.json \
+    >out 2>err &
+pid=$!
+for i in $(seq 60); do
+    sleep 0.5
+    ! grep -q 'rows in turns: *[1-9]' err || break
+done
+kill -INT $pid
+status=0
+wait $pid || status=$?
+[ $status -eq 1 ] || die "an interrupted run exited with $status"
+says 'was interrupted' i.json
+says '"phase": "decode"' i.json
+exits 0 compare --check i.json
+
+# Refused before anything runs.
+exits 2 bench --sweep sideways
+exits 2 bench ops --sweep length
+exits 2 bench --at 1,2
+exits 2 bench --profile laptop --threads 2
+exits 2 bench --update doc.md
+exits 2 bench model a b c
+exits 1 bench --json missing/r.json
+exits 1 bench --baseline missing.json
+exits 1 bench ops --op nothing
+exits 1 bench --preset nothing
+exits 1 bench --device nowhere:0
