@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench_charts.h"
 #include "command.h"
 #include "device.h"
 #include "itera/bench.h"
@@ -340,7 +341,7 @@ static json_t *entry_json(const struct ledger *l, struct entry *e)
     return root;
 }
 
-static int write_json(const struct ledger *l, const char *file)
+static json_t *ledger_json(const struct ledger *l)
 {
     json_t *models = json_array();
     for (int i = 0; i < l->n; i++)
@@ -353,26 +354,7 @@ static int write_json(const struct ledger *l, const char *file)
     const struct itera_energy_figure *energy = l->entries[0].energy.figure;
     if (isnan(energy->joules))
         json_object_set_new(root, "energy_reason", json_string(energy->reason));
-    int code = output_json(root, file);
-    json_decref(root);
-    return code;
-}
-
-/* Quality against size: one point a model, bytes on a logarithmic axis. */
-static json_t *quality_chart(const struct ledger *l)
-{
-    json_t *sets = json_array();
-    for (int i = 0; i < l->n; i++) {
-        const struct entry *e = &l->entries[i];
-        json_array_append_new(sets, json_pack("{s:s, s:[{s:I, s:o}], s:i, s:i}", "label", e->name,
-                                              "data", "x", (json_int_t)e->file_bytes, "y",
-                                              output_number(e->bits_per_byte), "pointRadius", 6,
-                                              "pointHoverRadius", 8));
-    }
-    return json_pack("{s:s, s:{s:o}, s:{s:{s:{s:s, s:s, s:{s:b, s:s}}, s:{s:{s:b, s:s}}}}}", "type",
-                     "scatter", "data", "datasets", sets, "options", "scales", "x", "type",
-                     "logarithmic", "unit", "bytes", "title", "display", 1, "text", "bytes on disk",
-                     "y", "title", "display", 1, "text", "bits per byte (lower is better)");
+    return root;
 }
 
 static int write_report(const struct ledger *l, const char *file)
@@ -390,7 +372,9 @@ static int write_report(const struct ledger *l, const char *file)
             for (int c = 0; c < COLUMNS; c++)
                 pointers[i * COLUMNS + c] = cells[i][c];
         }
-        report_chart(report, "Quality against size, each model a point", quality_chart(l));
+        json_t *root = ledger_json(l);
+        report_chart(report, "Quality against size, each model a point", chart_quality(root));
+        json_decref(root);
         report_table(report,
                      "Smaller and faster are relative to the first model; speeds are medians of "
                      "rounds in which the models took turns",
@@ -426,8 +410,11 @@ static int run(struct ledger *l, bool exact, const struct option_optional *json,
     if (!json->given || (json->value && strcmp(json->value, "-")))
         print_ledger(l);
     int code = html ? write_report(l, html) : EXIT_OK;
-    if (code == EXIT_OK && json->given)
-        code = write_json(l, json->value);
+    if (code == EXIT_OK && json->given) {
+        json_t *root = ledger_json(l);
+        code = output_json(root, json->value);
+        json_decref(root);
+    }
     return code;
 }
 
