@@ -160,6 +160,13 @@ exits 2 compare base.json --ledger x.json
 exits 1 compare base.json --html /nonexistent/x.html
 grep -q 'cannot write the report' err || die "the report's place"
 
+# The plot of a ledger in the report.
+echo '{"models":[{"model":"big","bytes_on_disk":4000000,"parameters":1000000,"bits_per_byte":0.9}]}' >ledger.json
+exits 0 compare base.json --html ledger.html --ledger ledger.json
+grep -q 'Quality against size' ledger.html || die "no plot of the ledger"
+exits 1 compare base.json --html ledger.html --ledger base.json
+grep -q 'no JSON of itera ledger' err || die "a ledger that is none"
+
 # A cell that a spreadsheet would compute.
 sed 's/"op":"slow"/"op":"=1+1"/' base.json >x.json
 exits 0 compare x.json --csv rows.csv
