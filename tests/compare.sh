@@ -97,6 +97,11 @@ sed 's/,"low":11.9,"high":12.1//' now.json >bare.json
 exits 0 compare base.json bare.json
 verdict slow 'not judged'
 
+# An interval of no width is none.
+sed 's/"low":11.9,"high":12.1/"low":12,"high":12,"best":9,"p95":13/' now.json >single.json
+exits 0 compare base.json single.json
+verdict slow same
+
 # Results that are wrong now, however fast.
 good=',"parity":{"pass":true}'
 bad=',"parity":{"pass":false}'

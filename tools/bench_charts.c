@@ -80,15 +80,20 @@ static json_t *make_sets(const struct bar *bars, int n, json_t *whats, json_t *l
     return sets;
 }
 
-static bool wide_range(const struct bar *bars, int n)
+/* The least and the most that is to be seen, whiskers included. */
+static void range_of(const struct bar *bars, int n, double *least, double *most)
 {
-    double least = (double)INFINITY, most = 0;
+    *least = (double)INFINITY;
+    *most = 0;
     for (int i = 0; i < n; i++) {
-        if (bars[i].value > 0)
-            least = fmin(least, bars[i].value);
-        most = fmax(most, bars[i].value);
+        const double seen[] = {bars[i].value, bars[i].low, bars[i].high};
+        for (int k = 0; k < 3; k++) {
+            if (isfinite(seen[k]) && seen[k] > 0) {
+                *least = fmin(*least, seen[k]);
+                *most = fmax(*most, seen[k]);
+            }
+        }
     }
-    return most > 50 * least;
 }
 
 json_t *chart_bars(const struct bar *bars, int n, const char *axis, bool stacked)
@@ -98,8 +103,13 @@ json_t *chart_bars(const struct bar *bars, int n, const char *axis, bool stacked
     json_t *whats = json_object(), *labels = json_array();
     json_t *sets = make_sets(bars, n, whats, labels);
     const size_t lines = json_array_size(labels), side = stacked ? 1 : json_array_size(sets);
-    json_t *values =
-        axis_json(!stacked && wide_range(bars, n) ? "logarithmic" : "linear", axis, "compact");
+    double least, most;
+    range_of(bars, n, &least, &most);
+    const bool wide = !stacked && most > 50 * least;
+    json_t *values = axis_json(wide ? "logarithmic" : "linear", axis, "compact");
+    json_object_set_new(values, "suggestedMax", output_number(most));
+    if (wide) /* the shortest bar has some length */
+        json_object_set_new(values, "suggestedMin", output_number(0.7 * least));
     json_t *names = json_pack("{s:{s:b}}", "ticks", "autoSkip", 0);
     if (stacked) {
         json_object_set_new(values, "stacked", json_true());

@@ -53,7 +53,12 @@ __attribute__((format(printf, 2, 3))) static void note(struct notes *notes, cons
 
 static void note_rows(struct notes *notes, const struct result *result)
 {
+    const json_t *given = json_object_get(json_object_get(result->root, "host"), "notes");
     int unstable = 0, wrong = 0, fallen = 0;
+    bool said = false;
+    json_t *one;
+    size_t k;
+    json_array_foreach(given, k, one) said = said || strstr(json_string_value(one), "unstable");
     for (int i = 0; i < result->n; i++) {
         const json_t *run = result->rows[i].json;
         unstable += result->rows[i].unstable;
@@ -64,7 +69,7 @@ static void note_rows(struct notes *notes, const struct result *result)
         note(notes,
              "%d of %d rows do NOT compute what the CPU computes; their speed means nothing.",
              wrong, result->n);
-    if (unstable)
+    if (unstable && !said)
         note(notes,
              "%d of %d rows are unstable: the machine was disturbed, and their medians may "
              "be off by more than their intervals say.",

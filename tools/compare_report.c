@@ -128,8 +128,7 @@ static void put_pairs(struct report *report, const struct comparison *c, int fil
         char device[96];
         if (!base || !row)
             continue;
-        const bool bad = j.verdict == VERDICT_REGRESSION || j.verdict == VERDICT_PARITY ||
-                         j.verdict == VERDICT_SLOWER;
+        const bool bad = j.verdict == VERDICT_REGRESSION || j.verdict == VERDICT_PARITY;
         report_row(report, i);
         report_cell(report, "%s %s", row->op, row->phase);
         report_cell(report, "%s %s", row->case_name, row->dtype);

@@ -30,8 +30,9 @@
     /* Of a logarithmic axis: powers of ten, and where there are few of these twice and five times. */
     function isRound(value, ticks) {
         const decades = Math.log10(ticks[ticks.length - 1].value / ticks[0].value);
-        const first = Math.round(value / Math.pow(10, Math.floor(Math.log10(value) + 1e-9)));
-        return first === 1 || (decades < 3 && (first === 2 || first === 5));
+        const first = value / Math.pow(10, Math.floor(Math.log10(value) + 1e-9));
+        const near = n => Math.abs(first - n) < 1e-6;
+        return near(1) || (decades < 3 && (near(2) || near(5)));
     }
 
     /* The lines of a label, no longer than leaves room for the bars. */

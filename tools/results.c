@@ -135,7 +135,9 @@ static void set_interval(struct result_row *row)
     row->low = results_number(row->json, "latency_ms.low");
     row->high = results_number(row->json, "latency_ms.high");
     row->unstable = json_is_false(json_object_get(row->json, "stable"));
-    row->has_interval = row->low <= row->p50 && row->high >= row->p50 && row->low > 0;
+    /* An interval of no width is that of a single measurement, which bounds nothing. */
+    row->has_interval =
+        row->low <= row->p50 && row->high >= row->p50 && row->low > 0 && row->low < row->high;
     if (row->has_interval && !row->unstable)
         return;
     if (best > 0 && best <= row->p50 && row->p95 >= row->p50) {
