@@ -158,7 +158,7 @@ static void put_summary(struct report *report, const struct result *result)
     int cards = 0;
     report_heading(report, "Summary");
     report_paragraph(report, "The fastest configuration of each model, in tokens per second: "
-                             "medians, with the 95%% confidence interval of the median.");
+                             "medians, and the 95%% confidence interval of the median.");
     report_cards_begin(report);
     for (size_t p = 0; p < sizeof phases / sizeof phases[0]; p++)
         for (int i = 0; i < result->n && cards < MAX_CARDS; i++) {
@@ -440,15 +440,15 @@ static void put_phase(struct report *report, const struct result *result,
     if (rate) {
         struct bar *rates = phase_bars(result, phase->name, true, &n);
         snprintf(caption, sizeof caption,
-                 "%s: tokens per second, more is better; whiskers are 95%% "
-                 "intervals%s",
+                 "%s: tokens per second, more is better; whiskers are 95%% intervals, for unstable "
+                 "rows the best to the 95th percentile%s",
                  phase->title, n > MAX_BARS ? limit : "");
         if (rates)
             report_chart(report, caption, chart_bars(rates, n, "tokens per second", false));
         free(rates);
     }
     snprintf(caption, sizeof caption,
-             "%s: milliseconds, less is better; medians with 95%% intervals%s", phase->title,
+             "%s: milliseconds, less is better; medians with the same whiskers%s", phase->title,
              rows > MAX_BARS ? limit : "");
     report_chart(report, caption, chart_bars(bars, rows, "ms", false));
     free(bars);
