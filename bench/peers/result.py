@@ -43,8 +43,11 @@ def time_runs(run, seconds):
 
 def median_interval(samples):
     """(low, high): the 95% interval of the median from order statistics, with no assumption on the
-    distribution (Conover 1999, 3.2); the extremes where there are too few samples for it."""
+    distribution (Conover 1999, 3.2); the extremes where there are too few samples for it, and
+    (None, None) of one."""
     x, n = sorted(samples), len(samples)
+    if n < 2:
+        return None, None
     half = 1.96 * math.sqrt(n) / 2
     low, high = math.floor(n / 2 - half), math.ceil(n / 2 + half)
     return x[max(low - 1, 0)], x[min(high, n - 1)]
@@ -61,6 +64,8 @@ def latency(samples):
 
 def stability(milliseconds):
     """stable and, when false, unstable_because."""
+    if milliseconds["low"] is None:
+        return {"stable": False, "unstable_because": "one figure, with no spread"}
     width = (milliseconds["high"] - milliseconds["low"]) / milliseconds["p50"]
     if width <= WIDEST:
         return {"stable": True}
@@ -182,5 +187,6 @@ def say(text):
 
 def say_row(r):
     ms = r["latency_ms"]
+    spread = f"[{ms['low']:.4g}, {ms['high']:.4g}], " if ms["low"] is not None else ""
     say(f"{r['op']} x{r['threads']} {r['dtype']} {r['phase']} {r['case']}: {ms['p50']:.4g} ms "
-        f"[{ms['low']:.4g}, {ms['high']:.4g}], {r['tokens_per_second']:.5g} tokens/s")
+        f"{spread}{r['tokens_per_second']:.5g} tokens/s")
