@@ -137,11 +137,15 @@ def host(name, version, notes=()):
             "peaks": []}
 
 
+def command_line():
+    """How this program was called, of paths only the last part: files are shared."""
+    return " ".join(os.path.basename(word) or word for word in sys.argv)
+
+
 def write(path, host_object, rows, seconds, seed=1):
     """Writes the result file, whole or not at all; "-" is stdout."""
-    command = " ".join([os.path.basename(sys.argv[0])] + sys.argv[1:])
     write_json(path, {"schema": SCHEMA, "host": host_object,
-                      "settings": {"command": command, "quick": False, "seconds": seconds,
+                      "settings": {"command": command_line(), "quick": False, "seconds": seconds,
                                    "seed": seed, "profile": None},
                       "runs": rows, "sweeps": []})
 

@@ -4,9 +4,9 @@
     table.py NAME-itera.json NAME-pytorch.json ...
 
 A ratio is the median of the ratios within each round, with the least and the largest of them.
-The last column divides the best runs of all rounds, which a disturbed machine
-changes least. Above 1, itera is faster. q8 and q4 rows have no f32 peer of their own and are compared with the
-peer's f32 row where it has no other.
+The last column divides the best runs of all rounds, which a disturbed machine changes least.
+Above 1, itera is faster. q8 and q4 rows are compared with the peer's f32 row where it has no
+other.
 """
 import json
 import statistics
