@@ -102,15 +102,18 @@ static int64_t profile_threads(const char *profile)
 static void set_defaults(struct bench_settings *s, bool goals)
 {
     static const char *const cpu[] = {"cpu"};
-    static const char *const quick[] = {"micro"}, *const curves[] = {"micro", "transformer-micro"};
+    static const char *const quick[] = {"micro", "mamba-tiny"}, *const curves[] = {
+                                                                    "micro", "transformer-micro"};
     static const char *const common[] = {"micro", "itera-m", "transformer-micro", "mamba-tiny"};
     static const int64_t all_threads[] = {0}, prompts[] = {128, 512}, ones[] = {1};
     const bool ops = s->mode && !strcmp(s->mode, "ops");
     if (!s->devices.n)
         s->devices = (struct option_names){1, cpu};
+    if (!s->presets.n && s->quick && !s->sweep)
+        s->lean = quick[1]; /* with the fewest kernels to compile */
     if (!s->presets.n)
         s->presets = s->sweep   ? (struct option_names){2, curves}
-                     : s->quick ? (struct option_names){1, quick}
+                     : s->quick ? (struct option_names){2, quick}
                                 : (struct option_names){4, common};
     if (!s->threads.n)
         s->threads = (struct option_integers){1, all_threads};
@@ -168,7 +171,7 @@ int itera_command_bench(int argc, char **argv)
     const struct command_option options[] = {
         {"preset", 0, OPTION_NAMES, &s.presets, "P",
          "presets to create with random weights, instead of a\nMODEL (default: micro, itera-m, "
-         "transformer-micro and\nmamba-tiny; with --quick: micro)"},
+         "transformer-micro and\nmamba-tiny; with --quick: micro,\nmamba-tiny)"},
         {"device", 'd', OPTION_NAMES, &s.devices, "LIST",
          "devices: all, auto, or a comma list (default: cpu)"},
         FALLBACK_OPTION(s),

@@ -24,6 +24,7 @@ struct bench_settings {
     const char *filter, *fallback, *profile;
     double seconds; /* per row */
     bool quick, breakdown;
+    const char *lean; /* the one preset of software devices; NULL: all */
     struct meter_request meter;
 };
 

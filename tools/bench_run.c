@@ -254,7 +254,7 @@ static bool wants_phase(const struct bench *b, enum itera_bench_phase phase,
         if (!strcmp(asked->item[i], names[phase]))
             return true;
     return !asked->n &&
-           (phase == ITERA_BENCH_DECODE || !b->s->quick || info->type != ITERA_DEVICE_SOFTWARE);
+           (phase == ITERA_BENCH_PREFILL || !b->s->quick || info->type != ITERA_DEVICE_SOFTWARE);
 }
 
 /* One phase and shape of the models [first, first + n) of the wave, which are on the devices
@@ -342,6 +342,9 @@ static enum itera_status add_model(struct wave *w, const char *preset)
         status = ITERA_ERR_MEMORY;
     }
     for (int i = 0; i < n && !status && !bench_stopped(); i++) {
+        const struct itera_device_info *info = itera_device_info(b->devices[i / types].device);
+        if (s->lean && info->type == ITERA_DEVICE_SOFTWARE && strcmp(preset, s->lean) != 0)
+            continue;
         devices[made] = i / types;
         if (w->n_models == MOST_MODELS)
             status = finish_wave(w, status, false);
