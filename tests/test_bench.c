@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "bench/bench.h"
+#include "check/limits.h"
 #include "core/file.h"
 #include "core/rng.h"
 #include "itera/compress.h"
@@ -156,7 +157,7 @@ static void test_tasks(void **state)
         models[m] = make_model(device, presets[m], NULL);
         for (int phase = 0; phase < 4; phase++) {
             struct itera_bench_task **task = &tasks[4 * m + phase];
-            assert_int_equal(itera_bench_task_model(models[m], presets[m],
+            assert_int_equal(itera_bench_task_model(models[m], presets[m], NULL,
                                                     (enum itera_bench_phase)phase, 2, 24, task),
                              ITERA_OK);
             assert_int_equal(itera_bench_task_parity(*task), ITERA_OK);
@@ -194,7 +195,7 @@ static void test_tasks(void **state)
     itera_device_close(&device);
 }
 
-/* The limit is the one of `itera check`, and wrong logits are found. */
+/* The limit of rounded activations is the one of `itera check`, and wrong logits are found. */
 static void test_parity(void **state)
 {
     (void)state;
@@ -202,16 +203,17 @@ static void test_parity(void **state)
     assert_int_equal(itera_device_open("cpu", NULL, &device), ITERA_OK);
     struct itera_model *model = make_model(device, "micro", "q8");
     struct itera_bench_task *task;
-    assert_int_equal(itera_bench_task_model(model, "micro", ITERA_BENCH_PREFILL, 1, 32, &task),
-                     ITERA_OK);
+    assert_int_equal(
+        itera_bench_task_model(model, "micro", NULL, ITERA_BENCH_PREFILL, 1, 32, &task), ITERA_OK);
     assert_int_equal(itera_bench_task_parity(task), ITERA_OK);
-    assert_true(task->row.parity.pass && task->row.parity.limit == 0.05);
+    assert_true(task->row.parity.pass && task->row.parity.limit == itera_integer_limit(3));
     assert_string_equal(task->row.dtype, "q8");
     itera_bench_task_destroy(&task);
-    assert_int_equal(itera_bench_task_model(model, "micro", ITERA_BENCH_TRAIN, 1, 32, &task),
+    assert_int_equal(itera_bench_task_model(model, "micro", NULL, ITERA_BENCH_TRAIN, 1, 32, &task),
                      ITERA_ERR_ARGUMENT);
-    assert_int_equal(itera_bench_task_model(model, "micro", ITERA_BENCH_FORWARD, 1, 4096, &task),
-                     ITERA_ERR_ARGUMENT);
+    assert_int_equal(
+        itera_bench_task_model(model, "micro", NULL, ITERA_BENCH_FORWARD, 1, 4096, &task),
+        ITERA_ERR_ARGUMENT);
     int32_t *ids = itera_bench_random_ids(8, 2000);
     float *logits = calloc(8 * 2000, sizeof *logits);
     struct itera_bench_parity parity;

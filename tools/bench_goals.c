@@ -13,7 +13,7 @@
 /* What is measured, in steps of one set of devices each. */
 static const struct step {
     const char *mode, *filter;
-    const char *presets[2], *dtypes[3], *phases[3];
+    const char *presets[2], *dtypes[4], *phases[3];
     int64_t threads, prompt;
     double seconds;
 } steps[] = {
@@ -21,19 +21,19 @@ static const struct step {
     {.mode = "ops", .filter = "ssd_scan 48x64, state 128, 512 tokens", .threads = 2, .seconds = 3},
     {.mode = "ops", .filter = "ssd_scan 48x64, state 128, 1 token", .threads = 2, .seconds = 3},
     {.presets = {"micro", "tiny"},
-     .dtypes = {"f32", "q8"},
+     .dtypes = {"f32", "f16", "q8", "q4"},
      .phases = {"forward", "decode", "train"},
      .threads = 1,
      .prompt = 128,
      .seconds = 6},
     {.presets = {"mamba-130m"},
-     .dtypes = {"f16", "q8", "q4"},
+     .dtypes = {"f32", "f16", "q8", "q4"},
      .phases = {"prefill", "decode"},
      .threads = 2,
      .prompt = 512,
      .seconds = 10},
     {.presets = {"mamba-tiny"},
-     .dtypes = {"f16"},
+     .dtypes = {"f32", "f16", "q8", "q4"},
      .phases = {"prefill", "decode"},
      .threads = 2,
      .prompt = 512,
@@ -96,7 +96,7 @@ enum itera_status bench_goals_measure(struct bench *b)
         s.filter = step->filter;
         s.devices = (struct option_names){1, cpu};
         s.presets = (struct option_names){count_of(step->presets, 2), step->presets};
-        s.dtypes = (struct option_names){count_of(step->dtypes, 3), step->dtypes};
+        s.dtypes = (struct option_names){count_of(step->dtypes, 4), step->dtypes};
         s.phases = (struct option_names){count_of(step->phases, 3), step->phases};
         s.threads = (struct option_integers){1, &step->threads};
         s.prompts = (struct option_integers){1, &step->prompt};

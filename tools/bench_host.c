@@ -127,6 +127,24 @@ static json_t *host_json(struct bench *b)
 }
 
 /* What the rows themselves say. */
+/* Why device d is not metered, and with it all others of the same reason; said at the first. */
+static void note_energy(struct bench *b, int d)
+{
+    const char *reason = b->devices[d].energy_reason;
+    char ids[256] = "";
+    for (int i = 0; i < b->n_devices; i++) {
+        const struct bench_device *other = &b->devices[i];
+        if (other->metered || strcmp(other->energy_reason, reason) != 0)
+            continue;
+        if (i < d)
+            return;
+        const size_t used = strlen(ids);
+        snprintf(ids + used, sizeof ids - used, "%s%s", used ? ", " : "",
+                 itera_device_info(other->device)->id);
+    }
+    bench_note(b, "No energy figures for %s: %s.", ids, reason);
+}
+
 static void note_rows(struct bench *b)
 {
     size_t i, unstable = 0, wrong = 0;
@@ -150,7 +168,7 @@ static void note_rows(struct bench *b)
         const struct bench_device *device = &b->devices[d];
         const char *id = itera_device_info(device->device)->id;
         if (!device->metered)
-            bench_note(b, "No energy figures for %s: %s.", id, device->energy_reason);
+            note_energy(b, d);
         for (int k = 0; itera_device_fallback_op(device->device, k); k++)
             bench_note(b, "%s has no kernel for %s here: the CPU computed it.", id,
                        itera_device_fallback_op(device->device, k));

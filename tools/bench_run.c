@@ -257,24 +257,32 @@ static bool wants_phase(const struct bench *b, enum itera_bench_phase phase,
            (phase == ITERA_BENCH_PREFILL || !b->s->quick || info->type != ITERA_DEVICE_SOFTWARE);
 }
 
-/* One phase and shape of the models [first, first + n) of the wave, which are on the devices
- * first_device and on. */
+/* A model on device `device`, with weights rounded to `dtype`, or NULL: as they are. */
+struct configuration {
+    struct itera_model *model;
+    const char *dtype;
+    int device;
+};
+
+/* A phase and shape, of some configurations of one model. */
 struct shape {
     enum itera_bench_phase phase;
     int64_t batch, tokens;
 };
 
 static enum itera_status add_shape(struct wave *w, const char *name, const struct shape *shape,
-                                   struct itera_model *const *models, const int *devices, int n)
+                                   const struct configuration *of, int n)
 {
     enum itera_status status = ITERA_OK;
     for (int i = 0; i < n && !status && !bench_stopped(); i++) {
-        const struct itera_model_info *info = itera_model_info(models[i]);
+        const struct bench_device *device = &w->b->devices[of[i].device];
+        const struct itera_device_info *on = itera_device_info(device->device);
+        const struct itera_model_info *info = itera_model_info(of[i].model);
         const bool train = shape->phase == ITERA_BENCH_TRAIN;
         const int64_t limit = info->max_positions;
         if (train && info->bytes != 4 * info->parameters)
             continue; /* narrow weights are not trained */
-        if (!wants_phase(w->b, shape->phase, itera_device_info(w->b->devices[devices[i]].device)))
+        if (!wants_phase(w->b, shape->phase, on))
             continue;
         if (shape->phase != ITERA_BENCH_DECODE && limit && shape->tokens > limit) {
             bench_note(w->b, "%s has %lld positions: no rows for %lld tokens.", name,
@@ -283,17 +291,15 @@ static enum itera_status add_shape(struct wave *w, const char *name, const struc
         }
         struct itera_bench_task *task;
         const double begin = progress_seconds();
-        status = itera_bench_task_model(models[i], name, shape->phase, shape->batch, shape->tokens,
-                                        &task);
+        status = itera_bench_task_model(of[i].model, name, of[i].dtype, shape->phase, shape->batch,
+                                        shape->tokens, &task);
         const double compiled = progress_seconds() - begin;
         if (!status && compiled > 1)
-            progress_line("%s: compiled %s %s in %.0f s",
-                          itera_device_info(w->b->devices[devices[i]].device)->id, name,
-                          itera_bench_task_row(task, &w->b->devices[devices[i]].peaks)->phase,
-                          compiled);
+            progress_line("%s: compiled %s %s in %.0f s", on->id, name,
+                          itera_bench_task_row(task, &device->peaks)->phase, compiled);
         if (!status) {
             status = itera_bench_task_parity(task);
-            enum itera_status added = add_task(w, task, devices[i]);
+            enum itera_status added = add_task(w, task, of[i].device);
             status = status ? status : added;
         }
     }
@@ -301,7 +307,7 @@ static enum itera_status add_shape(struct wave *w, const char *name, const struc
 }
 
 static enum itera_status add_shapes(struct wave *w, const char *name,
-                                    struct itera_model *const *models, const int *devices, int n)
+                                    const struct configuration *of, int n)
 {
     const struct bench_settings *s = w->b->s;
     const bool infer = !s->mode || !strcmp(s->mode, "model");
@@ -311,18 +317,18 @@ static enum itera_status add_shapes(struct wave *w, const char *name,
         const int64_t batch = s->batches.item[k];
         for (size_t i = 0; i < s->prompts.n && !status; i++) {
             struct shape shape = {ITERA_BENCH_FORWARD, batch, s->prompts.item[i]};
-            status = add_shape(w, name, &shape, models, devices, n);
+            status = add_shape(w, name, &shape, of, n);
             shape.phase = ITERA_BENCH_PREFILL;
             if (!status)
-                status = add_shape(w, name, &shape, models, devices, n);
+                status = add_shape(w, name, &shape, of, n);
         }
         const struct shape decode = {ITERA_BENCH_DECODE, batch, s->generate};
         if (!status)
-            status = add_shape(w, name, &decode, models, devices, n);
+            status = add_shape(w, name, &decode, of, n);
     }
     const struct shape step = {ITERA_BENCH_TRAIN, s->train_batch, s->train_seq};
     if (!status && train)
-        status = add_shape(w, name, &step, models, devices, n);
+        status = add_shape(w, name, &step, of, n);
     return status;
 }
 
@@ -334,10 +340,10 @@ static enum itera_status add_model(struct wave *w, const char *preset)
     const struct bench_settings *s = b->s;
     const char *name = bench_model_name(s, preset);
     const int types = s->dtypes.n ? (int)s->dtypes.n : 1, n = types * b->n_devices;
-    struct itera_model **models = calloc((size_t)n + 1, sizeof *models);
-    int *devices = calloc((size_t)n + 1, sizeof *devices), made = 0;
+    struct configuration *of = calloc((size_t)n + 1, sizeof *of);
+    int made = 0;
     enum itera_status status = ITERA_OK;
-    if (!models || !devices) {
+    if (!of) {
         command_error("no memory for %d configurations", n);
         status = ITERA_ERR_MEMORY;
     }
@@ -345,17 +351,17 @@ static enum itera_status add_model(struct wave *w, const char *preset)
         const struct itera_device_info *info = itera_device_info(b->devices[i / types].device);
         if (s->lean && info->type == ITERA_DEVICE_SOFTWARE && strcmp(preset, s->lean) != 0)
             continue;
-        devices[made] = i / types;
+        of[made].device = i / types;
+        of[made].dtype = s->dtypes.n ? s->dtypes.item[i % types] : NULL;
         if (w->n_models == MOST_MODELS)
             status = finish_wave(w, status, false);
         if (!status)
-            status =
-                bench_make_model(b->devices[i / types].device, s, preset,
-                                 s->dtypes.n ? s->dtypes.item[i % types] : NULL, &models[made]);
+            status = bench_make_model(b->devices[i / types].device, s, preset, of[made].dtype,
+                                      &of[made].model);
         if (status)
             break;
-        const double bytes = (double)itera_model_info(models[made])->bytes;
-        w->models[w->n_models++] = models[made++];
+        const double bytes = (double)itera_model_info(of[made].model)->bytes;
+        w->models[w->n_models++] = of[made++].model;
         w->bytes += bytes;
         /* Training has four times the weights besides, and expanding for parity once more. */
         if (i + 1 < n && w->bytes + 6 * bytes > w->budget) {
@@ -363,17 +369,16 @@ static enum itera_status add_model(struct wave *w, const char *preset)
                        "The configurations of %s did not fit into memory together: they were "
                        "not measured in turns.",
                        name);
-            status = add_shapes(w, name, models, devices, made);
+            status = add_shapes(w, name, of, made);
             status = finish_wave(w, status, false);
             made = 0;
         }
     }
     if (!status)
-        status = add_shapes(w, name, models, devices, made);
+        status = add_shapes(w, name, of, made);
     if (!status && w->bytes > w->budget / 2)
         status = finish_wave(w, status, false);
-    free(models);
-    free(devices);
+    free(of);
     return status;
 }
 

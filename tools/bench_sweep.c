@@ -63,12 +63,12 @@ static enum itera_status add_point(struct bench *b, struct curve *curve, const c
     curve->n++;
     if (!strcmp(s->sweep, "batch")) {
         p->x = (double)at;
-        return itera_bench_task_model(p->model, name, ITERA_BENCH_DECODE, at, s->generate,
+        return itera_bench_task_model(p->model, name, NULL, ITERA_BENCH_DECODE, at, s->generate,
                                       &p->task);
     }
     const bool length = !strcmp(s->sweep, "length");
     p->x = length ? (double)at : itera_model_info(p->model)->hidden;
-    return itera_bench_task_model(p->model, name, ITERA_BENCH_PREFILL, 1,
+    return itera_bench_task_model(p->model, name, NULL, ITERA_BENCH_PREFILL, 1,
                                   length ? at : s->prompts.item[0], &p->task);
 }
 

@@ -173,7 +173,7 @@ static enum itera_status measure_round(struct ledger *l, struct itera_bench_task
         struct entry *e = &l->entries[i / 2];
         int64_t limit = itera_model_info(e->model)->max_positions;
         int64_t prompt = limit && l->prompt > limit ? limit : l->prompt;
-        status = itera_bench_task_model(e->model, e->name,
+        status = itera_bench_task_model(e->model, e->name, NULL,
                                         i % 2 ? ITERA_BENCH_DECODE : ITERA_BENCH_PREFILL, 1,
                                         i % 2 ? DECODE : prompt, &tasks[i]);
     }

@@ -285,8 +285,9 @@ static enum itera_status make_train(struct itera_bench_task *task, const char *n
 }
 
 enum itera_status itera_bench_task_model(struct itera_model *model, const char *name,
-                                         enum itera_bench_phase phase, int64_t batch,
-                                         int64_t tokens, struct itera_bench_task **out)
+                                         const char *dtype, enum itera_bench_phase phase,
+                                         int64_t batch, int64_t tokens,
+                                         struct itera_bench_task **out)
 {
     *out = NULL;
     const int64_t limit = model->config.max_positions;
@@ -316,6 +317,8 @@ enum itera_status itera_bench_task_model(struct itera_model *model, const char *
         status = make_graph(task, name, phase == ITERA_BENCH_FORWARD);
     itera_bench_task_end(task);
     task->working_set = task->row.bytes;
+    if (dtype)
+        snprintf(task->row.dtype, sizeof task->row.dtype, "%s", dtype);
     if (status)
         itera_bench_task_destroy(&task);
     *out = task;

@@ -5,11 +5,9 @@
 #include <string.h>
 
 #include "bench/bench.h"
+#include "check/limits.h"
 #include "core/log.h"
 #include "model/model.h"
-
-/* As in host/check: of the largest value; with products of rounded activations, of those. */
-static const double LIMIT = 1e-4, INTEGER_LIMIT = 0.05;
 
 /* FLOPs that the scalar reference does in about a second. Beyond, the CPU's fast kernels, which
  * `itera check` holds against the reference, take its place. */
@@ -48,7 +46,7 @@ static void measure_difference(const float *a, const float *b, int64_t n,
     }
     out->max_rel = largest > 0 ? out->max_abs / largest : out->max_abs;
     out->nmse = power > 0 ? squares / power : squares;
-    out->pass = out->max_rel <= out->limit;
+    out->pass = out->nmse <= out->limit;
     out->known = true;
 }
 
@@ -78,8 +76,10 @@ enum itera_status itera_bench_compare(struct itera_model *model, const int32_t *
                                        expected, count * sizeof *expected);
     if (!status) {
         bool rounds = itera_model_is_quantised(model) && model->layout.integer;
-        *out = (struct itera_bench_parity){.positions = positions,
-                                           .limit = rounds ? INTEGER_LIMIT : LIMIT};
+        *out = (struct itera_bench_parity){
+            .positions = positions,
+            .limit = rounds ? itera_integer_limit(model->config.layers)
+                            : ITERA_REFERENCE_LIMIT * ITERA_REFERENCE_LIMIT};
         snprintf(out->reference, sizeof out->reference, "cpu f32 (%s)",
                  exact ? "ref" : "its fastest kernels");
         measure_difference(logits, expected, (int64_t)count, out);

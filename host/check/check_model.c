@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "backend/cpu/isa.h"
+#include "check/limits.h"
 #include "check/model_values.h"
 #include "core/environment.h"
 #include "core/log.h"
@@ -12,15 +13,9 @@
 #include "itera/check.h"
 #include "itera/session.h"
 
-/* Relative limits. A file's values come from another f32 program (DESIGN 8 and the fixtures);
- * against the reference, which accumulates in double, the error of a deep model's f32 activations
- * is all there is, and it grows with depth. */
+/* Relative limits where a file's values come from another f32 program (DESIGN 8 and the
+ * fixtures). */
 static const double LOGITS_LIMIT = 1e-5, LOSS_LIMIT = 1e-5, GRADIENT_LIMIT = 1e-4;
-static const double REFERENCE_LIMIT = 1e-4;
-/* NMSE that rounding activations to int8 may add in each product (DESIGN 8, the integer path), and
- * such products that a token passes on its way through a layer; their errors add up. */
-static const double INTEGER_LIMIT = 1e-4;
-enum { LAYER_PRODUCTS = 4 };
 /* The share of positions at which device and reference must agree on the likeliest token. */
 static const double AGREEMENT = 0.99;
 
@@ -273,9 +268,8 @@ static enum itera_status check_forward(struct context *c, const struct itera_mod
 {
     int64_t vocab = m->config.vocab, rows = expected->batch * expected->time;
     struct error e = compare(got->logits, expected->logits, rows * vocab);
-    /* Integer products: outliers among the logits say little, the sum of the squares is limited. The
-     * mean loss moves by less than that, as errors of either sign cancel. */
-    const double integer = INTEGER_LIMIT * (1 + LAYER_PRODUCTS * m->config.layers);
+    /* The mean loss moves by less than the NMSE, as errors of either sign cancel. */
+    const double integer = itera_integer_limit(m->config.layers);
     const double figure = c->integer ? sqrt(e.nmse) : e.max_rel;
     const double limit = c->integer ? sqrt(integer) : c->logits_limit;
     char label[128], most[32] = "";
@@ -423,7 +417,7 @@ enum itera_status itera_check_model(const char *model, const char *expected,
                             .summary = summary,
                             .device = targets[i].device,
                             .begin = (double)(i + 1) / n,
-                            .logits_limit = expected ? LOGITS_LIMIT : REFERENCE_LIMIT,
+                            .logits_limit = expected ? LOGITS_LIMIT : ITERA_REFERENCE_LIMIT,
                             .gradient_limit = GRADIENT_LIMIT};
         snprintf(c.variant, sizeof c.variant, "%s", targets[i].variant);
         struct itera_device *device = NULL;

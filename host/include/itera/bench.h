@@ -46,7 +46,7 @@ struct itera_bench_parity {
     int64_t positions;       /* whose logits were compared */
     double max_abs, max_rel; /* max_rel: the largest difference over the largest value */
     double nmse;             /* |a - b|^2 / |b|^2 */
-    double limit;            /* on max_rel, as in itera_check_model */
+    double limit;            /* on nmse */
     bool pass;
 };
 
@@ -103,9 +103,10 @@ struct itera_bench_task;
 const char *itera_bench_op_name(int index, char *name, size_t size);
 enum itera_status itera_bench_task_op(struct itera_device *device, int index,
                                       struct itera_bench_task **task);
-/* name labels the row. The tokens are random. */
+/* name and dtype label the row (NULL: the type of nine tenths of the weights, or "mixed"). The
+ * tokens are random. */
 enum itera_status itera_bench_task_model(struct itera_model *model, const char *name,
-                                         enum itera_bench_phase phase, int64_t batch,
+                                         const char *dtype, enum itera_bench_phase phase, int64_t batch,
                                          int64_t tokens, struct itera_bench_task **task);
 void itera_bench_task_destroy(struct itera_bench_task **task); /* NULL-safe */
 

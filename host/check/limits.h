@@ -1,0 +1,19 @@
+/* How far a model's logits may be from the reference's. */
+#ifndef ITERA_CHECK_LIMITS_H
+#define ITERA_CHECK_LIMITS_H
+
+#include <stdint.h>
+
+/* Largest difference over the largest value. The reference accumulates in double: the error of a
+ * deep model's f32 activations is all there is, and it grows with depth. */
+#define ITERA_REFERENCE_LIMIT 1e-4
+
+/* NMSE of a model whose products with q8 and q4 weights round activations to int8. A product may add
+ * 1e-4 (DESIGN 8, the integer path), a token passes about four in a layer and one at the end, and
+ * their errors add up. Outliers among the logits say little, so the largest is not limited. */
+static inline double itera_integer_limit(int32_t layers)
+{
+    return 1e-4 * (1 + 4 * (double)layers);
+}
+
+#endif
