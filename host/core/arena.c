@@ -19,10 +19,9 @@ struct block {
 struct itera_arena {
     struct block *head; /* the block that is bumped; full ones hang behind it */
     size_t block_size;
-    size_t bytes;
 };
 
-static struct block *new_block(struct itera_arena *arena, size_t size)
+static struct block *new_block(size_t size)
 {
     if (size > SIZE_MAX / 2 - sizeof(struct block))
         return NULL;
@@ -32,7 +31,6 @@ static struct block *new_block(struct itera_arena *arena, size_t size)
     block->next = NULL;
     block->size = size;
     block->used = 0;
-    arena->bytes += sizeof *block + size;
     return block;
 }
 
@@ -42,7 +40,7 @@ struct itera_arena *itera_arena_create(size_t block_size)
     if (!arena)
         return NULL;
     arena->block_size = block_size ? block_size : DEFAULT_BLOCK;
-    arena->head = new_block(arena, arena->block_size);
+    arena->head = new_block(arena->block_size);
     if (!arena->head) {
         free(arena);
         return NULL;
@@ -84,7 +82,7 @@ void *itera_arena_alloc(struct itera_arena *arena, size_t size, size_t align)
         return data;
 
     size_t need = size + align;
-    struct block *block = new_block(arena, need > arena->block_size ? need : arena->block_size);
+    struct block *block = new_block(need > arena->block_size ? need : arena->block_size);
     if (!block)
         return NULL;
     if (need > arena->block_size / 2) {
@@ -149,23 +147,4 @@ char *itera_arena_printf(struct itera_arena *arena, const char *format, ...)
     char *text = format_into(arena, format, args);
     va_end(args);
     return text;
-}
-
-void itera_arena_reset(struct itera_arena *arena)
-{
-    if (!arena)
-        return;
-    for (struct block *block = arena->head->next; block;) {
-        struct block *next = block->next;
-        arena->bytes -= sizeof *block + block->size;
-        free(block);
-        block = next;
-    }
-    arena->head->next = NULL;
-    arena->head->used = 0;
-}
-
-size_t itera_arena_bytes(const struct itera_arena *arena)
-{
-    return arena ? arena->bytes : 0;
 }

@@ -29,9 +29,4 @@ char *itera_arena_strndup(struct itera_arena *arena, const char *text, size_t le
 __attribute__((format(printf, 2, 3))) char *itera_arena_printf(struct itera_arena *arena,
                                                                const char *format, ...);
 
-/* Forgets every allocation and keeps one block for reuse. */
-void itera_arena_reset(struct itera_arena *arena);
-/* Bytes taken from malloc so far (for reports). */
-size_t itera_arena_bytes(const struct itera_arena *arena);
-
 #endif
