@@ -195,6 +195,29 @@ static void test_tasks(void **state)
     itera_device_close(&device);
 }
 
+/* A tenth of the positions may go to other experts, no more; and nothing hides a NaN. */
+static void test_integer_nmse(void **state)
+{
+    (void)state;
+    enum { POSITIONS = 20, VOCAB = 3 };
+    float a[POSITIONS * VOCAB], b[POSITIONS * VOCAB];
+    double nmse;
+    for (int i = 0; i < POSITIONS * VOCAB; i++) {
+        b[i] = 1;
+        a[i] = i < 2 * VOCAB ? 3.0f : 1.1f;
+    }
+    assert_int_equal(itera_integer_nmse(a, b, POSITIONS, VOCAB, true, &nmse), ITERA_OK);
+    assert_true(fabs(nmse - 0.01) < 1e-6);
+    assert_int_equal(itera_integer_nmse(a, b, POSITIONS, VOCAB, false, &nmse), ITERA_OK);
+    assert_true(fabs(nmse - (2 * 4 + 18 * 0.01) / 20) < 1e-6);
+    a[2 * VOCAB] = 3;
+    assert_int_equal(itera_integer_nmse(a, b, POSITIONS, VOCAB, true, &nmse), ITERA_OK);
+    assert_true(nmse > 0.05);
+    a[0] = NAN;
+    assert_int_equal(itera_integer_nmse(a, b, POSITIONS, VOCAB, true, &nmse), ITERA_OK);
+    assert_true(isinf(nmse));
+}
+
 /* The limit of rounded activations is the one of `itera check`, and wrong logits are found. */
 static void test_parity(void **state)
 {
@@ -327,9 +350,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_coverage),     cmocka_unit_test(test_regimes),
         cmocka_unit_test(test_short_series), cmocka_unit_test(test_fit),
-        cmocka_unit_test(test_tasks),        cmocka_unit_test(test_parity),
-        cmocka_unit_test(test_stop),         cmocka_unit_test(test_scaled),
-        cmocka_unit_test(test_machine),
+        cmocka_unit_test(test_tasks),        cmocka_unit_test(test_integer_nmse),
+        cmocka_unit_test(test_parity),       cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_scaled),       cmocka_unit_test(test_machine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -46,7 +46,6 @@ static void measure_difference(const float *a, const float *b, int64_t n,
     }
     out->max_rel = largest > 0 ? out->max_abs / largest : out->max_abs;
     out->nmse = power > 0 ? squares / power : squares;
-    out->pass = out->nmse <= out->limit;
     out->known = true;
 }
 
@@ -75,7 +74,7 @@ enum itera_status itera_bench_compare(struct itera_model *model, const int32_t *
         status = itera_buffer_download(graph.logits, (size_t)((n - positions) * vocab) * 4,
                                        expected, count * sizeof *expected);
     if (!status) {
-        bool rounds = itera_model_is_quantised(model) && model->layout.integer;
+        const bool rounds = itera_model_is_quantised(model) && model->layout.integer;
         *out = (struct itera_bench_parity){
             .positions = positions,
             .limit = rounds ? itera_integer_limit(model->config.layers)
@@ -83,6 +82,10 @@ enum itera_status itera_bench_compare(struct itera_model *model, const int32_t *
         snprintf(out->reference, sizeof out->reference, "cpu f32 (%s)",
                  exact ? "ref" : "its fastest kernels");
         measure_difference(logits, expected, (int64_t)count, out);
+        if (rounds)
+            status = itera_integer_nmse(logits, expected, positions, vocab,
+                                        model->config.experts > 0, &out->nmse);
+        out->pass = out->nmse <= out->limit;
     }
     itera_bench_graph_destroy(&graph);
     itera_model_destroy(&wide);

@@ -270,6 +270,12 @@ static enum itera_status check_forward(struct context *c, const struct itera_mod
     struct error e = compare(got->logits, expected->logits, rows * vocab);
     /* The mean loss moves by less than the NMSE, as errors of either sign cancel. */
     const double integer = itera_integer_limit(m->config.layers);
+    enum itera_status status = ITERA_OK;
+    if (c->integer)
+        status = itera_integer_nmse(got->logits, expected->logits, rows, vocab,
+                                    m->config.experts > 0, &e.nmse);
+    if (status)
+        return status;
     const double figure = c->integer ? sqrt(e.nmse) : e.max_rel;
     const double limit = c->integer ? sqrt(integer) : c->logits_limit;
     char label[128], most[32] = "";
@@ -278,7 +284,7 @@ static enum itera_status check_forward(struct context *c, const struct itera_mod
     snprintf(label, sizeof label, "%lld x %lld tokens, %lld logits each, rms error %.2g%s",
              (long long)expected->batch, (long long)expected->time, (long long)vocab, sqrt(e.nmse),
              most);
-    enum itera_status status = report(c, "logits", label, &e, figure, limit, NULL);
+    status = report(c, "logits", label, &e, figure, limit, NULL);
     const double loss_limit = c->integer ? integer : LOSS_LIMIT;
     if (!status && expected->has_loss)
         status = check_scalar(c, "loss", got->loss, expected->loss, loss_limit);
