@@ -138,6 +138,9 @@ static void note_energy(struct bench *b, int d)
             continue;
         if (i < d)
             return;
+        if (i > d && !strcmp(itera_device_info(other->device)->id,
+                             itera_device_info(b->devices[i - 1].device)->id))
+            continue; /* with another number of threads */
         const size_t used = strlen(ids);
         snprintf(ids + used, sizeof ids - used, "%s%s", used ? ", " : "",
                  itera_device_info(other->device)->id);

@@ -13,6 +13,8 @@ typedef void sgemm_fn(int order, int trans_a, int trans_b, int m, int n, int k, 
 struct itera_openblas {
     void *library;
     sgemm_fn *sgemm;
+    void (*set_threads)(int);
+    int threads;
     const char *core;
 };
 
@@ -26,13 +28,12 @@ struct itera_openblas *itera_openblas_open(int threads)
         goto fail;
     /* POSIX gives function pointers as void *; going through memory keeps ISO C content. */
     *(void **)&blas->sgemm = dlsym(blas->library, "cblas_sgemm");
-    void (*set_threads)(int);
-    *(void **)&set_threads = dlsym(blas->library, "openblas_set_num_threads");
+    *(void **)&blas->set_threads = dlsym(blas->library, "openblas_set_num_threads");
     char *(*core)(void);
     *(void **)&core = dlsym(blas->library, "openblas_get_corename");
-    if (!blas->sgemm || !set_threads || !core)
+    if (!blas->sgemm || !blas->set_threads || !core)
         goto fail;
-    set_threads(threads);
+    blas->threads = threads;
     blas->core = core();
     return blas;
 fail:
@@ -52,6 +53,12 @@ void itera_openblas_close(struct itera_openblas **blas)
 void itera_openblas_sgemm(const struct itera_openblas *blas, int trans_a, int trans_b, int m, int n,
                           int k, const float *a, int lda, const float *b, int ldb, float *c)
 {
+    /* The library has one number of threads for everyone, and rows of one and of two take turns. */
+    static int current;
+    if (current != blas->threads) {
+        blas->set_threads(blas->threads);
+        current = blas->threads;
+    }
     blas->sgemm(ROW_MAJOR, trans_a ? TRANS : NO_TRANS, trans_b ? TRANS : NO_TRANS, m, n, k, 1.0f, a,
                 lda, b, ldb, 0.0f, c, n);
 }
