@@ -114,12 +114,14 @@ exits 0 compare --check i.json
 # Refused before anything runs.
 exits 2 bench --sweep sideways
 exits 2 bench ops --sweep length
+exits 2 bench --op matmul
+exits 2 bench ops --op nosuch
+grep -q "no op matches 'nosuch'; measured are matmul, " err || die "the ops are not listed"
 exits 2 bench --at 1,2
 exits 2 bench --profile laptop --threads 2
 exits 2 bench --update doc.md
 exits 2 bench model a b c
 exits 1 bench --json missing/r.json
 exits 1 bench --baseline missing.json
-exits 1 bench ops --op nothing
 exits 1 bench --preset nothing
 exits 1 bench --device nowhere:0

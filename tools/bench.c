@@ -140,6 +140,11 @@ static int check_settings(const struct command_spec *spec, const struct bench_se
     if (s->sweep && s->dtypes.n && strcmp(s->sweep, "batch") != 0 &&
         (s->dtypes.n > 1 || strcmp(s->dtypes.item[0], "f32") != 0))
         return options_usage(spec, "--sweep %s measures f32 weights", s->sweep);
+    if (s->filter && (!s->mode || strcmp(s->mode, "ops") != 0))
+        return options_usage(spec, "--op is for 'itera bench ops'");
+    char ops[400];
+    if (s->filter && !bench_any_op(s->filter, ops, sizeof ops))
+        return options_usage(spec, "no op matches '%.40s'; measured are %s", s->filter, ops);
     return EXIT_OK;
 }
 

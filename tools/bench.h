@@ -58,6 +58,8 @@ enum itera_status bench_open_devices(struct bench *b);
 void bench_close_devices(struct bench *b);
 /* Ops, or models, as the settings say; rows go to b->runs. */
 enum itera_status bench_measure(struct bench *b);
+/* Whether --op FILTER means any of the ops; if not, `names` gets those that there are. */
+bool bench_any_op(const char *filter, char *names, size_t size);
 /* The file or preset on a device, with its weights as `dtype` (NULL: as they are). */
 enum itera_status bench_make_model(struct itera_device *device, const struct bench_settings *s,
                                    const char *preset, const char *dtype,

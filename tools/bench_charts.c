@@ -148,16 +148,6 @@ json_t *chart_ratios(const struct bar *bars, int n)
 
 /* ---- roofline -------------------------------------------------------------------------------- */
 
-static void peak_name(const json_t *peak, char *out, size_t size)
-{
-    const char *device = results_text(peak, "device");
-    double threads = results_number(peak, "threads");
-    if (strchr(device, ':') || !(threads >= 1))
-        snprintf(out, size, "%.60s", device);
-    else
-        snprintf(out, size, "%.60s x%.0f", device, threads);
-}
-
 /* min(peak, bandwidth * intensity) from x0 to x1: two lines that meet at the ridge. */
 static json_t *roof_json(const char *label, double peak, double bandwidth, double x0, double x1,
                          int colour, bool memory)
@@ -215,7 +205,7 @@ json_t *chart_roofline(const struct result *result)
     json_array_foreach(peaks, i, peak)
     {
         char name[96];
-        peak_name(peak, name, sizeof name);
+        results_device(peak, name, sizeof name);
         json_array_append_new(sets, dots_json(result, name, (int)i, &x0, &x1));
     }
     if (!(x1 > 0)) {
@@ -230,7 +220,7 @@ json_t *chart_roofline(const struct result *result)
         char name[96], label[160];
         json_t *read;
         double flops = results_number(peak, "gflops");
-        peak_name(peak, name, sizeof name);
+        results_device(peak, name, sizeof name);
         json_array_foreach(reads, k, read)
         {
             double bandwidth = results_number(read, "gbytes_per_s");
@@ -265,7 +255,7 @@ static json_t *sweep_set(const struct result *result, const json_t *sweep, bool 
         json_array_append_new(intervals,
                               low > 0 && high > 0 ? json_pack("[f, f]", low, high) : json_null());
     }
-    peak_name(sweep, name, sizeof name);
+    results_device(sweep, name, sizeof name);
     int used = snprintf(label, sizeof label, "%.64s %.16s %.16s, %s", results_text(sweep, "op"),
                         results_text(sweep, "phase"), results_text(sweep, "dtype"), name);
     if (isfinite(exponent))

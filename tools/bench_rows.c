@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "bench.h"
+#include "device.h"
 #include "output.h"
 #include "progress.h"
 
@@ -150,8 +151,10 @@ static void print_breakdown(const struct itera_bench_row *row, const struct iter
                             int count)
 {
     progress_finish(0);
-    printf("%s x%d, %s, %s of %s tokens in %s, each op timed apart:\n", row->device, row->threads,
-           row->op, row->phase, row->case_name, row->dtype);
+    char device[DEVICE_LABEL];
+    printf("%s, %s, %s of %s tokens in %s, each op timed apart:\n",
+           device_label(row->device, row->threads, device, sizeof device), row->op, row->phase,
+           row->case_name, row->dtype);
     print_parts(parts, count, false);
     printf("\n");
     print_parts(parts, count, true);
@@ -191,9 +194,11 @@ enum itera_status bench_add_row(struct bench *b, struct itera_bench_task *task,
         print_row(b->table, r);
     if (b->table && s->breakdown && count)
         print_breakdown(r, parts, count);
-    progress_line("%s x%d  %-4s %-8s %s %s: %.4g ms (%.4g to %.4g)%s%s%s", r->device, r->threads,
-                  r->dtype, r->phase, r->op, r->case_name, r->p50 * 1e3, r->low * 1e3,
-                  r->high * 1e3, r->stable ? "" : ", unstable: ", r->unstable_because,
+    char label[DEVICE_LABEL];
+    progress_line("%s  %-4s %-8s %s %s: %.4g ms (%.4g to %.4g)%s%s%s",
+                  device_label(r->device, r->threads, label, sizeof label), r->dtype, r->phase,
+                  r->op, r->case_name, r->p50 * 1e3, r->low * 1e3, r->high * 1e3,
+                  r->stable ? "" : ", unstable: ", r->unstable_because,
                   r->parity.known && !r->parity.pass ? "; its logits are WRONG" : "");
     return ITERA_OK;
 }

@@ -6,6 +6,7 @@
 
 #include "bench_charts.h"
 #include "bench_report.h"
+#include "device.h"
 #include "output.h"
 
 /* What a row is about, in one cell. */
@@ -157,8 +158,7 @@ static void put_sweep_table(struct report *report, const struct result *result, 
     report_table_begin(report, caption, "sweeps", columns, COLUMNS, (int)json_array_size(sweeps));
     json_array_foreach(sweeps, i, sweep)
     {
-        char points[1024] = "", number[64];
-        double threads = results_number(sweep, "threads");
+        char points[1024] = "", number[64], device[DEVICE_LABEL];
         json_array_foreach(json_object_get(sweep, "points"), k, point)
         {
             size_t used = strlen(points);
@@ -170,10 +170,7 @@ static void put_sweep_table(struct report *report, const struct result *result, 
         report_row(report, *file ? -1 : (int)i);
         report_cell(report, "%s %s", results_text(sweep, "op"), results_text(sweep, "phase"));
         report_word(report, 0, results_text(sweep, "dtype"));
-        if (threads >= 1 && !strchr(results_text(sweep, "device"), ':'))
-            report_cell(report, "%s x%.0f", results_text(sweep, "device"), threads);
-        else
-            report_word(report, 0, results_text(sweep, "device"));
+        report_word(report, 0, results_device(sweep, device, sizeof device));
         report_word(report, 0, results_text(sweep, "variable"));
         for (int c = 4; c < 7; c++)
             report_number(report, results_number(sweep, columns[c].key), 3);

@@ -15,6 +15,15 @@ enum itera_status device_open(const struct device_request *request, struct itera
     return itera_device_open(request->id, &options, device);
 }
 
+const char *device_label(const char *id, int threads, char *out, size_t size)
+{
+    if (strchr(id, ':') || threads < 1)
+        snprintf(out, size, "%.60s", id);
+    else
+        snprintf(out, size, "%.60s x%d", id, threads);
+    return out;
+}
+
 json_t *device_fallback_json(const struct itera_device *device)
 {
     json_t *list = json_array();

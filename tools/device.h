@@ -54,6 +54,10 @@ struct device_request {
             "with q8 or q4 weights: do not round activations to int8", 0, 0, NULL, NULL            \
     }
 
+/* "cpu x2", or only the id of a device that has no threads of ours. Returns out. */
+enum { DEVICE_LABEL = 80 };
+const char *device_label(const char *id, int threads, char *out, size_t size);
+
 enum itera_status device_open(const struct device_request *request, struct itera_device **device);
 
 /* The ops that ran on the CPU instead, as JSON strings; the caller owns the array. */

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "command.h"
+#include "device.h"
 #include "schema.h"
 
 extern const char results_schema[]; /* docs/bench.schema.json: cmake/report.cmake */
@@ -122,11 +123,14 @@ const char *results_text(const json_t *object, const char *path)
 
 const char *result_device(const struct result_row *row, char *out, size_t size)
 {
-    if (strchr(row->device, ':') || row->threads < 1)
-        snprintf(out, size, "%s", row->device);
-    else
-        snprintf(out, size, "%s x%d", row->device, row->threads);
-    return out;
+    return device_label(row->device, row->threads, out, size);
+}
+
+const char *results_device(const json_t *object, char *out, size_t size)
+{
+    const double threads = results_number(object, "threads"); /* NaN where there is none */
+    const int count = threads >= 1 && threads < 1e6 ? (int)threads : 0;
+    return device_label(results_text(object, "device"), count, out, size);
 }
 
 static void set_interval(struct result_row *row)

@@ -58,7 +58,8 @@ struct alignment {
 /* false: no memory (printed). Freed with free(alignment->row). */
 bool result_align(const struct result *results, int n, struct alignment *alignment);
 
-/* "cpu x2", or the device alone for those whose threads are not ours. */
+/* device_label() of a row, and of any object with "device" and "threads". */
 const char *result_device(const struct result_row *row, char *out, size_t size);
+const char *results_device(const json_t *object, char *out, size_t size);
 
 #endif
