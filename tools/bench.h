@@ -32,6 +32,7 @@ struct bench_settings {
 struct bench_device {
     struct itera_device *device;
     struct itera_bench_peaks peaks;
+    size_t peaks_index; /* in bench.peaks */
     struct itera_meter *meter;
     bool metered;            /* there are figures */
     char energy_reason[512]; /* why there are none */

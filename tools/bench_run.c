@@ -94,8 +94,25 @@ static enum itera_status open_device(struct bench *b, const char *id, int64_t th
     if (status)
         return status;
     say_peaks(d);
+    d->peaks_index = json_array_size(b->peaks);
     json_array_append_new(b->peaks, bench_peaks_json(d));
     return ITERA_OK;
+}
+
+/* The peaks once more, after rows: others may have had the processors before. */
+static enum itera_status peaks_again(struct bench *b)
+{
+    enum itera_status status = ITERA_OK;
+    for (int i = 0; i < b->n_devices && !b->s->quick && !bench_stopped() && !status; i++) {
+        struct bench_device *d = &b->devices[i];
+        struct itera_bench_peaks again;
+        status = itera_bench_measure_peaks(d->device, false, &again);
+        if (status)
+            break;
+        itera_bench_raise_peaks(&d->peaks, &again);
+        json_array_set_new(b->peaks, d->peaks_index, bench_peaks_json(d));
+    }
+    return status;
 }
 
 /* Each entry of --device: a device with each number of threads, or all of them. Threads are the
@@ -167,6 +184,8 @@ static enum itera_status finish_wave(struct wave *w, enum itera_status status, b
 {
     if (!status && w->n_tasks && !bench_stopped())
         status = bench_tasks(w->b, w->tasks, w->n_tasks);
+    if (!status && w->n_tasks)
+        status = peaks_again(w->b);
     for (int i = 0; i < w->n_tasks; i++) {
         const struct bench_device *device = &w->b->devices[w->device[i]];
         const struct itera_bench_row *row = itera_bench_task_row(w->tasks[i], &device->peaks);

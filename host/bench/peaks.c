@@ -49,7 +49,7 @@ static enum itera_status matmul_rate(struct itera_device *device, int64_t n, enu
 /* A matrix times a vector does little more than read, and so does the gradient norm: the faster of
  * them, or the first alone. */
 static enum itera_status read_rate(struct itera_device *device, int64_t kib, bool both,
-                                   double *gbytes)
+                                   double seconds, double *gbytes)
 {
     const struct itera_bench_op norm = {
         ITERA_OP_grad_norm, "", {0}, {{"grad", F32, 1, {kib * 256}}}};
@@ -58,9 +58,9 @@ static enum itera_status read_rate(struct itera_device *device, int64_t kib, boo
                                         {.trans_b = 1},
                                         {{"a", F32, 2, {1, 1024}}, {"b", F32, 2, {kib / 4, 1024}}}};
     double by_norm = NAN, by_gemv;
-    enum itera_status status = best_of(device, &gemv, 0.2, &by_gemv);
+    enum itera_status status = best_of(device, &gemv, seconds, &by_gemv);
     if (!status && both)
-        status = best_of(device, &norm, 0.2, &by_norm);
+        status = best_of(device, &norm, seconds, &by_norm);
     if (!status)
         *gbytes = (double)kib * 1024 / fmin(by_norm, by_gemv) / 1e9;
     return status;
@@ -75,23 +75,35 @@ enum itera_status itera_bench_measure_peaks(struct itera_device *device, bool qu
     static const int64_t all_kib[2][ITERA_BENCH_SIZES] = {{512, 16384, 262144}, {128, 1024, 4096}};
     const int64_t *kib = all_kib[slow];
     const struct itera_bench_op copy = {ITERA_OP_copy, "", {0}, {{"x", F32, 2, {rows, 1024}}}};
+    const double unit = quick ? 0.1 : 0.2;
     double seconds;
     *peaks = (struct itera_bench_peaks){.f16_gflops = NAN, .int8_gops = NAN};
-    enum itera_status status = matmul_rate(device, n, F32, 0.4, &peaks->gflops);
+    enum itera_status status = matmul_rate(device, n, F32, 4 * unit, &peaks->gflops);
     if (!status && !few)
-        status = matmul_rate(device, n, ITERA_F16, 0.3, &peaks->f16_gflops);
+        status = matmul_rate(device, n, ITERA_F16, 3 * unit, &peaks->f16_gflops);
     if (!status && !few)
-        status = matmul_rate(device, n, ITERA_Q8, 0.3, &peaks->int8_gops);
+        status = matmul_rate(device, n, ITERA_Q8, 3 * unit, &peaks->int8_gops);
     if (!status)
-        status = best_of(device, &copy, 0.4, &seconds);
+        status = best_of(device, &copy, 4 * unit, &seconds);
     if (status)
         return status;
     peaks->copy_gbytes = 2.0 * 4 * 1024 * (double)rows / seconds / 1e9;
     for (int i = 0; i < ITERA_BENCH_SIZES && !status; i++) {
         peaks->read_bytes[i] = (double)kib[i] * 1024;
-        status = read_rate(device, kib[i], !few, &peaks->read_gbytes[i]);
+        status = read_rate(device, kib[i], !few, 2 * unit, &peaks->read_gbytes[i]);
     }
     return status;
+}
+
+void itera_bench_raise_peaks(struct itera_bench_peaks *peaks, const struct itera_bench_peaks *again)
+{
+    /* fmax() passes over a NAN. */
+    peaks->gflops = fmax(peaks->gflops, again->gflops);
+    peaks->f16_gflops = fmax(peaks->f16_gflops, again->f16_gflops);
+    peaks->int8_gops = fmax(peaks->int8_gops, again->int8_gops);
+    peaks->copy_gbytes = fmax(peaks->copy_gbytes, again->copy_gbytes);
+    for (int i = 0; i < ITERA_BENCH_SIZES; i++)
+        peaks->read_gbytes[i] = fmax(peaks->read_gbytes[i], again->read_gbytes[i]);
 }
 
 struct itera_bench_gauge {

@@ -24,8 +24,8 @@
 extern "C" {
 #endif
 
-/* What the device reaches here and now, the best of several tries; every row's share of peak refers
- * to it. NAN where the device lacks the op. */
+/* What the device reaches here and now, the best of many tries before and after the rows, whose
+ * shares of peak refer to it. NAN where the device lacks the op. */
 #define ITERA_BENCH_SIZES 3
 struct itera_bench_peaks {
     double gflops;      /* f32 matmul of 1024 x 1024 x 1024 (software devices: 192) */
@@ -35,9 +35,13 @@ struct itera_bench_peaks {
     /* Reading, over working sets of these many bytes (caches, then memory). */
     double read_bytes[ITERA_BENCH_SIZES], read_gbytes[ITERA_BENCH_SIZES];
 };
-/* quick: on software devices, which compile for long, leaves f16 and int8 out. */
+/* quick: takes half the time; on software devices, which compile for long, leaves f16 and int8
+ * out. */
 enum itera_status itera_bench_measure_peaks(struct itera_device *device, bool quick,
                                             struct itera_bench_peaks *peaks);
+/* Takes over what `again`, of the same device, has more of. */
+void itera_bench_raise_peaks(struct itera_bench_peaks *peaks,
+                             const struct itera_bench_peaks *again);
 
 /* How the logits of a configuration compare with those of the CPU in f32 on the same weights. */
 struct itera_bench_parity {
@@ -106,8 +110,9 @@ enum itera_status itera_bench_task_op(struct itera_device *device, int index,
 /* name and dtype label the row (NULL: the type of nine tenths of the weights, or "mixed"). The
  * tokens are random. */
 enum itera_status itera_bench_task_model(struct itera_model *model, const char *name,
-                                         const char *dtype, enum itera_bench_phase phase, int64_t batch,
-                                         int64_t tokens, struct itera_bench_task **task);
+                                         const char *dtype, enum itera_bench_phase phase,
+                                         int64_t batch, int64_t tokens,
+                                         struct itera_bench_task **task);
 void itera_bench_task_destroy(struct itera_bench_task **task); /* NULL-safe */
 
 /* Compares forward, prefill and decode with the CPU's f32 kernels (the scalar reference where that
