@@ -93,10 +93,14 @@ static void describe(double t, char *out, size_t size)
     if (bar.total > 0) {
         double share = fmin(1, fmax(0, bar.done / bar.total));
         bool over = bar.done >= bar.total;
-        short_time(over ? t - bar.began : (bar.total - bar.done) / rate, time_text,
+        /* By the average: work of which a share takes long would otherwise be said to take days. */
+        short_time(over ? t - bar.began : (bar.total - bar.done) / average, time_text,
                    sizeof time_text);
-        snprintf(out, size, "%3d%%  %s %s/s  %s %s%s%s", (int)(share * 100), rate_text, bar.unit,
-                 time_text, over ? "in all" : "left", bar.note[0] ? "  " : "", bar.note);
+        char speed[64] = "";
+        if (strcmp(bar.unit, "%") != 0)
+            snprintf(speed, sizeof speed, "  %s %s/s", rate_text, bar.unit);
+        snprintf(out, size, "%3d%%%s  %s %s%s%s", (int)(share * 100), speed, time_text,
+                 over ? "in all" : "left", bar.note[0] ? "  " : "", bar.note);
     } else {
         short_time(t - bar.began, time_text, sizeof time_text);
         snprintf(out, size, "%s %s  %s %s/s  %s%s%s",

@@ -374,34 +374,51 @@ static enum itera_status open_devices(struct itera_checker *checker)
     return status;
 }
 
+/* How many cases of an op are to be checked. */
+static int count_cases(struct itera_checker *checker, enum itera_op_kind kind)
+{
+    int n = 0;
+    for (bool exists = true; exists; n += exists) {
+        struct itera_case c = {0};
+        exists = itera_check_build(checker, kind, checker->options->first + n, &c);
+        itera_program_destroy(&c.program);
+    }
+    return n;
+}
+
 static enum itera_status check_all(struct itera_checker *checker)
 {
-    int matching = 0;
+    int cases = 0, done = 0;
+    bool any = false;
     bool forward[ITERA_OP_COUNT], gradient[ITERA_OP_COUNT];
     for (int kind = 0; kind < ITERA_OP_COUNT; kind++) {
         const char *name = itera_op_info((enum itera_op_kind)kind)->name;
         forward[kind] = builders[kind] && itera_check_matches(checker, name);
-        bool named = builders[kind] && itera_op_info((enum itera_op_kind)kind)->def->grad &&
-                     matches_gradient(checker, (enum itera_op_kind)kind);
+        const bool has = builders[kind] && itera_op_info((enum itera_op_kind)kind)->def->grad;
+        const bool named = has && matches_gradient(checker, (enum itera_op_kind)kind);
         /* "silu" with gradients means those of silu as well. */
         gradient[kind] =
-            checker->options->gradients ? forward[kind] || named : named && !forward[kind];
-        matching += forward[kind] || gradient[kind];
+            checker->options->gradients ? (forward[kind] && has) || named : named && !forward[kind];
+        if (forward[kind] || gradient[kind])
+            cases += (forward[kind] + gradient[kind]) * count_cases(checker, kind);
+        any = any || forward[kind] || gradient[kind];
     }
-    if (matching == 0)
+    if (!any)
         return itera_fail(ITERA_ERR_ARGUMENT, "no op matches '%s'", checker->globs);
-    int done = 0;
     for (int kind = 0; kind < ITERA_OP_COUNT; kind++) {
-        if (!forward[kind] && !gradient[kind])
-            continue;
-        checker->progress = (double)done++ / matching;
         checker->all_names = forward[kind];
-        for (int i = checker->options->first; forward[kind] && !checker->status; i++)
+        for (int i = checker->options->first; forward[kind] && !checker->status; i++) {
+            checker->progress = (double)done / cases;
             if (!itera_check_forward(checker, (enum itera_op_kind)kind, i))
                 break;
-        for (int i = checker->options->first; gradient[kind] && !checker->status; i++)
+            done++;
+        }
+        for (int i = checker->options->first; gradient[kind] && !checker->status; i++) {
+            checker->progress = (double)done / cases;
             if (!itera_check_gradient(checker, (enum itera_op_kind)kind, i))
                 break;
+            done++;
+        }
     }
     return checker->status;
 }
