@@ -165,6 +165,15 @@ exits 2 compare base.json --ledger x.json
 exits 1 compare base.json --html /nonexistent/x.html
 grep -q 'cannot write the report' err || die "the report's place"
 
+# Numbers of hundreds of digits in what the report says of a row and of a curve.
+long=$(head -c 200 /dev/zero | tr '\0' x)
+file x.json "$machine" "$(row "$long" 10 9.9 10.1 ',"tokens_per_second":100,"peak_share":1e305,
+    "energy":{"source":"s","measured":true,"joules_per_token":1e300}' | sed "s/1x1/$long/")"
+sweep='"device":"cpu","op":"a","phase":"prefill","variable":"length","points":[{"x":1,"ms":1}]'
+sed "s/]}\$/],\"sweeps\":[{$sweep,\"exponent\":1e308}]}/" x.json >huge.json
+exits 0 compare huge.json --html huge.html
+exits 0 compare huge.json huge.json --html huge.html
+
 # The plot of a ledger in the report.
 echo '{"models":[{"model":"big","bytes_on_disk":4000000,"parameters":1000000,"bits_per_byte":0.9}]}' >ledger.json
 exits 0 compare base.json --html ledger.html --ledger ledger.json

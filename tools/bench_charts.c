@@ -256,12 +256,14 @@ static json_t *sweep_set(const struct result *result, const json_t *sweep, bool 
                               low > 0 && high > 0 ? json_pack("[f, f]", low, high) : json_null());
     }
     results_device(sweep, name, sizeof name);
-    int used = snprintf(label, sizeof label, "%.64s %.16s %.16s, %s", results_text(sweep, "op"),
-                        results_text(sweep, "phase"), results_text(sweep, "dtype"), name);
-    if (isfinite(exponent))
-        used += snprintf(label + used, sizeof label - (size_t)used, ": exponent %.2f", exponent);
+    snprintf(label, sizeof label, "%.64s %.16s %.16s, %s", results_text(sweep, "op"),
+             results_text(sweep, "phase"), results_text(sweep, "dtype"), name);
+    size_t used = strlen(label);
+    if (isfinite(exponent)) /* of hundreds of digits in a file that is forged */
+        snprintf(label + used, sizeof label - used, ": exponent %.2f", exponent);
+    used = strlen(label);
     if (several)
-        snprintf(label + used, sizeof label - (size_t)used, " (%s)", result->label);
+        snprintf(label + used, sizeof label - used, " (%s)", result->label);
     return json_pack("{s:o, s:o, s:o, s:b, s:i, s:i}", "label", text_json(label), "data", data,
                      "intervals", intervals, "showLine", 1, "pointRadius", 4, "borderWidth", 2);
 }

@@ -131,19 +131,20 @@ static void put_card(struct report *report, const struct result_row *row)
     char value[64], device[96], text[512], low[64], high[64];
     double share = results_number(row->json, "peak_share");
     double joules = results_number(row->json, "energy.joules_per_token");
-    int used = snprintf(text, sizeof text, "%.64s %.16s, %.64s %.16s on %.64s", row->op, row->phase,
-                        row->case_name, row->dtype, result_device(row, device, sizeof device));
+    snprintf(text, sizeof text, "%.64s %.16s, %.64s %.16s on %.64s", row->op, row->phase,
+             row->case_name, row->dtype, result_device(row, device, sizeof device));
+    size_t used = strlen(text);
     if (row->has_interval)
-        used +=
-            snprintf(text + used, sizeof text - (size_t)used, "; %s to %s%s",
-                     bench_figure(row->tokens_per_second * row->p50 / row->high, low, sizeof low),
-                     bench_figure(row->tokens_per_second * row->p50 / row->low, high, sizeof high),
-                     row->unstable ? ", unstable" : "");
-    if (isfinite(share))
-        used += snprintf(text + used, sizeof text - (size_t)used, "; %.0f%% of the measured peak",
-                         100 * share);
+        snprintf(text + used, sizeof text - used, "; %s to %s%s",
+                 bench_figure(row->tokens_per_second * row->p50 / row->high, low, sizeof low),
+                 bench_figure(row->tokens_per_second * row->p50 / row->low, high, sizeof high),
+                 row->unstable ? ", unstable" : "");
+    used = strlen(text);
+    if (isfinite(share)) /* of hundreds of digits in a file that is forged */
+        snprintf(text + used, sizeof text - used, "; %.0f%% of the measured peak", 100 * share);
+    used = strlen(text);
     if (isfinite(joules))
-        snprintf(text + used, sizeof text - (size_t)used, "; %.3g mJ a token%s", 1e3 * joules,
+        snprintf(text + used, sizeof text - used, "; %.3g mJ a token%s", 1e3 * joules,
                  json_is_true(json_object_get(json_object_get(row->json, "energy"), "measured"))
                      ? ""
                      : " (estimated)");
