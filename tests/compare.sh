@@ -102,6 +102,11 @@ sed 's/"low":11.9,"high":12.1/"low":12,"high":12,"best":9,"p95":13/' now.json >s
 exits 0 compare base.json single.json
 verdict slow same
 
+# The gallery has no interval to show where there is none.
+file single.json "$machine" "$(row a 3 3 3)"
+exits 0 compare single.json --markdown
+grep -q '^| a | decode | 1x1 | f32 | cpu x2 | 3 |  |' out || die "an interval from nothing"
+
 # Results that are wrong now, however fast.
 good=',"parity":{"pass":true}'
 bad=',"parity":{"pass":false}'

@@ -180,7 +180,7 @@ static void put_rows(FILE *out, const struct result *result)
         const json_t *run = row->json;
         double share = results_number(run, "peak_share"), rate = row->tokens_per_second;
         double speedup = results_number(run, "peer.speedup");
-        const bool interval = isfinite(results_number(run, "latency_ms.low"));
+        const bool interval = row->has_interval && isfinite(results_number(run, "latency_ms.low"));
         char device[96];
         put_cell(out, row->op);
         put_cell(out, row->phase);
