@@ -2,7 +2,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "output.h"
@@ -36,13 +35,6 @@ static int place_of_bar(json_t *places, const struct bar *bar)
     return place_of(places, name);
 }
 
-/* Text that was cut may end in half a letter, of which jansson makes nothing. */
-static json_t *text_json(const char *text)
-{
-    json_t *string = json_string(text);
-    return string ? string : json_string("?");
-}
-
 static json_t *empty_set(const char *label, size_t n)
 {
     json_t *data = json_array(), *intervals = json_array();
@@ -50,7 +42,7 @@ static json_t *empty_set(const char *label, size_t n)
         json_array_append_new(data, json_null());
         json_array_append_new(intervals, json_null());
     }
-    return json_pack("{s:o, s:o, s:o, s:b, s:f}", "label", text_json(label), "data", data,
+    return json_pack("{s:o, s:o, s:o, s:b, s:f}", "label", output_string(label), "data", data,
                      "intervals", intervals, "skipNull", 1, "maxBarThickness", 18.0);
 }
 
@@ -60,8 +52,8 @@ static json_t *make_sets(const struct bar *bars, int n, json_t *whats, json_t *l
     for (int i = 0; i < n; i++) {
         int at = place_of_bar(whats, &bars[i]);
         if (at < MAX_BARS && (size_t)at == json_array_size(labels))
-            json_array_append_new(labels, json_pack("[o, o]", text_json(bars[i].what[0]),
-                                                    text_json(bars[i].what[1])));
+            json_array_append_new(labels, json_pack("[o, o]", output_string(bars[i].what[0]),
+                                                    output_string(bars[i].what[1])));
     }
     for (int i = 0; i < n; i++) {
         int at = place_of_bar(whats, &bars[i]), set = place_of(set_places, bars[i].set);
@@ -160,7 +152,7 @@ static json_t *roof_json(const char *label, double peak, double bandwidth, doubl
         json_array_append_new(points, json_pack("{s:f, s:f}", "x", ridge, "y", peak));
     json_array_append_new(points,
                           json_pack("{s:f, s:f}", "x", x1, "y", fmin(peak, bandwidth * x1)));
-    json_t *set = json_pack("{s:o, s:o, s:b, s:i, s:f, s:i, s:b}", "label", text_json(label),
+    json_t *set = json_pack("{s:o, s:o, s:b, s:i, s:f, s:i, s:b}", "label", output_string(label),
                             "data", points, "showLine", 1, "pointRadius", 0, "borderWidth",
                             memory ? 2.0 : 1.0, "colour", colour, "quiet", 1);
     if (!memory)
@@ -186,14 +178,15 @@ static json_t *dots_json(const struct result *result, const char *device, int co
         snprintf(name, sizeof name, "%.64s %.16s %.64s %.16s, %.64s", row->op, row->phase,
                  row->case_name, row->dtype, here);
         json_array_append_new(points, json_pack("{s:f, s:f}", "x", flops / bytes, "y", flops));
-        json_array_append_new(names, text_json(name));
+        json_array_append_new(names, output_string(name));
         json_array_append_new(shapes, json_string(!strcmp(row->phase, "op")       ? "triangle"
                                                   : !strcmp(row->phase, "decode") ? "circle"
                                                   : !strcmp(row->phase, "train")  ? "rectRot"
                                                                                   : "rect"));
     }
-    return json_pack("{s:o, s:o, s:o, s:o, s:i, s:i}", "label", text_json(device), "data", points,
-                     "names", names, "pointStyle", shapes, "pointRadius", 5, "colour", colour);
+    return json_pack("{s:o, s:o, s:o, s:o, s:i, s:i}", "label", output_string(device), "data",
+                     points, "names", names, "pointStyle", shapes, "pointRadius", 5, "colour",
+                     colour);
 }
 
 json_t *chart_roofline(const struct result *result)
@@ -264,7 +257,7 @@ static json_t *sweep_set(const struct result *result, const json_t *sweep, bool 
     used = strlen(label);
     if (several)
         snprintf(label + used, sizeof label - used, " (%s)", result->label);
-    return json_pack("{s:o, s:o, s:o, s:b, s:i, s:i}", "label", text_json(label), "data", data,
+    return json_pack("{s:o, s:o, s:o, s:b, s:i, s:i}", "label", output_string(label), "data", data,
                      "intervals", intervals, "showLine", 1, "pointRadius", 4, "borderWidth", 2);
 }
 
@@ -303,8 +296,8 @@ json_t *chart_quality(const json_t *ledger)
         double bits = results_number(model, "bits_per_byte");
         if (bytes > 0 && bits > 0)
             json_array_append_new(sets, json_pack("{s:o, s:[{s:f, s:f}], s:i}", "label",
-                                                  text_json(results_text(model, "model")), "data",
-                                                  "x", bytes, "y", bits, "pointRadius", 6));
+                                                  output_string(results_text(model, "model")),
+                                                  "data", "x", bytes, "y", bits, "pointRadius", 6));
     }
     if (!json_array_size(sets)) {
         json_decref(sets);

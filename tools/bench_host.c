@@ -22,7 +22,7 @@ void bench_note(struct bench *b, const char *format, ...)
     size_t i;
     json_t *note;
     json_array_foreach(b->notes, i, note) if (!strcmp(json_string_value(note), text)) return;
-    json_array_append_new(b->notes, json_string(text));
+    json_array_append_new(b->notes, output_string(text));
 }
 
 json_t *bench_peaks_json(const struct bench_device *device)
@@ -33,12 +33,12 @@ json_t *bench_peaks_json(const struct bench_device *device)
     for (int i = 0; i < ITERA_BENCH_SIZES; i++)
         json_array_append_new(reads, json_pack("{s:f, s:o}", "bytes", p->read_bytes[i],
                                                "gbytes_per_s", output_number(p->read_gbytes[i])));
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:o, s:o, s:o}", "device", info->id,
-                     "name", info->name, "backend", info->backend, "type",
-                     itera_device_type_name(info->type), "driver", info->driver, "threads",
-                     itera_device_threads(device->device), "gflops", output_number(p->gflops),
-                     "f16_gflops", output_number(p->f16_gflops), "int8_gops",
-                     output_number(p->int8_gops), "copy_gbytes_per_s",
+    return json_pack("{s:s, s:o, s:s, s:s, s:o, s:i, s:o, s:o, s:o, s:o, s:o}", "device", info->id,
+                     "name", output_string(info->name), "backend", info->backend, "type",
+                     itera_device_type_name(info->type), "driver", output_string(info->driver),
+                     "threads", itera_device_threads(device->device), "gflops",
+                     output_number(p->gflops), "f16_gflops", output_number(p->f16_gflops),
+                     "int8_gops", output_number(p->int8_gops), "copy_gbytes_per_s",
                      output_number(p->copy_gbytes), "read", reads);
 }
 
@@ -113,7 +113,7 @@ static json_t *host_json(struct bench *b)
     struct itera_device_info *infos = NULL;
     int count = 0;
     if (!itera_devices(&infos, &count) && count > 0)
-        json_object_set_new(host, "cpu", json_string(infos[0].name));
+        json_object_set_new(host, "cpu", output_string(infos[0].name));
     free(infos);
     json_object_set_new(host, "processors", json_integer(sysconf(_SC_NPROCESSORS_ONLN)));
     json_object_set_new(host, "itera", json_string(ITERA_VERSION));
@@ -126,7 +126,6 @@ static json_t *host_json(struct bench *b)
     return host;
 }
 
-/* What the rows themselves say. */
 /* Why device d is not metered, and with it all others of the same reason; said at the first. */
 static void note_energy(struct bench *b, int d)
 {
@@ -148,6 +147,7 @@ static void note_energy(struct bench *b, int d)
     bench_note(b, "No energy figures for %s: %s.", ids, reason);
 }
 
+/* What the rows themselves say. */
 static void note_rows(struct bench *b)
 {
     size_t i, unstable = 0, wrong = 0;
@@ -184,7 +184,7 @@ static json_t *command_line(int argc, char **argv)
     size_t used = strlen(text);
     for (int i = 0; i < argc && used < sizeof text; i++)
         used += (size_t)snprintf(text + used, sizeof text - used, " %s", argv[i]);
-    return json_string(text);
+    return output_string(text);
 }
 
 json_t *bench_result(struct bench *b, int argc, char **argv)

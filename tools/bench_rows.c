@@ -93,10 +93,10 @@ static json_t *breakdown_json(const struct itera_bench_part *parts, int count, d
 static json_t *row_json(const struct itera_bench_row *r)
 {
     json_t *row =
-        json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:i}", "device", r->device,
-                  "threads", r->threads, "dtype", r->dtype, "phase", r->phase, "op", r->op, "case",
-                  r->case_name, "batch", (json_int_t)r->batch, "tokens", (json_int_t)r->tokens,
-                  "repeats", r->repeats, "blocks", r->blocks);
+        json_pack("{s:s, s:i, s:s, s:s, s:o, s:s, s:I, s:I, s:i, s:i}", "device", r->device,
+                  "threads", r->threads, "dtype", r->dtype, "phase", r->phase, "op",
+                  output_string(r->op), "case", r->case_name, "batch", (json_int_t)r->batch,
+                  "tokens", (json_int_t)r->tokens, "repeats", r->repeats, "blocks", r->blocks);
     json_object_set_new(row, "tokens_per_second", output_number(tokens_rate(r)));
     json_object_set_new(row, "latency_ms",
                         json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "p50", r->p50 * 1e3, "p95",
@@ -181,9 +181,9 @@ enum itera_status bench_add_row(struct bench *b, struct itera_bench_task *task,
                         : (double)NAN;
     json_object_set_new(row, "energy", energy);
     if (json_is_null(energy))
-        json_object_set_new(
-            row, "energy_reason",
-            json_string(r->energy.n_figures ? r->energy.figure[0].reason : device->energy_reason));
+        json_object_set_new(row, "energy_reason",
+                            output_string(r->energy.n_figures ? r->energy.figure[0].reason
+                                                              : device->energy_reason));
     for (int i = 0; itera_bench_task_fallback_op(task, i); i++)
         json_array_append_new(fallback, json_string(itera_bench_task_fallback_op(task, i)));
     json_object_set_new(row, "fallback_ops", fallback);

@@ -114,6 +114,25 @@ json_t *output_number(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
+json_t *output_string(const char *text)
+{
+    const size_t length = strlen(text);
+    json_t *string = json_string(text);
+    for (size_t cut = 1; !string && cut <= 3 && cut < length; cut++) {
+        if ((unsigned char)text[length - cut] < 0x80)
+            break;
+        string = json_stringn(text, length - cut);
+    }
+    char *copy = string ? NULL : strdup(text);
+    for (char *c = copy; c && *c; c++)
+        if ((unsigned char)*c >= 0x80)
+            *c = '?';
+    if (copy)
+        string = json_string(copy);
+    free(copy);
+    return string;
+}
+
 enum { JSON_STYLE = JSON_INDENT(2) | JSON_REAL_PRECISION(9) };
 
 void output_json_line(const json_t *root, FILE *stream)

@@ -31,6 +31,9 @@ int output_text(const char *file, const char *what, const char *text);
 void output_json_line(const json_t *root, FILE *stream);
 /* A JSON number, or null for NaN and infinities, which JSON lacks. */
 json_t *output_number(double value);
+/* A JSON string of text from outside: without the half letter that cutting may have left at its
+ * end, and with '?' for its other bytes beyond ASCII where it is no UTF-8. */
+json_t *output_string(const char *text);
 
 /* 1234567 as "1,234,567", and bytes as "1.18 MiB", into a caller's buffer; they return it. */
 const char *output_grouped(int64_t n, char *out, size_t size);
