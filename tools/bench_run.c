@@ -394,10 +394,12 @@ static enum itera_status add_model(struct wave *w, const char *preset)
         const struct itera_device_info *info = itera_device_info(b->devices[i / types].device);
         if (s->lean && info->type == ITERA_DEVICE_SOFTWARE && strcmp(preset, s->lean) != 0)
             continue;
+        if (w->n_models == MOST_MODELS) {
+            status = finish_wave(w, add_shapes(w, name, of, made), false);
+            made = 0;
+        }
         of[made].device = i / types;
         of[made].dtype = s->dtypes.n ? s->dtypes.item[i % types] : NULL;
-        if (w->n_models == MOST_MODELS)
-            status = finish_wave(w, status, false);
         if (!status)
             status = bench_make_model(b->devices[i / types].device, s, preset, of[made].dtype,
                                       &of[made].model);
