@@ -96,11 +96,26 @@ static json_t *curve_json(struct bench *b, struct curve *curve)
         return NULL;
     }
     const struct itera_bench_fit fit = itera_bench_fit(x, y, n);
-    return json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o}", "device", row->device,
-                     "threads", row->threads, "dtype", row->dtype, "op", row->op, "phase",
-                     row->phase, "variable", b->s->sweep, "points", points, "exponent",
+    return json_pack("{s:s, s:i, s:s, s:o, s:s, s:s, s:o, s:o, s:o, s:o}", "device", row->device,
+                     "threads", row->threads, "dtype", row->dtype, "op", output_string(row->op),
+                     "phase", row->phase, "variable", b->s->sweep, "points", points, "exponent",
                      output_number(fit.exponent), "exponent_low", output_number(fit.low),
                      "exponent_high", output_number(fit.high));
+}
+
+/* What the fit says; of two points no interval, of one nothing. */
+static void print_exponent(const json_t *curve, struct table *table)
+{
+    const json_t *exponent = json_object_get(curve, "exponent");
+    const json_t *low = json_object_get(curve, "exponent_low");
+    const json_t *high = json_object_get(curve, "exponent_high");
+    if (json_is_number(low) && json_is_number(high))
+        table_cell(table, "%.2f (%.2f to %.2f)", json_number_value(exponent),
+                   json_number_value(low), json_number_value(high));
+    else if (json_is_number(exponent))
+        table_cell(table, "%.2f", json_number_value(exponent));
+    else
+        table_cell(table, "%s", "");
 }
 
 static void print_curve(const json_t *curve, struct table *table)
@@ -120,10 +135,7 @@ static void print_curve(const json_t *curve, struct table *table)
         if (i)
             table_cell(table, "%s", "");
         else
-            table_cell(table, "%.2f (%.2f to %.2f)",
-                       json_number_value(json_object_get(curve, "exponent")),
-                       json_number_value(json_object_get(curve, "exponent_low")),
-                       json_number_value(json_object_get(curve, "exponent_high")));
+            print_exponent(curve, table);
     }
 }
 
@@ -137,6 +149,12 @@ static enum itera_status sweep_preset(struct bench *b, const char *preset, struc
     struct itera_bench_task *tasks[MOST_POINTS * MOST_CURVES];
     int n_curves = 0, n = 0;
     enum itera_status status = ITERA_OK;
+    if (at.n > MOST_POINTS)
+        bench_note(b, "A curve has %d points at most: the last %zu were not measured.", MOST_POINTS,
+                   at.n - MOST_POINTS);
+    if (types * b->n_devices > MOST_CURVES)
+        bench_note(b, "A preset has %d curves at most: the last %d were not measured.", MOST_CURVES,
+                   types * b->n_devices - MOST_CURVES);
     for (int c = 0; c < types * b->n_devices && c < MOST_CURVES && !status; c++) {
         struct curve *curve = &curves[n_curves++];
         *curve = (struct curve){.device = c / types};
