@@ -140,14 +140,15 @@ static void print_goal(FILE *out, const struct goal *goal, const json_t *row)
                                             : goal->peer / p50;
     fprintf(out, "| %s | %.0f | %s | ", goal->work, threads, goal->who);
     if (!(goal->peer > 0))
-        fprintf(out, "%.3g ms | ", beside);
+        fprintf(out, isfinite(beside) ? "%.3g ms | " : "not installed | ", beside);
     else
         fprintf(out, goal->per_second ? "%.0f tok/s | " : "%.3g ms | ", goal->peer);
-    if (goal->per_second)
-        fprintf(out, "%.0f tok/s (%.0f to %.0f) | ", rate, rate * p50 / high, rate * p50 / low);
-    else
-        fprintf(out, "%.3g ms (%.3g to %.3g) | ", p50, low, high);
-    fprintf(out, "%.3gx | ", ratio);
+    fprintf(out, goal->per_second ? "%.0f tok/s" : "%.3g ms", goal->per_second ? rate : p50);
+    if (low > 0 && high > 0 && goal->per_second)
+        fprintf(out, " (%.0f to %.0f)", rate * p50 / high, rate * p50 / low);
+    else if (low > 0 && high > 0)
+        fprintf(out, " (%.3g to %.3g)", low, high);
+    fprintf(out, isfinite(ratio) ? " | %.3gx | " : " | | ", ratio);
     const double scaled = goal->peer > 0 && gemm > 0 ? ratio * core * threads / gemm : 0;
     if (scaled > 0)
         fprintf(out, "%.3gx | ", scaled);
@@ -167,16 +168,17 @@ static char *goals_table(const json_t *result)
     FILE *out = open_memstream(&text, &size);
     if (!out)
         return NULL;
-    fprintf(out,
-            "Measured %.10s by `itera bench goals` on %s, %.0f processors. Here: median and 95%% "
-            "interval.\n\n"
-            "| work | threads | peer | it took | here | ratio | scaled | goal |\n"
-            "|---|---|---|---|---|---|---|---|\n",
-            results_text(result, "host.date"), results_text(result, "host.cpu"),
-            results_number(result, "host.processors"));
+    const double processors = results_number(result, "host.processors");
+    fprintf(out, "Measured %.10s by `itera bench goals` on %s", results_text(result, "host.date"),
+            results_text(result, "host.cpu"));
+    if (processors > 0)
+        fprintf(out, ", %.0f processors", processors);
+    fprintf(out, ". Here: median and 95%% interval.\n\n"
+                 "| work | threads | peer | it took | here | ratio | scaled | goal |\n"
+                 "|---|---|---|---|---|---|---|---|\n");
     for (size_t i = 0; i < sizeof goals / sizeof *goals; i++) {
         const json_t *row = find_row(result, &goals[i]);
-        if (row)
+        if (row && (!goals[i].per_second || results_number(row, "tokens_per_second") > 0))
             print_goal(out, &goals[i], row);
         else
             fprintf(out, "| %s | | %s | | not measured | | | %.3gx |\n", goals[i].work,
