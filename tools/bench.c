@@ -41,10 +41,10 @@ static int write_result(json_t *result, const struct outputs *out, const json_t 
     if (out->goals && !(on_stdout(&out->json) && !out->update) &&
         (written = bench_goals_write(result, out->update)) != EXIT_OK)
         code = written;
-    if (baseline && !on_stdout(&out->json)) {
-        if (compare_results(baseline, result, &regressed) != EXIT_OK || regressed)
-            code = EXIT_FAILED;
-    }
+    if (baseline &&
+        (compare_results(baseline, result, !on_stdout(&out->json), &regressed) != EXIT_OK ||
+         regressed))
+        code = EXIT_FAILED;
     return code;
 }
 

@@ -255,7 +255,7 @@ static void print_comparison(const struct comparison *c)
 
 /* ---- the command ----------------------------------------------------------------------------- */
 
-int compare_results(const json_t *baseline, const json_t *result, bool *regressed)
+int compare_results(const json_t *baseline, const json_t *result, bool print, bool *regressed)
 {
     const json_t *const results[] = {baseline, result};
     struct comparison c;
@@ -265,7 +265,8 @@ int compare_results(const json_t *baseline, const json_t *result, bool *regresse
     /* Two runs of one version on one day have the same label otherwise. */
     snprintf(c.results[0].label, sizeof c.results[0].label, "baseline");
     snprintf(c.results[1].label, sizeof c.results[1].label, "now");
-    print_comparison(&c);
+    if (print)
+        print_comparison(&c);
     *regressed = compare_regressed(&c);
     compare_close(&c);
     return EXIT_OK;

@@ -49,9 +49,9 @@ void compare_summary(const struct comparison *comparison, char *out, size_t size
 /* Whether a row got slower or wrong. */
 bool compare_regressed(const struct comparison *comparison);
 
-/* Prints a checked result beside its baseline, and says whether anything regressed. Returns EXIT_OK
- * or EXIT_FAILED (no memory). */
-int compare_results(const json_t *baseline, const json_t *result, bool *regressed);
+/* Whether a checked result regressed against its baseline; print: with both side by side. Returns
+ * EXIT_OK or EXIT_FAILED (no memory). */
+int compare_results(const json_t *baseline, const json_t *result, bool print, bool *regressed);
 
 /* One line per row and file, ratios where there are several files. Returns EXIT_OK, or EXIT_FAILED
  * after printing why. */
