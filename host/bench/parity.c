@@ -38,7 +38,7 @@ static void measure_difference(const float *a, const float *b, int64_t n,
     out->max_abs = 0;
     for (int64_t i = 0; i < n; i++) {
         double d = fabs((double)a[i] - b[i]);
-        if (!(d <= out->max_abs))
+        if (d > out->max_abs || isnan(d)) /* a NAN stays */
             out->max_abs = d;
         largest = fmax(largest, fabs((double)b[i]));
         power += (double)b[i] * b[i];

@@ -99,7 +99,8 @@ static enum itera_status warm_up(struct itera_bench_work *work, double seconds)
  * than a block. */
 static int blocks_of(const struct itera_bench_work *work, double seconds, int rounds)
 {
-    int fits = work->run_seconds > 0 ? (int)(seconds / work->run_seconds) : rounds;
+    /* Of a run of nanoseconds more fit than an int counts. */
+    int fits = work->run_seconds * rounds < seconds ? rounds : (int)(seconds / work->run_seconds);
     int fewest = work->run_seconds > seconds / 2 ? FEWEST_SLOW : FEWEST_BLOCKS;
     fewest = fewest < rounds ? fewest : rounds;
     return fits < fewest ? fewest : fits > rounds ? rounds : fits;

@@ -169,7 +169,7 @@ struct itera_bench_interval {
     double median, low, high;
 };
 /* The median of a series in order of time and its 95% confidence interval, by order statistics for
- * as many values as the series is worth: its autocorrelation takes off. Fewer than 6: the extremes.
+ * as many values as the series is worth: its autocorrelation takes off. Up to 6: the extremes.
  * NAN for n == 0. Errors: ITERA_ERR_MEMORY. */
 enum itera_status itera_bench_interval(const double *series, int n,
                                        struct itera_bench_interval *out);
