@@ -114,12 +114,6 @@ void report_heading(struct report *report, const char *text)
     fputs("</h2>\n", report->body);
 }
 
-void report_subheading(struct report *report, const char *text)
-{
-    if (body(report))
-        put_element(report->body, "h3", text);
-}
-
 void report_paragraph(struct report *report, const char *format, ...)
 {
     char *text = NULL;

@@ -15,7 +15,6 @@ void report_destroy(struct report **report); /* NULL-safe, nulls *report */
 
 /* Sections; they are listed, with links, at the top of a report that has more than three. */
 void report_heading(struct report *report, const char *text);
-void report_subheading(struct report *report, const char *text);
 __attribute__((format(printf, 2, 3))) void report_paragraph(struct report *report,
                                                             const char *format, ...);
 /* What a reader must know first: a framed list. */

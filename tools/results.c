@@ -274,7 +274,7 @@ bool result_align(const struct result *results, int n, struct alignment *alignme
     for (int i = 0; i < n; i++)
         room += (size_t)results[i].n;
     json_t *places = json_object(); /* key: index of the aligned row */
-    *alignment = (struct alignment){.files = n};
+    *alignment = (struct alignment){0};
     alignment->row = calloc(room * (size_t)n + 1, sizeof(*alignment->row));
     if (!places || !alignment->row) {
         json_decref(places);

@@ -52,7 +52,7 @@ void result_free(struct result **results, int n); /* NULL-safe, nulls *results *
 /* Rows side by side: row(i, file) is NULL where that file has none like it. Those of the first file
  * come first, in its order. */
 struct alignment {
-    int files, n;
+    int n;
     const struct result_row **row; /* n * files */
 };
 /* false: no memory (printed). Freed with free(alignment->row). */
