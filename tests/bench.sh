@@ -4,6 +4,7 @@
 set -eu
 
 itera=$(realpath "$1")
+tests=$(dirname "$(realpath "$0")")
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cd "$dir"
@@ -70,6 +71,13 @@ exits 0 bench ops --op 'gelu*' --seconds 0.05 --json
 says '"phase": "op"' out
 "$itera" compare --check out >/dev/null || die "stdout is no result"
 
+# A baseline that nothing reaches is missed, with the result on stdout as well.
+sed 's/"\(p50\|low\|high\|best\|p95\)": [0-9.e-]*/"\1": 1e-7/' out >fast.json
+exits 1 bench ops --op 'gelu*' --seconds 0.05 --baseline fast.json
+says 'regression' out
+exits 1 bench ops --op 'gelu*' --seconds 0.05 --json --baseline fast.json
+"$itera" compare --check out >/dev/null || die "stdout is no result"
+
 # Curves.
 exits 0 bench --sweep length --at 16,32,64 --preset micro,mamba-tiny --seconds 0.05 --json s.json
 says '"variable": "length"' s.json
@@ -80,6 +88,21 @@ says '"exponent_low": null' s.json
 exits 0 bench --sweep width --at 1,2 --preset transformer-micro --prompt 16 --seconds 0.05 --json s.json
 says '"x": 128.0' s.json
 exits 0 compare --check s.json
+
+# Two points have no interval, one has no exponent.
+! grep -q '(0.00 to' out || die "an interval from two points"
+exits 0 bench --sweep length --at 16 --preset micro --seconds 0.05
+! grep -q '0\.00' out || die "an exponent from one point"
+
+# Names that are no UTF-8, or that a row cuts within a letter, lose nothing.
+exits 0 bench ops --op gelu --seconds 0.05 --json "$(printf 'x\377.json')"
+exits 0 compare --check "$(printf 'x\377.json')"
+says 'x?.json' "$(printf 'x\377.json')"
+letters=$(printf '\321\213%.0s' $(seq 23)) # two bytes each
+cp "$tests/fixtures/itera-small/config.json" "$letters$letters.json"
+exits 0 bench model --preset "$letters$letters.json" --phase decode --prompt 4 --gen 4 --seconds 0.05 \
+    --threads 1 --json cut.json
+says "\"op\": \"$letters\"" cut.json
 
 # Goals from a result, into a document.
 printf 'before\n<!-- goals -->\nold\n<!-- /goals -->\nafter\n' >doc.md
@@ -94,6 +117,13 @@ exits 0 bench goals --from r.json --update doc.md
 echo nothing >doc.md
 exits 1 bench goals --from r.json --update doc.md
 says 'has no lines' err
+
+# A file without intervals, and without OpenBLAS beside its matmul.
+echo '{"host":{},"runs":[{"device":"cpu","threads":2,"dtype":"f32","phase":"op","op":"matmul",
+    "case":"512x3072x768","latency_ms":{"p50":10}}]}' >bare.json
+exits 0 bench goals --from bare.json
+says '| not installed | 10 ms | | | 0.95x |' out
+! grep -q 'nan' out || die "a goal beside nothing"
 
 # Interrupted: what was measured is written, and marked.
 "$itera" bench model --preset micro --phase decode --prompt 16 --seconds 30 --json i.json \
