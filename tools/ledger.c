@@ -418,6 +418,18 @@ static int run(struct ledger *l, bool exact, const struct option_optional *json,
     return code;
 }
 
+/* A model must outlive its report. */
+static int check_kept(const struct command_args *args, const char *html, const char *json)
+{
+    int code = EXIT_OK;
+    for (int i = 0; i < args->n && code == EXIT_OK; i++) {
+        code = output_keeps(html, args->positional[i]);
+        if (code == EXIT_OK)
+            code = output_keeps(json, args->positional[i]);
+    }
+    return code;
+}
+
 int itera_command_ledger(int argc, char **argv)
 {
     struct ledger l = {.prompt = 128, .rounds = 5};
@@ -477,6 +489,7 @@ int itera_command_ledger(int argc, char **argv)
         command_error("no memory for %d models", args.n);
     } else if (output_json_check(json.value) == EXIT_OK &&
                (!html || output_file_check(html, "the report") == EXIT_OK) &&
+               check_kept(&args, html, json.value) == EXIT_OK &&
                !device_open(&request, &l.device)) {
         for (int i = 0; i < args.n; i++)
             l.entries[i].path = args.positional[i];

@@ -185,6 +185,16 @@ int output_json_check(const char *file)
     return EXIT_FAILED;
 }
 
+int output_keeps(const char *out, const char *input)
+{
+    struct stat a, b;
+    if (!out || !input || strcmp(out, "-") == 0 || stat(out, &a) || stat(input, &b) ||
+        !S_ISREG(a.st_mode) || a.st_dev != b.st_dev || a.st_ino != b.st_ino)
+        return EXIT_OK;
+    command_error("%s: is what is read; write to another file", out);
+    return EXIT_FAILED;
+}
+
 const char *output_grouped(int64_t n, char *out, size_t size)
 {
     char digits[32];
