@@ -137,7 +137,7 @@ cmp -s results.md "$source/docs/results.md" ||
 
 refused 'nosuch.json: cannot read results' nosuch.json
 mkdir folder
-refused 'folder: ' folder
+refused 'folder: is a directory' folder
 echo '{"schema":"itera-bench/1"' >x.json
 refused 'x.json: line [12] is not JSON' x.json
 echo '[]' >x.json
@@ -178,6 +178,17 @@ sweep='"device":"cpu","op":"a","phase":"prefill","variable":"length","points":[{
 sed "s/]}\$/],\"sweeps\":[{$sweep,\"exponent\":1e308}]}/" x.json >huge.json
 exits 0 compare huge.json --html huge.html
 exits 0 compare huge.json huge.json --html huge.html
+exits 0 compare base.json
+grep -q verdict out && die "a single file has nothing to be judged by"
+
+# A result outlives its reports.
+cp base.json kept.json
+ln -s base.json link.json
+for out in '--html link.json' '--csv base.json' '--json=./base.json' '--markdown=base.json'; do
+    exits 1 compare base.json $out
+    grep -q 'is what is read' err || die "$out was not refused"
+done
+cmp -s base.json kept.json || die "a result was replaced by its report"
 
 # The plot of a ledger in the report.
 echo '{"models":[{"model":"big","bytes_on_disk":4000000,"parameters":1000000,"bits_per_byte":0.9}]}' >ledger.json

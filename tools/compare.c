@@ -100,10 +100,8 @@ void compare_summary(const struct comparison *c, char *out, size_t size)
 
 /* ---- text ------------------------------------------------------------------------------------ */
 
-static void print_cells(struct table *table, const struct comparison *c, int i, int file)
+static void print_times(struct table *table, const struct result_row *row)
 {
-    const struct result_row *row = c->rows.row[i * c->n + file];
-    const struct judgement j = compare_judge(c, i, file);
     table_cell(table, "%.4g", row->p50);
     if (row->has_interval)
         table_cell(table, "%.4g..%.4g%s", row->low, row->high, row->unstable ? " !" : "");
@@ -113,6 +111,12 @@ static void print_cells(struct table *table, const struct comparison *c, int i, 
         table_cell(table, "%.4g", row->tokens_per_second);
     else
         table_cell(table, "%s", "");
+}
+
+static void print_cells(struct table *table, const struct comparison *c, int i, int file)
+{
+    const struct judgement j = compare_judge(c, i, file);
+    print_times(table, c->rows.row[i * c->n + file]);
     if (isnan(j.ratio))
         table_cell(table, "%s", "");
     else
@@ -160,7 +164,21 @@ static void print_pairs(const struct comparison *c)
     table_destroy(&table);
 }
 
-/* What at least two files have (or all of a single one): a line per row and file. */
+/* One file: there is nothing to judge its rows by. */
+static void print_single(const struct comparison *c)
+{
+    static const char *const titles[] = {"what",   "phase",  "case", "type",
+                                         "device", "p50 ms", "95%",  "tokens/s"};
+    struct table *table = table_create(8, titles, "lllllrrr");
+    for (int i = 0; i < c->rows.n; i++) {
+        print_name(table, c->rows.row[i]);
+        print_times(table, c->rows.row[i]);
+    }
+    table_print(table);
+    table_destroy(&table);
+}
+
+/* What at least two files have: a line per row and file. */
 static void print_rows(const struct comparison *c)
 {
     static const char *const titles[] = {"what",     "phase", "case",   "type",
@@ -169,7 +187,7 @@ static void print_rows(const struct comparison *c)
     struct table *table = table_create(12, titles, "llllllrrrrrl");
     for (int i = 0; i < c->rows.n; i++) {
         bool first = true;
-        if (count_files(c, i) < 2 && c->n > 1)
+        if (count_files(c, i) < 2)
             continue;
         for (int file = 0; file < c->n; file++) {
             const struct result_row *row = c->rows.row[i * c->n + file];
@@ -239,7 +257,9 @@ static void print_comparison(const struct comparison *c)
     char summary[256];
     print_files(c);
     printf("\n");
-    if (c->n == 2)
+    if (c->n < 2)
+        print_single(c);
+    else if (c->n == 2)
         print_pairs(c);
     else
         print_rows(c);
@@ -328,6 +348,19 @@ static int run(const char *const *names, int n, const struct settings *s)
     return code;
 }
 
+/* An input must outlive its reports. */
+static int check_kept(const struct settings *s, const char *const *names, int n)
+{
+    const char *const outputs[] = {s->html, s->csv, s->json.value, s->markdown.value};
+    int code = EXIT_OK;
+    for (size_t k = 0; k < sizeof outputs / sizeof outputs[0] && code == EXIT_OK; k++) {
+        code = output_keeps(outputs[k], s->ledger);
+        for (int i = 0; i < n && code == EXIT_OK; i++)
+            code = output_keeps(outputs[k], names[i]);
+    }
+    return code;
+}
+
 static int check_outputs(const struct settings *s)
 {
     int code = output_json_check(s->json.value);
@@ -386,7 +419,8 @@ int itera_command_compare(int argc, char **argv)
         return code;
     if (s.ledger && !s.html)
         code = options_usage(&spec, "--ledger is for the report: give --html FILE as well");
-    else if (check_outputs(&s) != EXIT_OK)
+    else if (check_outputs(&s) != EXIT_OK ||
+             check_kept(&s, (const char *const *)args.positional, args.n) != EXIT_OK)
         code = EXIT_FAILED;
     else
         code = run((const char *const *)args.positional, args.n, &s);

@@ -79,6 +79,10 @@ json_t *results_load(const char *file)
                       (long long)info.st_size, FILE_LIMIT);
         return NULL;
     }
+    if (!stat(file, &info) && S_ISDIR(info.st_mode)) {
+        command_error("%s: is a directory, not a result of itera bench", file);
+        return NULL;
+    }
     json_error_t error;
     json_t *root = json_load_file(file, JSON_REJECT_DUPLICATES, &error);
     if (!root && error.line > 0)
