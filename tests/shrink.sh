@@ -68,6 +68,10 @@ grep -q "\"parameters\": $after" report.json || die "the report has other parame
 "$itera" prune small.safetensors --keep 50% --calibrate "$text" --finetune 4 --run tuned \
     --valid 'builtin:stories?valid&bytes=5000' -o smaller.safetensors >out 2>err || die "--run"
 [ -f tuned/train.jsonl ] || die "no log of the fine-tuning"
+refused 1 'tuned: has a training run already; choose another directory for --run' prune \
+    small.safetensors --keep 50% --finetune 4 --run tuned -o x
+refused 1 'tuned: has a training run already' vocab small.safetensors --data "$text" --finetune 4 \
+    --run tuned -o x
 cmp -s tuned/model.safetensors smaller.safetensors || die "not the best model"
 
 refused 1 'cannot keep 1 of 4; from 2 (a token goes to 2) to 4' prune $model --experts 1 -o x
@@ -120,6 +124,8 @@ refused 1 '/nonexistent/x: cannot write a model' quantize $model --to q4 -o /non
 refused 2 "not 'q5'" quantize $model --to q5 -o x
 refused 2 '-o OUT is needed' quantize $model --to q4
 refused 2 'goes with --calibrate' quantize $model --to q4 --tokens 5 -o x
+refused 2 'goes with --valid or --report' quantize $model --to q4 --eval-tokens 5 -o x
+refused 1 'is what is read' ledger $model --data "$text" --html $model
 
 # ---- vocab
 printf 'Once upon a time there was a cat. The cat sat.\n%.0s' 1 2 3 4 5 6 7 8 9 >cat.txt

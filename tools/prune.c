@@ -301,6 +301,8 @@ int itera_command_prune(int argc, char **argv)
     code = output_json_check(a.json.value);
     if (code == EXIT_OK)
         code = model_file_check_out(a.out, a.model, "smaller");
+    if (code == EXIT_OK)
+        code = shrink_finetune_check(&a.finetune);
     if (code == EXIT_OK && device_open(&a.device, &device))
         code = EXIT_FAILED;
     if (code == EXIT_OK)

@@ -354,6 +354,8 @@ int itera_command_quantize(int argc, char **argv)
         code = options_usage(&spec, "-o OUT is needed");
     else if (r.calibrate_tokens && !r.calibrate)
         code = options_usage(&spec, "--tokens goes with --calibrate");
+    else if (r.eval_tokens && !r.valid && !r.report)
+        code = options_usage(&spec, "--eval-tokens goes with --valid or --report");
     else if (r.calibrate && r.plain)
         code = options_usage(&spec, "--plain chooses no scales; leave out --calibrate");
     else if (model_file_check_out(r.out, r.model, "quantised") != EXIT_OK ||

@@ -65,6 +65,15 @@ const char *shrink_finetune_unused(const struct finetune_request *request)
                                           : NULL;
 }
 
+int shrink_finetune_check(const struct finetune_request *request)
+{
+    if (!request->run || !itera_trainer_can_resume(request->run))
+        return EXIT_OK;
+    command_error("%s: has a training run already; choose another directory for --run",
+                  request->run);
+    return EXIT_FAILED;
+}
+
 /* The best model of a run directory, where there is one, into path; else the trainer's last. */
 static enum itera_status keep_result(struct itera_device *device, struct itera_trainer *trainer,
                                      const struct itera_train_report *report, const char *run,

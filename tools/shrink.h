@@ -99,6 +99,10 @@ struct finetune_request {
 /* The first of these options that was given without --finetune; NULL: none. */
 const char *shrink_finetune_unused(const struct finetune_request *request);
 
+/* Whether the run directory, where one was asked for, is free: known before hours of other work.
+ * Returns EXIT_OK, or EXIT_FAILED after a printed error. */
+int shrink_finetune_check(const struct finetune_request *request);
+
 struct finetune_result {
     int64_t steps, tokens; /* done */
     double loss;           /* of the last logged step, nats per token */
