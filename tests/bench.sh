@@ -151,7 +151,23 @@ exits 2 bench --at 1,2
 exits 2 bench --profile laptop --threads 2
 exits 2 bench --update doc.md
 exits 2 bench model a b c
+exits 2 bench ops --preset micro
+exits 2 bench ops --phase decode
+exits 2 bench train --phase decode
+exits 2 bench model --phase train
+exits 2 bench --sweep length --phase decode
+exits 2 bench r.json --preset micro
+exits 1 bench nosuch
+says 'nosuch: no model can be read there .* modes are ops, model, train and goals' err
 exits 1 bench --json missing/r.json
 exits 1 bench --baseline missing.json
 exits 1 bench --preset nothing
+[ "$(wc -l <err)" -eq 1 ] || die "something was measured before the preset was looked for"
+cp r.json kept.json
+exits 1 bench --baseline r.json --html r.json
+says 'is what is read' err
+exits 1 bench r.json --csv ./r.json
+cmp -s r.json kept.json || die "what is read was replaced"
+exits 1 bench train --preset micro --dtype q8 --quick
+says 'nothing was measured' err
 exits 1 bench --device nowhere:0

@@ -1,6 +1,7 @@
 /* itera bench: latency and rates of ops, inference and training. */
 #include "bench.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include "command.h"
 #include "compare.h"
 #include "device.h"
+#include "itera/describe.h"
 #include "output.h"
 #include "progress.h"
 #include "results.h"
@@ -80,6 +82,10 @@ static int run(const struct bench_settings *s, const struct outputs *out, const 
         json_decref(result);
         if (code == EXIT_OK && bench_stopped())
             code = EXIT_FAILED;
+        if (code == EXIT_OK && !json_array_size(b.runs) && !json_array_size(b.sweeps)) {
+            command_error("nothing was measured: no row fits what was asked for");
+            code = EXIT_FAILED;
+        }
     }
     bench_close_devices(&b);
     table_destroy(&b.table);
@@ -142,10 +148,58 @@ static int check_settings(const struct command_spec *spec, const struct bench_se
         return options_usage(spec, "--sweep %s measures f32 weights", s->sweep);
     if (s->filter && (!s->mode || strcmp(s->mode, "ops") != 0))
         return options_usage(spec, "--op is for 'itera bench ops'");
+    for (size_t i = 0; i < s->phases.n && s->mode && strcmp(s->mode, "ops"); i++)
+        if (!strcmp(s->phases.item[i], "train") != !strcmp(s->mode, "train"))
+            return options_usage(spec, "'itera bench %s' has no phase '%s'", s->mode,
+                                 s->phases.item[i]);
+    if (s->sweep && s->phases.n)
+        return options_usage(spec, "--sweep has a phase of its own: no --phase");
+    if (s->model && s->presets.n)
+        return options_usage(spec, "--preset is instead of a MODEL, not beside one");
+    if (s->mode && !strcmp(s->mode, "ops") &&
+        (s->model || s->presets.n || s->dtypes.n || s->phases.n))
+        return options_usage(spec, "ops have shapes and types of their own: no MODEL, --preset, "
+                                   "--dtype or --phase");
     char ops[400];
     if (s->filter && !bench_any_op(s->filter, ops, sizeof ops))
         return options_usage(spec, "no op matches '%.40s'; measured are %s", s->filter, ops);
     return EXIT_OK;
+}
+
+/* Before anything is measured: a mode that is misspelt is taken for a model. */
+static int model_there(const char *model)
+{
+    if (!model || access(model, R_OK) == 0)
+        return EXIT_OK;
+    command_error("%s: no model can be read there (%s), and the modes are ops, model, train and "
+                  "goals",
+                  model, strerror(errno));
+    return EXIT_FAILED;
+}
+
+/* Before anything is measured: the presets that are asked for are there. */
+static int presets_there(const struct option_names *presets)
+{
+    for (size_t i = 0; i < presets->n; i++) {
+        struct itera_description *d = NULL;
+        if (itera_describe_config(presets->item[i], 0, &d))
+            return EXIT_FAILED;
+        itera_description_destroy(&d);
+    }
+    return EXIT_OK;
+}
+
+/* What is read outlives the result, but for a baseline that --json renews. */
+static int check_kept(const struct outputs *out, const char *model)
+{
+    const char *const outputs[] = {out->html, out->csv, out->json.value};
+    int code = EXIT_OK;
+    for (int i = 0; i < 3 && code == EXIT_OK; i++) {
+        code = output_keeps(outputs[i], model);
+        if (code == EXIT_OK && i < 2)
+            code = output_keeps(outputs[i], out->baseline);
+    }
+    return code;
 }
 
 /* The table of goals from a result that is there already. */
@@ -257,10 +311,12 @@ int itera_command_bench(int argc, char **argv)
     if (code == EXIT_OK && !out.goals && (out.update || out.from))
         code = options_usage(&spec, "--update and --from are for 'itera bench goals'");
     json_t *baseline = NULL;
-    if (code == EXIT_OK && (output_json_check(out.json.value) != EXIT_OK ||
-                            (out.html && output_file_check(out.html, "the report") != EXIT_OK) ||
-                            (out.csv && output_file_check(out.csv, "the CSV") != EXIT_OK) ||
-                            (out.baseline && !(baseline = results_load(out.baseline)))))
+    if (code == EXIT_OK &&
+        (model_there(s.model) != EXIT_OK || presets_there(&s.presets) != EXIT_OK ||
+         check_kept(&out, s.model) != EXIT_OK || output_json_check(out.json.value) != EXIT_OK ||
+         (out.html && output_file_check(out.html, "the report") != EXIT_OK) ||
+         (out.csv && output_file_check(out.csv, "the CSV") != EXIT_OK) ||
+         (out.baseline && !(baseline = results_load(out.baseline)))))
         code = EXIT_FAILED;
     if (code == EXIT_OK && out.from) {
         code = goals_from(&out);

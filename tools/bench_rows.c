@@ -40,7 +40,7 @@ static void print_row(struct table *table, const struct itera_bench_row *r)
                r->parity.known && !r->parity.pass ? "WRONG"
                : r->stable                        ? ""
                                                   : "unstable");
-    if (r->peer[0])
+    if (r->peer_p50 > 0)
         table_cell(table, "%s %.4g ms (%.2fx)", r->peer, r->peer_p50 * 1e3, r->peer_p50 / r->p50);
     else
         table_cell(table, "%s", "");
@@ -118,7 +118,7 @@ static json_t *row_json(const struct itera_bench_row *r)
     json_object_set_new(row, "peak_memory_bytes", json_integer((json_int_t)r->peak_bytes));
     json_object_set_new(row, "parity", parity_json(&r->parity));
     json_object_set_new(row, "expert_load", load_json(&r->load));
-    if (r->peer[0])
+    if (r->peer_p50 > 0)
         json_object_set_new(row, "peer",
                             json_pack("{s:s, s:f, s:f}", "name", r->peer, "p50_ms",
                                       r->peer_p50 * 1e3, "speedup", r->peer_p50 / r->p50));
