@@ -3,33 +3,10 @@
 # energy, a run that is interrupted, and what is refused. Usage: tests/bench.sh ITERA
 set -eu
 
-itera=$(realpath "$1")
 tests=$(dirname "$(realpath "$0")")
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir"
+. "$(dirname "$0")/command.sh"
 mkdir sys
 export ITERA_SYSFS="$dir/sys" ITERA_NVML=none
-
-die() {
-    echo "FAIL: $*"
-    cat out err 2>/dev/null || true
-    exit 1
-}
-
-# exits STATUS ARGUMENT...
-exits() {
-    want=$1
-    shift
-    status=0
-    "$itera" "$@" >out 2>err || status=$?
-    [ $status -eq "$want" ] || die "$* exited with $status, not $want"
-}
-
-# says PATTERN FILE
-says() {
-    grep -q -e "$1" "$2" || die "no '$1' in $2"
-}
 
 # All phases; no sensor, and said so. The result is what the schema says.
 exits 0 bench --quick --seconds 0.05 --preset micro --threads 1 --json r.json --csv r.csv --html r.html

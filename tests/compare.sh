@@ -3,26 +3,8 @@
 # JSON and the gallery. Usage: tests/compare.sh ITERA SOURCE_FOLDER
 set -eu
 
-itera=$(realpath "$1")
 source=$(realpath "$2")
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir"
-
-die() {
-    echo "FAIL: $*"
-    cat out err 2>/dev/null || true
-    exit 1
-}
-
-# exits STATUS ARGUMENT...
-exits() {
-    want=$1
-    shift
-    status=0
-    "$itera" "$@" >out 2>err || status=$?
-    [ $status -eq "$want" ] || die "$* exited with $status, not $want"
-}
+. "$(dirname "$0")/command.sh"
 
 # refused WORDS FILE: status 1 and one line of error.
 refused() {

@@ -3,24 +3,12 @@
 # Usage: tests/energy.sh ITERA FAKE_NVML
 set -eu
 
-itera=$(realpath "$1")
 ITERA_NVML=$(realpath "$2")
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir"
+. "$(dirname "$0")/command.sh"
 export ITERA_SYSFS="$dir/sys" ITERA_NVML
 export FAKE_NVML="$dir/cards"
 mkdir sys
 : >cards
-
-# says PATTERN FILE
-says() {
-    grep -q -e "$1" "$2" || {
-        echo "FAIL: no '$1' in:"
-        cat "$2"
-        exit 1
-    }
-}
 
 "$itera" energy --seconds 0.1 >out
 says 'No energy sensor of this machine can be used' out

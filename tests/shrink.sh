@@ -5,25 +5,14 @@
 # Usage: tests/shrink.sh ITERA
 set -eu
 
-itera=$(realpath "$1")
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir"
-
-die() {
-    echo "FAIL: $*"
-    cat err 2>/dev/null || true
-    exit 1
-}
+. "$(dirname "$0")/command.sh"
 
 # refused STATUS WORDS ARGUMENT...
 refused() {
-    want=$1
+    refused_with=$1
     words=$2
     shift 2
-    status=0
-    "$itera" "$@" >out 2>err || status=$?
-    [ $status -eq "$want" ] || die "$* exited with $status, not $want"
+    exits "$refused_with" "$@"
     [ "$(wc -l <err)" -eq 1 ] || die "$*: not one line of error"
     grep -q -e "$words" err || die "$* did not say '$words'"
 }

@@ -176,7 +176,6 @@ def bench_scan(args, rows):
 
 def parse():
     split = lambda text: re.split(",", text)
-    integers = lambda text: [int(part) for part in split(text)]
     p = argparse.ArgumentParser(description="Measures llama.cpp on the work of itera bench.")
     p.add_argument("--llama-bench", metavar="PATH", help="llama.cpp's llama-bench")
     p.add_argument("--llama-logits", metavar="PATH",
@@ -188,9 +187,9 @@ def parse():
     p.add_argument("--models", default="models", help="folder for presets and GGUF files")
     p.add_argument("--dtype", type=split, default=["f32", "f16", "q8", "q4"], help="by commas")
     p.add_argument("--phases", type=split, default=["prefill", "decode"])
-    p.add_argument("--prompt", type=integers, default=[512], help="lengths, by commas")
+    p.add_argument("--prompt", type=result.integers, default=[512], help="lengths, by commas")
     p.add_argument("--gen", type=int, default=64, help="tokens per repetition of decode")
-    p.add_argument("--threads", type=integers, default=[1], help="thread counts, by commas")
+    p.add_argument("--threads", type=result.integers, default=[1], help="thread counts, by commas")
     p.add_argument("--seconds", type=float, default=1.0, help="for each row")
     p.add_argument("--itera", help="the itera command, to check the logits")
     p.add_argument("--json", default="-", help="result file (default: stdout)")

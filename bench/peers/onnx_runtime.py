@@ -106,18 +106,14 @@ def bench_decode(model, name, threads, args, rows):
     result.say_row(rows[-1])
 
 
-def integers(text):
-    return [int(part) for part in text.split(",")]
-
-
 def main():
     p = argparse.ArgumentParser(description="Measures ONNX Runtime on the work of itera bench.")
     p.add_argument("--model", default="micro", help="presets or files, by commas")
     p.add_argument("--models", default="models", help="folder for the presets' files")
     p.add_argument("--phases", default="forward,prefill,decode")
-    p.add_argument("--prompt", type=integers, default=[128], help="lengths, by commas")
+    p.add_argument("--prompt", type=result.integers, default=[128], help="lengths, by commas")
     p.add_argument("--batch", type=int, default=1)
-    p.add_argument("--threads", type=integers, default=[1], help="thread counts, by commas")
+    p.add_argument("--threads", type=result.integers, default=[1], help="thread counts, by commas")
     p.add_argument("--seconds", type=float, default=1.0, help="for each row")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--itera", help="the itera command, to check the logits")

@@ -130,20 +130,16 @@ def check_expected(folder, args):
     return logits["pass"] and error < 1e-5 and worst < 1e-9
 
 
-def integers(text):
-    return [int(part) for part in text.split(",")]
-
-
 def parse():
     p = argparse.ArgumentParser(description="Measures PyTorch on the work of itera bench.")
     p.add_argument("--model", default="micro", help="presets or files, by commas")
     p.add_argument("--models", default="models", help="folder for the presets' files")
     p.add_argument("--phases", default="forward,prefill,decode,train")
-    p.add_argument("--prompt", type=integers, default=[128], help="lengths, by commas")
+    p.add_argument("--prompt", type=result.integers, default=[128], help="lengths, by commas")
     p.add_argument("--batch", type=int, default=1)
     p.add_argument("--train-batch", type=int, default=8)
     p.add_argument("--train-seq", type=int, default=128)
-    p.add_argument("--threads", type=integers, default=[1], help="thread counts, by commas")
+    p.add_argument("--threads", type=result.integers, default=[1], help="thread counts, by commas")
     p.add_argument("--seconds", type=float, default=1.0, help="for each row")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--scan", choices=["matrix", "loop"], default="matrix",

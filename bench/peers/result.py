@@ -184,6 +184,11 @@ def parity(logits, reference, limit=PARITY_LIMIT):
             "max_abs": float(np.abs(error).max()), "limit": limit, "pass": nmse <= limit}
 
 
+def integers(text):
+    """Of an option: "1,2"."""
+    return [int(part) for part in text.split(",")]
+
+
 def say(text):
     """Progress, to stderr."""
     print(text, file=sys.stderr, flush=True)
