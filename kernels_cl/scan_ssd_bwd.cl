@@ -568,7 +568,8 @@ kernel void ssd_scan_bwd_parallel(global const float *dy, global const float *x,
                 uint col = head * p.width + channel;
                 uint start_row = (sequence * p.chunks + k) * channels + col;
                 uint flow_at = p.flow_at + (sequence * channels + col) * p.states + n;
-                uint bound_at = channel % 2 * 4;
+                /* Of two slots the one that no lane reads any longer, whatever the width. */
+                uint bound_at = (n / 4 * p.width + channel) % 2 * 4;
                 float x_in = valid ? x[p.x_at + row * p.x_ld + col] : 0.0f;
                 float dy_in = valid ? dy[p.dy_at + row * p.dy_ld + col] : 0.0f;
                 float w[4], g[4], g_b = 0.0f;

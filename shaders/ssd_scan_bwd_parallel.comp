@@ -82,7 +82,8 @@ void main()
                 uint col = head * p.width + channel;
                 uint start_row = (sequence * p.chunks + k) * channels + col;
                 uint flow_at = p.flow_at + (sequence * channels + col) * p.states + n;
-                uint bound_at = channel % 2 * 4;
+                /* Of two slots the one that no lane reads any longer, whatever the width. */
+                uint bound_at = (n / 4 * p.width + channel) % 2 * 4;
                 float x_in = valid ? x.v[p.x_at + row * p.x_ld + col] : 0.0;
                 float dy_in = valid ? dy.v[p.dy_at + row * p.dy_ld + col] : 0.0;
                 float w[4], g[4], g_b = 0.0;
