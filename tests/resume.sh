@@ -32,7 +32,7 @@ JSON
 become_train() {
     out=$1
     shift
-    exec "$itera" train --config "$dir/config.json" --tokenizer byte \
+    exec env --default-signal=HUP "$itera" train --config "$dir/config.json" --tokenizer byte \
         --data 'builtin:stories?bytes=100000' --valid 'builtin:stories?valid&bytes=4000' \
         --steps 400 --batch 4 --seq 32 --log-every 1 --eval-every 50 --save-every 9 \
         --threads 1 --seed 3 --out "$out" "$@"
@@ -102,10 +102,10 @@ if "$itera" train --out "$dir/killed" --resume --batch 5 >"$dir/log" 2>&1; then
 fi
 grep -q -- --batch "$dir/log" || fail "the refusal does not name the option"
 
-# SIGINT and SIGTERM: the step is finished, a checkpoint written, exit status 0.
+# SIGINT, SIGTERM and SIGHUP: the step is finished, a checkpoint written, exit status 0.
 become_train "$dir/stopped" --resume >"$dir/log" 2>&1 &
 pid=$!
-for signal in INT TERM; do
+for signal in INT TERM HUP; do
     tries=0
     lines=$([ -f "$dir/stopped/train.jsonl" ] && wc -l <"$dir/stopped/train.jsonl" || echo 0)
     while [ "$([ -f "$dir/stopped/train.jsonl" ] && wc -l <"$dir/stopped/train.jsonl" || echo 0)" \
@@ -118,16 +118,31 @@ for signal in INT TERM; do
     wait "$pid" || fail "SIG$signal: exit status $?"
     pid=
     grep -q -- --resume "$dir/log" || fail "SIG$signal: no word on how to go on"
-    if [ $signal = INT ]; then
+    if [ $signal != HUP ]; then
         become_train "$dir/stopped" --resume >"$dir/log" 2>&1 &
         pid=$!
     fi
 done
 # Only the directory is needed to go on.
 "$itera" train --out "$dir/stopped" --resume --threads 1 >"$dir/log" 2>&1 ||
-    { cat "$dir/log" >&2; fail "resume after SIGTERM"; }
-same_as_whole "$dir/stopped" "after SIGINT and SIGTERM"
-echo "ok: SIGINT and SIGTERM"
+    { cat "$dir/log" >&2; fail "resume after signals"; }
+same_as_whole "$dir/stopped" "after SIGINT, SIGTERM and SIGHUP"
+echo "ok: SIGINT, SIGTERM and SIGHUP"
+
+# A limit of the size of files: an error like a full disk, not a signal.
+become_train "$dir/limited" --resume >"$dir/log" 2>&1 &
+pid=$!
+while [ ! -d "$dir/limited/checkpoint" ]; do sleep 0.01; done
+kill -9 "$pid" || true
+wait "$pid" 2>/dev/null || true
+pid=
+status=0
+(ulimit -f 40 && become_train "$dir/limited" --resume) >"$dir/log" 2>&1 || status=$?
+[ $status -eq 1 ] || fail "a limit of the size of files: exit status $status"
+grep -q "model.safetensors: .*too large" "$dir/log" || fail "a limit of the size of files is not named"
+train "$dir/limited" --resume >"$dir/log" 2>&1 || fail "resume after a limit of the size of files"
+same_as_whole "$dir/limited" "after a limit of the size of files"
+echo "ok: a limit of the size of files"
 
 # A full disk: a clear error, and the checkpoint before is whole.
 mkdir "$dir/disk"

@@ -15,6 +15,7 @@
 #include "output.h"
 #include "progress.h"
 #include "results.h"
+#include "stop.h"
 
 struct outputs {
     struct option_optional json;
@@ -59,7 +60,7 @@ static int run(const struct bench_settings *s, const struct outputs *out, const 
                       .runs = json_array(),
                       .sweeps = json_array(),
                       .table = on_stdout(&out->json) ? NULL : bench_table()};
-    bench_catch_signals();
+    stop_catch(); /* what was measured until then is kept */
     bench_look_before(&b);
     const int processors = (int)sysconf(_SC_NPROCESSORS_ONLN);
     if (s->profile && s->threads.item[0] == processors)
@@ -68,7 +69,7 @@ static int run(const struct bench_settings *s, const struct outputs *out, const 
     enum itera_status status = out->goals ? bench_goals_measure(&b) : bench_open_devices(&b);
     if (!status && !out->goals)
         status = s->sweep ? bench_sweep(&b) : bench_measure(&b);
-    if (!status && bench_stopped())
+    if (!status && stop_asked())
         bench_note(&b, "The run was interrupted: rows are missing, or have fewer runs.");
     int code = EXIT_FAILED;
     if (!status) {
@@ -80,7 +81,7 @@ static int run(const struct bench_settings *s, const struct outputs *out, const 
         json_array_foreach(b.notes, i, note) progress_line("note: %s", json_string_value(note));
         code = write_result(result, out, baseline);
         json_decref(result);
-        if (code == EXIT_OK && bench_stopped())
+        if (code == EXIT_OK && stop_asked())
             code = EXIT_FAILED;
         if (code == EXIT_OK && !json_array_size(b.runs) && !json_array_size(b.sweeps)) {
             command_error("nothing was measured: no row fits what was asked for");

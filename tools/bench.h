@@ -51,10 +51,6 @@ struct bench {
 
 /* ---- bench_run.c ----------------------------------------------------------------------------- */
 
-/* The first SIGINT ends the measurement: what was measured is kept. */
-void bench_catch_signals(void);
-bool bench_stopped(void);
-
 enum itera_status bench_open_devices(struct bench *b);
 void bench_close_devices(struct bench *b);
 /* Ops, or models, as the settings say; rows go to b->runs. */

@@ -9,6 +9,7 @@
 #include "command.h"
 #include "output.h"
 #include "results.h"
+#include "stop.h"
 
 /* What is measured, in steps of one set of devices each. */
 static const struct step {
@@ -89,7 +90,7 @@ enum itera_status bench_goals_measure(struct bench *b)
     static const int64_t one = 1;
     const struct bench_settings *const given = b->s;
     enum itera_status status = ITERA_OK;
-    for (size_t i = 0; i < sizeof steps / sizeof *steps && !status && !bench_stopped(); i++) {
+    for (size_t i = 0; i < sizeof steps / sizeof *steps && !status && !stop_asked(); i++) {
         const struct step *step = &steps[i];
         struct bench_settings s = *given;
         s.mode = step->mode;

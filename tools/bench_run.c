@@ -1,7 +1,6 @@
 /* itera bench: devices, and which configurations are measured together. */
 #include <fnmatch.h>
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,25 +10,7 @@
 #include "device.h"
 #include "itera/compress.h"
 #include "progress.h"
-
-static volatile sig_atomic_t stop_signal;
-
-static void on_signal(int signal_number)
-{
-    stop_signal = signal_number;
-}
-
-void bench_catch_signals(void)
-{
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-}
-
-bool bench_stopped(void)
-{
-    return stop_signal;
-}
+#include "stop.h"
 
 /* ---- devices --------------------------------------------------------------------------------- */
 
@@ -103,7 +84,7 @@ static enum itera_status open_device(struct bench *b, const char *id, int64_t th
 static enum itera_status peaks_again(struct bench *b)
 {
     enum itera_status status = ITERA_OK;
-    for (int i = 0; i < b->n_devices && !b->s->quick && !bench_stopped() && !status; i++) {
+    for (int i = 0; i < b->n_devices && !b->s->quick && !stop_asked() && !status; i++) {
         struct bench_device *d = &b->devices[i];
         struct itera_bench_peaks again;
         status = itera_bench_measure_peaks(d->device, false, &again);
@@ -131,7 +112,7 @@ enum itera_status bench_open_devices(struct bench *b)
         for (int i = 0; i < (all ? count : 1) && !status; i++) {
             const char *name = all ? infos[i].id : id;
             const bool cpu = !strcmp(name, "cpu");
-            for (size_t t = 0; t < (cpu ? s->threads.n : 1) && !status && !bench_stopped(); t++)
+            for (size_t t = 0; t < (cpu ? s->threads.n : 1) && !status && !stop_asked(); t++)
                 status = open_device(b, name, s->threads.item[t]);
         }
     }
@@ -165,7 +146,7 @@ static int on_progress(void *user, double done, const struct itera_bench_task *t
     (void)user;
     (void)task;
     progress_update(100 * done, NULL);
-    return bench_stopped();
+    return stop_asked();
 }
 
 enum itera_status bench_tasks(const struct bench *b, struct itera_bench_task *const *tasks, int n)
@@ -182,7 +163,7 @@ enum itera_status bench_tasks(const struct bench *b, struct itera_bench_task *co
 /* Measures the tasks of a wave and lets go of them, and of the models unless they are kept. */
 static enum itera_status finish_wave(struct wave *w, enum itera_status status, bool keep_models)
 {
-    if (!status && w->n_tasks && !bench_stopped())
+    if (!status && w->n_tasks && !stop_asked())
         status = bench_tasks(w->b, w->tasks, w->n_tasks);
     if (!status && w->n_tasks)
         status = peaks_again(w->b);
@@ -247,7 +228,7 @@ static enum itera_status measure_ops(struct wave *w)
     for (int i = 0; itera_bench_op_name(i, name, sizeof name) && !status; i++) {
         if (!op_matches(b->s->filter, name))
             continue;
-        for (int d = 0; d < b->n_devices && !status && !bench_stopped(); d++) {
+        for (int d = 0; d < b->n_devices && !status && !stop_asked(); d++) {
             struct itera_bench_task *task;
             status = itera_bench_task_op(b->devices[d].device, i, &task);
             if (!status)
@@ -317,7 +298,7 @@ static enum itera_status add_shape(struct wave *w, const char *name, const struc
                                    const struct configuration *of, int n)
 {
     enum itera_status status = ITERA_OK;
-    for (int i = 0; i < n && !status && !bench_stopped(); i++) {
+    for (int i = 0; i < n && !status && !stop_asked(); i++) {
         const struct bench_device *device = &w->b->devices[of[i].device];
         const struct itera_device_info *on = itera_device_info(device->device);
         const struct itera_model_info *info = itera_model_info(of[i].model);
@@ -390,7 +371,7 @@ static enum itera_status add_model(struct wave *w, const char *preset)
         command_error("no memory for %d configurations", n);
         status = ITERA_ERR_MEMORY;
     }
-    for (int i = 0; i < n && !status && !bench_stopped(); i++) {
+    for (int i = 0; i < n && !status && !stop_asked(); i++) {
         const struct itera_device_info *info = itera_device_info(b->devices[i / types].device);
         if (s->lean && info->type == ITERA_DEVICE_SOFTWARE && strcmp(preset, s->lean) != 0)
             continue;
@@ -441,7 +422,7 @@ enum itera_status bench_measure(struct bench *b)
         status = measure_ops(w);
     } else {
         const size_t models = s->model ? 1 : s->presets.n;
-        for (size_t i = 0; i < models && !status && !bench_stopped(); i++)
+        for (size_t i = 0; i < models && !status && !stop_asked(); i++)
             status = add_model(w, s->model ? NULL : s->presets.item[i]);
         bench_note(b, "Inputs are random tokens%s: expert loads are those of such tokens.",
                    s->model ? "" : " and presets have random weights");

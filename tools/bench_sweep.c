@@ -8,6 +8,7 @@
 #include "command.h"
 #include "output.h"
 #include "progress.h"
+#include "stop.h"
 
 enum { MOST_POINTS = 32, MOST_CURVES = 64 };
 
@@ -158,13 +159,13 @@ static enum itera_status sweep_preset(struct bench *b, const char *preset, struc
     for (int c = 0; c < types * b->n_devices && c < MOST_CURVES && !status; c++) {
         struct curve *curve = &curves[n_curves++];
         *curve = (struct curve){.device = c / types};
-        for (size_t i = 0; i < at.n && i < MOST_POINTS && !status && !bench_stopped(); i++)
+        for (size_t i = 0; i < at.n && i < MOST_POINTS && !status && !stop_asked(); i++)
             status = add_point(b, curve, preset, s->dtypes.n ? s->dtypes.item[c % types] : NULL,
                                at.item[i]);
         for (int i = 0; i < curve->n && !status; i++)
             tasks[n++] = curve->points[i].task;
     }
-    if (!status && n && !bench_stopped())
+    if (!status && n && !stop_asked())
         status = bench_tasks(b, tasks, n);
     for (int c = 0; c < n_curves; c++) {
         json_t *json = status ? NULL : curve_json(b, &curves[c]);
@@ -193,7 +194,7 @@ enum itera_status bench_sweep(struct bench *b)
         status = ITERA_ERR_MEMORY;
     }
     const size_t models = s->model ? 1 : s->presets.n;
-    for (size_t i = 0; i < models && !status && !bench_stopped(); i++)
+    for (size_t i = 0; i < models && !status && !stop_asked(); i++)
         status = sweep_preset(b, s->model ? NULL : s->presets.item[i], curves, table);
     if (!status && b->table)
         table_print(table);

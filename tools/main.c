@@ -138,6 +138,8 @@ int main(int argc, char **argv)
     /* A reader that goes away (`| head`) must not kill a training run: writes fail with EPIPE
      * instead, and output_finish looks at them. */
     signal(SIGPIPE, SIG_IGN);
+    /* Nor must the limit of a file's size (`ulimit -f`): it is an error like a full disk. */
+    signal(SIGXFSZ, SIG_IGN);
     itera_set_log(print_message, NULL);
     return output_finish(dispatch(argc, argv));
 }

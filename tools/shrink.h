@@ -112,7 +112,7 @@ struct finetune_result {
 
 /* Trains the model (of so many positions; 0: no limit) in file `path` and puts the result in its
  * place, atomically. Scores are not taken, except with a run directory, on `valid` (NULL: never).
- * The first SIGINT or SIGTERM ends the training after its step; what was learnt until then counts.
+ * The first SIGINT, SIGTERM or SIGHUP ends the training after its step; what was learnt until then counts.
  * Returns as shrink_score. */
 int shrink_finetune(struct itera_device *device, const struct finetune_request *request,
                     int32_t positions, const char *valid, const char *path,

@@ -2,29 +2,13 @@
 #include "train_run.h"
 
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "command.h"
 #include "output.h"
 #include "progress.h"
-
-static volatile sig_atomic_t stop_signal;
-
-static void on_signal(int signal_number)
-{
-    stop_signal = signal_number;
-}
-
-/* The first signal ends the run after its step, the second one at once. */
-static void catch_signals(void)
-{
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-}
+#include "stop.h"
 
 /* ---- options --------------------------------------------------------------------------------- */
 
@@ -271,12 +255,12 @@ int train_walk(struct itera_trainer *trainer, const char *what, struct itera_tra
     const struct itera_train_options *o = itera_trainer_options(trainer);
     double shown = (double)NAN;
     int code = EXIT_OK;
-    catch_signals();
+    stop_catch();
     itera_trainer_report(trainer, r);
     const double step_tokens = (double)(o->batch * o->accumulate * o->seq);
     progress_start(what, "tok", (double)r->steps * step_tokens);
     progress_begin_at((double)r->tokens);
-    while (!(r->events & ITERA_TRAIN_FINISHED) && !stop_signal) {
+    while (!(r->events & ITERA_TRAIN_FINISHED) && !stop_asked()) {
         if (itera_trainer_step(trainer, r)) {
             code = EXIT_FAILED;
             break;
@@ -292,7 +276,7 @@ int train_walk(struct itera_trainer *trainer, const char *what, struct itera_tra
         else
             progress_update((double)r->tokens, "loss %.3f", shown);
     }
-    progress_finish(code == EXIT_OK && !stop_signal);
+    progress_finish(code == EXIT_OK && !stop_asked());
     return code;
 }
 
