@@ -15,6 +15,7 @@
 #include "bench/bench.h"
 #include "check/limits.h"
 #include "core/file.h"
+#include "core/log.h"
 #include "core/rng.h"
 #include "itera/compress.h"
 
@@ -345,14 +346,45 @@ static void test_machine(void **state)
     assert_int_equal(itera_remove_tree(root), ITERA_OK);
 }
 
+static enum itera_status run_and_fail(void *user)
+{
+    (void)user;
+    return itera_fail(ITERA_ERR_DEVICE, "the device is gone");
+}
+
+static enum itera_status run_well(void *user)
+{
+    (void)user;
+    return ITERA_OK;
+}
+
+/* A task that fails under the meter leaves it ready for the next one. */
+static void test_failed_energy(void **state)
+{
+    (void)state;
+    const struct itera_meter_options options = {
+        .tdp_watts = 10, .sysfs = "/nonexistent", .nvml_name = ""};
+    struct itera_meter *meter;
+    struct itera_bench_task task = {.work = {.run = run_and_fail}};
+    assert_int_equal(itera_meter_open(&options, &meter), ITERA_OK);
+    assert_int_equal(itera_bench_task_energy(&task, meter, 0.01), ITERA_ERR_DEVICE);
+    assert_int_equal(task.row.energy.n_figures, 0);
+    assert_string_equal(itera_last_error(), "the device is gone");
+    task.work.run = run_well;
+    assert_int_equal(itera_bench_task_energy(&task, meter, 0.01), ITERA_OK);
+    assert_true(task.row.energy.figure[0].joules > 0);
+    itera_meter_close(&meter);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_coverage),     cmocka_unit_test(test_regimes),
-        cmocka_unit_test(test_short_series), cmocka_unit_test(test_fit),
-        cmocka_unit_test(test_tasks),        cmocka_unit_test(test_integer_nmse),
-        cmocka_unit_test(test_parity),       cmocka_unit_test(test_stop),
-        cmocka_unit_test(test_scaled),       cmocka_unit_test(test_machine),
+        cmocka_unit_test(test_coverage),      cmocka_unit_test(test_regimes),
+        cmocka_unit_test(test_short_series),  cmocka_unit_test(test_fit),
+        cmocka_unit_test(test_tasks),         cmocka_unit_test(test_integer_nmse),
+        cmocka_unit_test(test_parity),        cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_scaled),        cmocka_unit_test(test_machine),
+        cmocka_unit_test(test_failed_energy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

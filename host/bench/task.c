@@ -214,7 +214,8 @@ enum itera_status itera_bench_task_energy(struct itera_bench_task *task, struct 
 {
     struct itera_bench_work *work = &task->work;
     int runs = 0;
-    enum itera_status status = itera_meter_begin(meter);
+    const enum itera_status begun = itera_meter_begin(meter);
+    enum itera_status status = begun;
     for (double begin = itera_seconds(); !status && (!runs || itera_seconds() - begin < seconds);
          runs++) {
         if (work->prepare)
@@ -222,8 +223,11 @@ enum itera_status itera_bench_task_energy(struct itera_bench_task *task, struct 
         if (!status)
             status = work->run(work->user);
     }
-    if (!status)
-        status = itera_meter_end(meter, &task->row.energy);
+    /* A meter that goes on would refuse the next task. */
+    struct itera_energy energy;
+    const enum itera_status ended = begun ? ITERA_OK : itera_meter_end(meter, &energy);
+    if (!status && !(status = ended))
+        task->row.energy = energy;
     task->row.energy_tokens = (double)task->row.tokens * runs;
     return status;
 }
