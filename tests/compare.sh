@@ -89,6 +89,14 @@ file single.json "$machine" "$(row a 3 3 3)"
 exits 0 compare single.json --markdown
 grep -q '^| a | decode | 1x1 | f32 | cpu x2 | 3 |  |' out || die "an interval from nothing"
 
+# Each output that is asked for is written, and the gallery is in place of the table alone.
+exits 0 compare base.json single.json --html both.html --csv both.csv --json=both.json --markdown=both.md
+for made in both.html both.csv both.json both.md; do
+    [ -s $made ] || die "no $made"
+done
+[ ! -s out ] || die "a table beside the gallery"
+exits 2 compare --check base.json --html both.html
+
 # Results that are wrong now, however fast.
 good=',"parity":{"pass":true}'
 bad=',"parity":{"pass":false}'

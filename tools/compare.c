@@ -304,7 +304,7 @@ static int write_outputs(const struct comparison *c, const json_t *const *result
 {
     const bool json_on_stdout = s->json.given && (!s->json.value || !strcmp(s->json.value, "-"));
     int code = EXIT_OK;
-    if (!json_on_stdout)
+    if (!json_on_stdout && !s->markdown.given)
         print_comparison(c);
     if (s->html)
         code = bench_report_files(results, names, c->n, ledger, c->threshold, s->html);
@@ -334,9 +334,10 @@ static int run(const char *const *names, int n, const struct settings *s)
     if (code == EXIT_OK && s->ledger && !(ledger = ledger_load(s->ledger)))
         code = EXIT_FAILED;
     const json_t *const *checked = (const json_t *const *)results;
-    if (code == EXIT_OK && s->markdown.given) {
+    if (code == EXIT_OK && s->markdown.given)
         code = gallery_markdown(checked, names, n, s->markdown.value);
-    } else if (code == EXIT_OK && !s->check) {
+    const bool compares = !s->markdown.given || s->html || s->csv || s->json.given;
+    if (code == EXIT_OK && compares && !s->check) {
         code = compare_open(checked, names, n, s->threshold / 100, &c);
         if (code == EXIT_OK)
             code = write_outputs(&c, checked, names, ledger, s);
@@ -400,7 +401,7 @@ int itera_command_compare(int argc, char **argv)
         {"csv", 0, OPTION_STRING, &s.csv, "FILE", "write a line per row and file as CSV"},
         {"json", 0, OPTION_OPTIONAL, &s.json, "FILE", "write JSON to FILE, or to stdout"},
         {"markdown", 0, OPTION_OPTIONAL, &s.markdown, "FILE",
-         "write the files as a gallery (docs/results.md) instead"},
+         "write the files as a gallery (docs/results.md), in place of\nthe table on stdout"},
         {"check", 0, OPTION_FLAG, &s.check, NULL,
          "only check that the files are what they should be"},
         {0}};
@@ -417,7 +418,9 @@ int itera_command_compare(int argc, char **argv)
     int code = options_parse(&spec, argc, argv, &args);
     if (code >= 0)
         return code;
-    if (s.ledger && !s.html)
+    if (s.check && (s.html || s.csv || s.json.given || s.markdown.given))
+        code = options_usage(&spec, "--check writes nothing: leave out what is to be written");
+    else if (s.ledger && !s.html)
         code = options_usage(&spec, "--ledger is for the report: give --html FILE as well");
     else if (check_outputs(&s) != EXIT_OK ||
              check_kept(&s, (const char *const *)args.positional, args.n) != EXIT_OK)
