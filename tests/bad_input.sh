@@ -302,6 +302,16 @@ accepted generate good -n 0 -p the --threads 1
 accepted generate good -n 3 -p '' --threads 1
 accepted generate good -n 3 -p "$(printf '\377\376 x')" --threads 1
 accepted generate good -n 3 -f "$itera" --threads 1
+accepted generate good -n 0 -p the --json --threads 1
+# Of a prompt longer than its window, the model sees the end: the rate is of that.
+accepted generate good -n 0 -f "$itera" --json --threads 1
+count() { sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p" out; }
+if [ "$(count prefill_tokens)" -gt 0 ] && [ "$(count prefill_tokens)" -lt 100000 ] &&
+    [ "$(count prompt_tokens)" -gt 100000 ]; then
+    pass
+else
+    fail "generate counts $(count prefill_tokens) of $(count prompt_tokens) prompt tokens"
+fi
 for tokens in '' ' ' x 1,x -1 1.5 1e3 2147483648 99999999999999999999; do
     refused 2 '--tokens' logits good --tokens "$tokens" -o l.safetensors
 done

@@ -266,10 +266,32 @@ static void test_window_decode(void **state)
             assert_near(a + VOCAB, b, VOCAB, 1e-5);
         }
         assert_int_equal(itera_session_tokens_read(s), N);
+        assert_true(itera_session_tokens_run(s) >
+                    N); /* each time the window was full, some again */
         itera_session_destroy(&s);
         itera_session_destroy(&forced);
         itera_model_destroy(&model);
     }
+}
+
+/* A prompt that is longer than the window: what the model ran over is the end of it. */
+static void test_tokens_run(void **state)
+{
+    (void)state;
+    enum { N = 5000 };
+    static int32_t ids[N];
+    fill_ids(ids, 1, N);
+    struct itera_model *model = make_model(configs[0], VOCAB);
+    struct itera_session *s = make_session(model, 1, 0);
+    assert_int_equal(itera_session_prefill(s, ids, 9), ITERA_OK);
+    assert_int_equal(itera_session_tokens_run(s), 9);
+    assert_int_equal(itera_session_prefill(s, ids, N), ITERA_OK);
+    assert_int_equal(itera_session_tokens_read(s), N + 9);
+    assert_in_range(itera_session_tokens_run(s), 10, 9 + 30);
+    assert_int_equal(itera_session_reset(s), ITERA_OK);
+    assert_int_equal(itera_session_tokens_run(s), 0);
+    itera_session_destroy(&s);
+    itera_model_destroy(&model);
 }
 
 static void sample_run(struct itera_session *s, int32_t sequence, struct itera_sampling sampling,
@@ -517,9 +539,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_prefill),       cmocka_unit_test(test_greedy),
         cmocka_unit_test(test_goes_on),       cmocka_unit_test(test_window),
-        cmocka_unit_test(test_window_decode), cmocka_unit_test(test_sampling),
-        cmocka_unit_test(test_long),          cmocka_unit_test(test_bad_arguments),
-        cmocka_unit_test(test_end_of_text),   cmocka_unit_test(test_evaluate),
+        cmocka_unit_test(test_window_decode), cmocka_unit_test(test_tokens_run),
+        cmocka_unit_test(test_sampling),      cmocka_unit_test(test_long),
+        cmocka_unit_test(test_bad_arguments), cmocka_unit_test(test_end_of_text),
+        cmocka_unit_test(test_evaluate),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -1,7 +1,6 @@
 /* itera generate: text from a model, as it comes. */
 #include <errno.h>
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,26 +12,10 @@
 #include "options.h"
 #include "output.h"
 #include "progress.h"
+#include "stop.h"
 
 /* Prompts are read whole; this is beyond any use. */
 enum { MAX_PROMPT = 64 << 20, CHECK_EVERY = 64 };
-
-static volatile sig_atomic_t interrupted;
-
-static void on_interrupt(int number)
-{
-    (void)number;
-    interrupted = 1;
-}
-
-/* The first ctrl-C ends the text, a second one the process. */
-static void catch_interrupt(void)
-{
-    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-}
 
 /* What the options say. */
 struct request {
@@ -59,7 +42,8 @@ struct generation {
     size_t length, capacity;
     float *logits;
     double prefill_seconds, decode_seconds;
-    int64_t decoded; /* tokens that decode_seconds is of */
+    uint64_t prefilled; /* tokens that prefill_seconds is of */
+    int64_t decoded;    /* tokens that decode_seconds is of */
     const char *stopped;
 };
 
@@ -122,7 +106,7 @@ static char *find_prompt(const struct request *r, size_t *length)
 
 static bool collect(struct generation *g, const char *bytes, size_t length)
 {
-    if (!g->request->json.given)
+    if (!g->request->json.given || !length)
         return true;
     if (g->length + length > g->capacity) {
         size_t capacity = (g->length + length) * 2 + 256;
@@ -232,12 +216,14 @@ static bool run(struct generation *g)
     if (itera_session_prefill(g->session, g->prompt.ids, g->prompt.count))
         return false;
     g->prefill_seconds = progress_seconds() - begin;
+    /* Of a prompt longer than its window, the model sees the end alone. */
+    g->prefilled = itera_session_tokens_run(g->session);
     if (!finite_logits(g))
         return false;
     g->stopped = "length";
     begin = progress_seconds();
     double spent_before = 0;
-    for (int64_t i = 0; i < r->count && !interrupted; i++) {
+    for (int64_t i = 0; i < r->count && !stop_asked(); i++) {
         int32_t id;
         if (itera_session_next(g->session, &id))
             return false;
@@ -258,7 +244,7 @@ static bool run(struct generation *g)
             break; /* nobody reads any more */
     }
     g->decode_seconds = progress_seconds() - begin - spent_before;
-    if (interrupted)
+    if (stop_asked())
         g->stopped = "interrupted";
     return emit_end(g);
 }
@@ -270,11 +256,14 @@ static double rate(double n, double seconds)
 
 static void print_rates(const struct generation *g)
 {
-    size_t read = g->prompt.count ? g->prompt.count : 1;
+    char part[48] = "";
     double decode = rate((double)g->decoded, g->decode_seconds);
-    progress_line("prefill: %zu tokens, %.0f tokens/s; decode: %lld tokens, %.0f tokens/s, "
+    if (g->prefilled < g->prompt.count)
+        snprintf(part, sizeof part, "the last %llu of ", (unsigned long long)g->prefilled);
+    progress_line("prefill: %s%zu tokens, %.0f tokens/s; decode: %lld tokens, %.0f tokens/s, "
                   "%.4g ms/token; stopped: %s",
-                  read, rate((double)read, g->prefill_seconds), (long long)g->decoded, decode,
+                  part, g->prompt.count ? g->prompt.count : 1,
+                  rate((double)g->prefilled, g->prefill_seconds), (long long)g->decoded, decode,
                   decode > 0 ? 1e3 / decode : 0.0, g->stopped);
 }
 
@@ -295,12 +284,13 @@ static int write_json(const struct generation *g, const struct itera_device *dev
     /* A prompt that is not UTF-8 cannot be a JSON string. */
     json_t *text = json_stringn(prompt, prompt_length);
     json_t *root = json_pack(
-        "{s:o, s:o, s:o, s:o, s:I, s:I, s:s, s:o, s:o, s:o, s:s, s:I, s:o}", "prompt",
+        "{s:o, s:o, s:o, s:o, s:I, s:I, s:I, s:s, s:o, s:o, s:o, s:s, s:I, s:o}", "prompt",
         text ? text : json_null(), "text", json_stringn(g->length ? g->collected : "", g->length),
         "prompt_ids", id_list(&g->prompt), "ids", id_list(&g->generated), "prompt_tokens",
-        (json_int_t)read, "tokens", (json_int_t)g->generated.count, "stopped", g->stopped,
-        "prefill_tokens_per_second", output_number(rate((double)read, g->prefill_seconds)),
-        "decode_tokens_per_second", output_number(decode), "milliseconds_per_token",
+        (json_int_t)read, "prefill_tokens", (json_int_t)g->prefilled, "tokens",
+        (json_int_t)g->generated.count, "stopped", g->stopped, "prefill_tokens_per_second",
+        output_number(rate((double)g->prefilled, g->prefill_seconds)), "decode_tokens_per_second",
+        output_number(decode), "milliseconds_per_token",
         output_number(decode > 0 ? 1e3 / decode : 0), "device", itera_device_info(device)->id,
         "seed", (json_int_t)r->seed, "fallback_ops", device_fallback_json(device));
     int code = output_json(root, r->json.value);
@@ -339,7 +329,7 @@ static int generate(struct itera_model *model, const struct itera_device *device
                                 &g.prompt) &&
         !itera_session_create(model, &options, &g.session) &&
         !itera_session_set_sampling(g.session, 0, &sampling)) {
-        catch_interrupt();
+        stop_catch();
         if (!r->no_echo)
             show(&g, prompt, length, false);
         bool good = run(&g);

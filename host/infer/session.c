@@ -43,6 +43,7 @@ struct itera_session {
     /* Sequences advance together, so there is one position for all. */
     int64_t position;     /* in the window */
     uint64_t tokens_read; /* since the beginning */
+    uint64_t tokens_run;  /* those among them that the model ran over, again counted again */
     bool pending;         /* `token` was given out, and not read yet */
     bool moved;           /* the log knows that the window moves */
     int32_t *last;        /* (batch): the host's copy of token */
@@ -316,7 +317,7 @@ static enum itera_status clear(struct itera_session *s)
 
 enum itera_status itera_session_reset(struct itera_session *session)
 {
-    session->tokens_read = 0;
+    session->tokens_read = session->tokens_run = 0;
     session->pending = false;
     return clear(session);
 }
@@ -378,6 +379,7 @@ static enum itera_status read_tokens(struct itera_session *s, const int32_t *tok
             status = itera_run(s->chunk[bits].executable);
         done += count;
         s->position += (int64_t)count;
+        s->tokens_run += count;
     }
     return status;
 }
@@ -479,6 +481,7 @@ enum itera_status itera_session_next(struct itera_session *session, int32_t *tok
             status = itera_run(s->step.executable);
         s->position++;
         s->tokens_read++;
+        s->tokens_run++;
     } else {
         if (s->pending)
             status = feed(s, s->last, 1);
@@ -509,6 +512,11 @@ int32_t itera_session_batch(const struct itera_session *session)
 uint64_t itera_session_tokens_read(const struct itera_session *session)
 {
     return session->tokens_read;
+}
+
+uint64_t itera_session_tokens_run(const struct itera_session *session)
+{
+    return session->tokens_run;
 }
 
 struct itera_executable *itera_session_step(const struct itera_session *session,

@@ -77,6 +77,9 @@ enum itera_status itera_session_logits(struct itera_session *session, float *log
 int32_t itera_session_batch(const struct itera_session *session);
 /* Tokens read so far per sequence, since the beginning. */
 uint64_t itera_session_tokens_read(const struct itera_session *session);
+/* Tokens that the model ran over for them, per sequence: without those that a window had no room
+ * for, and with those that were read again. What rates are to count. */
+uint64_t itera_session_tokens_run(const struct itera_session *session);
 /* Device memory of the session: state, and the activations of its compiled programs. */
 size_t itera_session_bytes(const struct itera_session *session);
 
