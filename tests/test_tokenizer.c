@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <jansson.h>
 
 #include "core/file.h"
 #include "core/rng.h"
@@ -80,6 +81,20 @@ static void assert_json_round_trip(const struct itera_tokenizer *tokenizer, cons
     itera_tokenizer_destroy(&copy);
     free(json);
     free(again);
+}
+
+/* A file of tests/data. */
+static char *read_test_data(const char *name)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/tests/data/%s", ITERA_SOURCE_DIR, name);
+    struct itera_map map;
+    assert_int_equal(itera_map_open(path, &map), ITERA_OK);
+    char *text = calloc(map.size + 1, 1);
+    assert_non_null(text);
+    memcpy(text, map.data, map.size);
+    itera_map_close(&map);
+    return text;
 }
 
 static const char broken[] = "ok \xFF\xC3 \xE2\x82 x\xED\xA0\x80\0y\xF0\x9F\x98\x80 \xF4\x90 z\xC3";
@@ -184,23 +199,11 @@ static void gpt2_pieces(void **state)
          "cd",
          "ab|\xFF|\xC3|cd|"},
         {"", ""}};
-    struct itera_splitter *splitter;
-    assert_int_equal(itera_splitter_create(NULL, 0, "test", &splitter), ITERA_OK);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char out[200] = "";
-        assert_int_equal(itera_split(splitter, cases[i][0], strlen(cases[i][0]), join, out),
-                         ITERA_OK);
+        assert_int_equal(itera_split_gpt2(cases[i][0], strlen(cases[i][0]), join, out), ITERA_OK);
         assert_string_equal(out, cases[i][1]);
     }
-    itera_splitter_destroy(&splitter);
-    /* An expression from a file: gaps are pieces, empty matches cut nothing. */
-    assert_int_equal(itera_splitter_create("\\d*", 3, "test", &splitter), ITERA_OK);
-    char out[200] = "";
-    assert_int_equal(itera_split(splitter, "ab12\xC3\xA4", 6, join, out), ITERA_OK);
-    assert_string_equal(out, "ab|12|\xC3\xA4|");
-    itera_splitter_destroy(&splitter);
-    assert_int_equal(itera_splitter_create("(a", 2, "bad.json", &splitter), ITERA_ERR_FORMAT);
-    assert_non_null(strstr(itera_last_error(), "bad.json"));
 }
 
 static void bpe_training_by_hand(void **state)
@@ -330,10 +333,50 @@ static void hugging_face_options(void **state)
     itera_tokenizer_destroy(&t);
 }
 
+/* What Hugging Face's library makes of small tokenizers with all kinds of steps. The file was written
+ * by tests/tokenizers.py, with that library. */
+static void steps_as_hugging_face(void **state)
+{
+    (void)state;
+    char *text = read_test_data("tokenizer_vectors.json");
+    json_t *rows = json_loads(text, 0, NULL);
+    assert_true(json_array_size(rows) > 40);
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        json_t *row = json_array_get(rows, i), *ids = json_object_get(row, "ids"), *entry;
+        json_t *root = json_loads(hugging_face("", "null", ""), 0, NULL);
+        size_t index;
+        json_object_set(root, "normalizer", json_object_get(row, "normalizer"));
+        json_object_set(root, "pre_tokenizer", json_object_get(row, "pre_tokenizer"));
+        json_object_update(json_object_get(root, "model"), json_object_get(row, "model"));
+        json_array_extend(json_object_get(root, "added_tokens"), json_object_get(row, "added"));
+        int32_t wanted[64];
+        json_array_foreach(ids, index, entry) wanted[index] = (int32_t)json_integer_value(entry);
+        char *file = json_dumps(root, JSON_COMPACT);
+        const char *input = json_string_value(json_object_get(row, "text"));
+        struct itera_tokenizer *t = parse(file);
+        struct itera_tokens tokens = {0};
+        assert_int_equal(
+            itera_tokenizer_encode(t, input, strlen(input), ITERA_TEXT_SPECIAL, &tokens), ITERA_OK);
+        if (tokens.count != json_array_size(ids) ||
+            memcmp(tokens.ids, wanted, tokens.count * sizeof *wanted) != 0)
+            fail_msg("row %zu: \"%s\" becomes other tokens; tokenizer: %s", i, input, file);
+        itera_tokens_free(&tokens);
+        assert_json_round_trip(t, input);
+        itera_tokenizer_destroy(&t);
+        free(file);
+        json_decref(root);
+    }
+    json_decref(rows);
+    free(text);
+}
+
 static void bad_json_is_explained(void **state)
 {
     (void)state;
-#define PRE  "\"pre_tokenizer\":{\"type\":\"ByteLevel\"},"
+#define PRE "\"pre_tokenizer\":{\"type\":\"ByteLevel\"},"
+#define SPLIT(regex)                                                                               \
+    "{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"ByteLevel\"},"       \
+    "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" regex "\"},"
 #define BPE2 "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1"
     static const struct {
         const char *json, *says;
@@ -361,11 +404,38 @@ static void bad_json_is_explained(void **state)
         {"{\"added_tokens\":3," PRE BPE2 "},\"merges\":[]}}", "not an array", ITERA_ERR_FORMAT},
         {"{\"added_tokens\":[3]," PRE BPE2 "},\"merges\":[]}}", "content", ITERA_ERR_FORMAT},
         {"{\"added_tokens\":[{\"id\":1,\"content\":\"x\"}]," PRE BPE2 "},\"merges\":[]}}",
-         "given twice", ITERA_ERR_FORMAT},
+         "would give it 2", ITERA_ERR_FORMAT},
         {"{\"added_tokens\":[{\"id\":0,\"content\":\"b\"}]," PRE BPE2 "},\"merges\":[]}}",
+         "would give it 1", ITERA_ERR_FORMAT},
+        {"{\"added_tokens\":[{\"id\":1,\"content\":\"b\"},{\"id\":1,\"content\":\"b\"}]," PRE BPE2
+         "},\"merges\":[]}}",
          "given twice", ITERA_ERR_FORMAT},
+        {"{\"added_tokens\":[{\"id\":2,\"content\":\"x\",\"lstrip\":1}]," PRE BPE2
+         "},\"merges\":[]}}",
+         "\"lstrip\" of added token \"x\"", ITERA_ERR_FORMAT},
+        {"{" PRE "\"model\":{\"dropout\":0.1,\"vocab\":{\"a\":0},\"merges\":[]}}", "dropout",
+         ITERA_ERR_UNSUPPORTED},
+        {"{" PRE "\"model\":{\"byte_fallback\":true,\"vocab\":{\"a\":0},\"merges\":[]}}",
+         "byte_fallback", ITERA_ERR_UNSUPPORTED},
+        {"{" PRE "\"model\":{\"reversed\":true,\"vocab\":{\"a\":0},\"merges\":[]}}", "reversed",
+         ITERA_ERR_UNSUPPORTED},
+        {"{" PRE "\"model\":{\"unk_token\":\"b\",\"vocab\":{\"a\":0,\"b\":1,\"ba\":2},"
+         "\"merges\":[\"b a\"]}}",
+         "merge of the unknown", ITERA_ERR_UNSUPPORTED},
+        {"{\"pre_tokenizer\":{\"type\":\"Metaspace\"}," BPE2 "},\"merges\":[]}}", "Metaspace",
+         ITERA_ERR_UNSUPPORTED},
+        {"{\"pre_tokenizer\":{\"type\":\"Digits\"}," BPE2 "},\"merges\":[]}}",
+         "no pre-tokenizer is ByteLevel", ITERA_ERR_UNSUPPORTED},
+        {SPLIT("(a") "\"behavior\":\"Isolated\"}]}," BPE2 "},\"merges\":[]}}", "end pattern",
+         ITERA_ERR_FORMAT},
+        {SPLIT("(a)\\\\1") "\"behavior\":\"Isolated\"}]}," BPE2 "},\"merges\":[]}}",
+         "refers to one of its groups", ITERA_ERR_UNSUPPORTED},
+        {SPLIT("(a{999}){999}") "\"behavior\":\"Isolated\"}]}," BPE2 "},\"merges\":[]}}",
+         "repeats too often", ITERA_ERR_UNSUPPORTED},
+        {SPLIT("a") "\"behavior\":\"Glued\"}]}," BPE2 "},\"merges\":[]}}", "behavior",
+         ITERA_ERR_FORMAT},
         {"{" BPE2 "},\"merges\":[]}}", "pre-tokenizer", ITERA_ERR_UNSUPPORTED},
-        {"{\"normalizer\":{\"type\":\"Lowercase\"}," PRE BPE2 "},\"merges\":[]}}", "Lowercase",
+        {"{\"normalizer\":{\"type\":\"Precompiled\"}," PRE BPE2 "},\"merges\":[]}}", "Precompiled",
          ITERA_ERR_UNSUPPORTED},
         {"{\"itera\":{\"kind\":\"char\"}}", "version", ITERA_ERR_UNSUPPORTED},
         {"{\"itera\":{\"version\":1,\"kind\":\"syllable\"}}", "syllable", ITERA_ERR_FORMAT},
@@ -509,20 +579,6 @@ static void open_data(const char *name, struct itera_map *map)
     assert_int_equal(itera_map_open(path, map), ITERA_OK);
 }
 
-/* A file of tests/data. */
-static char *read_test_data(const char *name)
-{
-    char path[4096];
-    snprintf(path, sizeof path, "%s/tests/data/%s", ITERA_SOURCE_DIR, name);
-    struct itera_map map;
-    assert_int_equal(itera_map_open(path, &map), ITERA_OK);
-    char *text = calloc(map.size + 1, 1);
-    assert_non_null(text);
-    memcpy(text, map.data, map.size);
-    itera_map_close(&map);
-    return text;
-}
-
 static void gpt2_vectors(void **state)
 {
     (void)state;
@@ -591,19 +647,13 @@ static void real_text_round_trips(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(byte_keeps_everything),
-        cmocka_unit_test(char_by_code_point),
-        cmocka_unit_test(word_by_frequency),
-        cmocka_unit_test(gpt2_pieces),
-        cmocka_unit_test(bpe_training_by_hand),
-        cmocka_unit_test(bpe_merges_as_defined),
-        cmocka_unit_test(hugging_face_options),
-        cmocka_unit_test(bad_json_is_explained),
-        cmocka_unit_test(missing_bytes_are_an_error),
-        cmocka_unit_test(files_are_found),
-        cmocka_unit_test(bad_specifications),
-        cmocka_unit_test(utf8_streams),
-        cmocka_unit_test(gpt2_vectors),
+        cmocka_unit_test(byte_keeps_everything), cmocka_unit_test(char_by_code_point),
+        cmocka_unit_test(word_by_frequency),     cmocka_unit_test(gpt2_pieces),
+        cmocka_unit_test(bpe_training_by_hand),  cmocka_unit_test(bpe_merges_as_defined),
+        cmocka_unit_test(hugging_face_options),  cmocka_unit_test(steps_as_hugging_face),
+        cmocka_unit_test(bad_json_is_explained), cmocka_unit_test(missing_bytes_are_an_error),
+        cmocka_unit_test(files_are_found),       cmocka_unit_test(bad_specifications),
+        cmocka_unit_test(utf8_streams),          cmocka_unit_test(gpt2_vectors),
         cmocka_unit_test(real_text_round_trips),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -201,13 +201,7 @@ static int32_t find_same(const struct itera_tokenizer *old, const struct itera_t
         const uint64_t *found = itera_bytemap_find(&old->lookup, bytes, token->length);
         return found ? (int32_t)*found : -1;
     }
-    for (size_t i = 0; i < old->added_count; i++) {
-        const struct itera_token *other = &old->tokens[old->added[i]];
-        if (other->length == token->length &&
-            !memcmp(old->pool + other->offset, bytes, token->length))
-            return old->added[i];
-    }
-    return -1;
+    return itera_tokenizer_find_added(old, bytes, token->length);
 }
 
 static enum itera_status rows_of_new(const struct itera_tokenizer *old,

@@ -297,14 +297,12 @@ static enum itera_status merge_best(struct trainer *t, int32_t merge, bool *done
 
 static enum itera_status prepare(struct trainer *t, const struct itera_corpus *corpus)
 {
-    struct itera_splitter *splitter;
-    enum itera_status status = itera_splitter_create(NULL, 0, "bpe training", &splitter);
+    enum itera_status status = ITERA_OK;
     for (size_t i = 0; i < itera_corpus_documents(corpus) && !status; i++) {
         size_t length;
         const char *text = itera_corpus_document(corpus, i, &length);
-        status = itera_split(splitter, text, length, count_piece, t);
+        status = itera_split_gpt2(text, length, count_piece, t);
     }
-    itera_splitter_destroy(&splitter);
     if (status)
         return status;
     size_t count = t->counts.count;

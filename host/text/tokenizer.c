@@ -61,7 +61,8 @@ void itera_tokenizer_destroy(struct itera_tokenizer **tokenizer)
     struct itera_tokenizer *t = *tokenizer;
     itera_bpe_destroy(&t->bpe);
     itera_bytemap_free(&t->lookup);
-    free(t->added);
+    itera_added_free(&t->added);
+    itera_added_free(&t->normalized);
     free(t->tokens);
     free(t->pool);
     free(t);
@@ -85,55 +86,78 @@ enum itera_status itera_tokenizer_set(struct itera_tokenizer *tokenizer, int32_t
     if (length)
         memcpy(tokenizer->pool + tokenizer->pool_size, bytes, length);
     *token = (struct itera_token){tokenizer->pool_size, (uint32_t)length,
-                                  (uint8_t)(flags | ITERA_TOKEN_SET)};
+                                  (uint16_t)(flags | ITERA_TOKEN_SET)};
     tokenizer->pool_size += length;
     if (id >= tokenizer->vocab_size)
         tokenizer->vocab_size = id + 1;
     bool indexed = tokenizer->kind == ITERA_BPE
-                       ? (flags & (ITERA_TOKEN_MODEL | ITERA_TOKEN_ADDED)) == ITERA_TOKEN_MODEL
+                       ? (flags & (ITERA_TOKEN_MODEL | ITERA_TOKEN_RAW)) == ITERA_TOKEN_MODEL
                        : !(flags & ITERA_TOKEN_SPECIAL) && id != tokenizer->unknown;
     if (indexed && !itera_bytemap_insert(&tokenizer->lookup, bytes, length, (uint64_t)id, NULL))
         return itera_fail(ITERA_ERR_MEMORY, "tokenizer: no memory to index its tokens");
     return ITERA_OK;
 }
 
-struct added_key {
-    uint32_t length;
-    int32_t id;
-};
-
-static int compare_added(const void *a, const void *b)
+/* What is looked for in normalized text is normalized itself. */
+static enum itera_status index_added(struct itera_tokenizer *tokenizer, int32_t id,
+                                     const char *name)
 {
-    const struct added_key *x = a, *y = b;
-    if (x->length != y->length)
-        return x->length > y->length ? -1 : 1;
-    return x->id < y->id ? -1 : x->id > y->id;
+    static const struct {
+        unsigned token, added;
+    } flags[] = {{ITERA_TOKEN_SPECIAL, ITERA_ADDED_SPECIAL},
+                 {ITERA_TOKEN_LSTRIP, ITERA_ADDED_LSTRIP},
+                 {ITERA_TOKEN_RSTRIP, ITERA_ADDED_RSTRIP},
+                 {ITERA_TOKEN_SINGLE_WORD, ITERA_ADDED_SINGLE_WORD}};
+    const struct itera_token *token = &tokenizer->tokens[id];
+    const char *text = tokenizer->pool + token->offset;
+    size_t length = token->length;
+    bool normalized = token->flags & ITERA_TOKEN_NORMALIZED && tokenizer->bpe;
+    unsigned added = 0;
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
+        added |= token->flags & flags[i].token ? flags[i].added : 0;
+    if (normalized && tokenizer->bpe->normalizer) {
+        struct itera_budget budget = itera_budget_of(length);
+        enum itera_status status =
+            itera_normalize(tokenizer->bpe->normalizer, text, length, &budget, &text, &length);
+        if (status)
+            return status;
+    }
+    if (length == 0)
+        return itera_fail(ITERA_ERR_UNSUPPORTED,
+                          "%s: added token %d has no text, at least when it is normalized", name,
+                          (int)id);
+    return itera_added_insert(normalized ? &tokenizer->normalized : &tokenizer->added, text, length,
+                              id, added);
 }
 
 enum itera_status itera_tokenizer_finish(struct itera_tokenizer *tokenizer, const char *name)
 {
-    size_t count = 0;
-    for (int32_t id = 0; id < tokenizer->vocab_size; id++)
-        count += (tokenizer->tokens[id].flags & ITERA_TOKEN_ADDED) != 0;
-    struct added_key *keys = calloc(count + 1, sizeof *keys);
-    tokenizer->added = calloc(count + 1, sizeof *tokenizer->added);
-    if (!keys || !tokenizer->added) {
-        free(keys);
-        return itera_fail(ITERA_ERR_MEMORY, "%s: no memory for its special tokens", name);
+    enum itera_status status = ITERA_OK;
+    if (tokenizer->bpe)
+        status = itera_bpe_compile(tokenizer, name);
+    /* Where two are the same once normalized, the special one counts. */
+    for (int special = 1; special >= 0; special--) {
+        for (int32_t id = 0; id < tokenizer->vocab_size && !status; id++) {
+            unsigned flags = tokenizer->tokens[id].flags;
+            if (flags & ITERA_TOKEN_ADDED && !(flags & ITERA_TOKEN_SPECIAL) == !special)
+                status = index_added(tokenizer, id, name);
+        }
     }
+    itera_added_finish(&tokenizer->added);
+    itera_added_finish(&tokenizer->normalized);
+    return status || !tokenizer->bpe ? status : itera_bpe_index(tokenizer, name);
+}
+
+int32_t itera_tokenizer_find_added(const struct itera_tokenizer *tokenizer, const char *text,
+                                   size_t length)
+{
     for (int32_t id = 0; id < tokenizer->vocab_size; id++) {
         const struct itera_token *token = &tokenizer->tokens[id];
-        if (!(token->flags & ITERA_TOKEN_ADDED) || token->length == 0)
-            continue;
-        keys[tokenizer->added_count++] = (struct added_key){token->length, id};
-        tokenizer->added_first[(unsigned char)tokenizer->pool[token->offset]] |=
-            token->flags & ITERA_TOKEN_SPECIAL ? 2 : 1;
+        if (token->flags & ITERA_TOKEN_ADDED && token->length == length &&
+            !memcmp(tokenizer->pool + token->offset, text, length))
+            return id;
     }
-    qsort(keys, tokenizer->added_count, sizeof *keys, compare_added);
-    for (size_t i = 0; i < tokenizer->added_count; i++)
-        tokenizer->added[i] = keys[i].id;
-    free(keys);
-    return tokenizer->kind == ITERA_BPE ? itera_bpe_index(tokenizer, name) : ITERA_OK;
+    return -1;
 }
 
 const char *itera_tokenizer_kind(const struct itera_tokenizer *tokenizer)
@@ -198,76 +222,40 @@ static enum itera_status encode_words(const struct itera_tokenizer *tokenizer, c
     return ITERA_OK;
 }
 
-/* Text without added tokens. */
-static enum itera_status encode_plain(const struct itera_tokenizer *tokenizer, const char *text,
-                                      size_t length, struct itera_tokens *tokens)
-{
-    enum itera_status status = ITERA_OK;
-    if (length == 0)
-        return ITERA_OK;
-    switch (tokenizer->kind) {
-    case ITERA_BYTE:
-        for (size_t i = 0; i < length && !status; i++)
-            status = itera_tokens_append(tokens, (unsigned char)text[i]);
-        return status;
-    case ITERA_CHAR:
-        return encode_chars(tokenizer, text, length, tokens);
-    case ITERA_WORD:
-        return encode_words(tokenizer, text, length, tokens);
-    case ITERA_BPE:
-        break;
-    }
-    return itera_bpe_encode(tokenizer, text, length, tokens);
-}
+struct encoding {
+    const struct itera_tokenizer *tokenizer;
+    struct itera_tokens *tokens;
+};
 
-/* The longest added token that the text starts with, or -1. */
-static int32_t match_added(const struct itera_tokenizer *tokenizer, const char *text, size_t length,
-                           bool special)
+/* An added token, or text between them, of byte, char and word tokenizers. */
+static enum itera_status encode_part(void *user, const char *text, size_t length, int32_t id)
 {
-    for (size_t i = 0; i < tokenizer->added_count; i++) {
-        const struct itera_token *token = &tokenizer->tokens[tokenizer->added[i]];
-        const char *bytes = tokenizer->pool + token->offset;
-        if (token->length <= length && bytes[0] == text[0] &&
-            (special || !(token->flags & ITERA_TOKEN_SPECIAL)) &&
-            memcmp(bytes, text, token->length) == 0)
-            return tokenizer->added[i];
-    }
-    return -1;
+    const struct encoding *e = user;
+    enum itera_status status = ITERA_OK;
+    if (id >= 0)
+        return itera_tokens_append(e->tokens, id);
+    if (e->tokenizer->kind == ITERA_CHAR)
+        return encode_chars(e->tokenizer, text, length, e->tokens);
+    if (e->tokenizer->kind == ITERA_WORD)
+        return encode_words(e->tokenizer, text, length, e->tokens);
+    for (size_t i = 0; i < length && !status; i++)
+        status = itera_tokens_append(e->tokens, (unsigned char)text[i]);
+    return status;
 }
 
 enum itera_status itera_tokenizer_encode(const struct itera_tokenizer *tokenizer, const char *text,
                                          size_t length, unsigned flags, struct itera_tokens *tokens)
 {
-    size_t before = tokens->count, start = 0, at = 0;
+    struct encoding encoding = {tokenizer, tokens};
+    struct itera_budget budget = itera_budget_of(length);
+    size_t before = tokens->count;
     bool special = flags & ITERA_TEXT_SPECIAL;
-    uint8_t mask = special ? 3 : 1;
-    enum itera_status status = ITERA_OK;
-    uint8_t any = 0;
-    for (int i = 0; i < 256; i++)
-        any |= tokenizer->added_first[i];
-    if (!(any & mask))
-        at = length;
-    while (at < length) {
-        int32_t id = -1;
-        if (tokenizer->added_first[(unsigned char)text[at]] & mask)
-            id = match_added(tokenizer, text + at, length - at, special);
-        if (id < 0) {
-            at++;
-            continue;
-        }
-        status = encode_plain(tokenizer, text + start, at - start, tokens);
-        if (!status)
-            status = itera_tokens_append(tokens, id);
-        if (status)
-            goto fail;
-        at += tokenizer->tokens[id].length;
-        start = at;
-    }
-    status = encode_plain(tokenizer, text + start, length - start, tokens);
-    if (!status)
-        return ITERA_OK;
-fail:
-    tokens->count = before;
+    enum itera_status status =
+        tokenizer->bpe ? itera_bpe_encode(tokenizer, text, length, special, &budget, tokens)
+                       : itera_added_split(&tokenizer->added, text, length, special, &budget,
+                                           encode_part, &encoding);
+    if (status)
+        tokens->count = before;
     return status;
 }
 

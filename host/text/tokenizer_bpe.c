@@ -1,20 +1,27 @@
 /* Byte-level BPE encoding.
  *
- * The text is cut into pieces; within a piece the adjacent pair of lowest rank, leftmost first, is
- * merged until none has a rank. Pieces repeat, so their ids are cached.
+ * Added tokens are taken out of the text, what is between them is normalized and cut into pieces;
+ * within a piece the adjacent pair of lowest rank, leftmost first, is merged until none has a rank.
+ * Pieces repeat, so their ids are cached.
  * Source: Sennrich, Haddow, Birch 2016, "Neural machine translation of rare words with subword
  * units", algorithm 1; Radford et al. 2019 for bytes as the base alphabet. */
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/log.h"
 #include "text/tokenizer_impl.h"
+#include "text/utf8.h"
 
 enum {
     SHORT_PIECE = 48,       /* up to here a linear search for the next merge beats a heap */
     CACHED_PIECE = 128,     /* longer pieces hardly repeat */
+    LONG_PIECE = 4096,      /* above, a heap takes too much memory */
     CACHE_ENTRIES = 1 << 18 /* then it starts afresh; some 20 MB */
 };
+
+const char *const itera_bpe_part_names[ITERA_BPE_PARTS] = {"normalizer", "pre_tokenizer",
+                                                           "post_processor", "decoder"};
 
 enum itera_status itera_bpe_create(struct itera_bpe **out)
 {
@@ -35,13 +42,16 @@ void itera_bpe_destroy(struct itera_bpe **bpe)
 {
     if (!*bpe)
         return;
-    itera_splitter_destroy(&(*bpe)->splitter);
+    itera_normalizer_destroy(&(*bpe)->normalizer);
+    itera_pretokenizer_destroy(&(*bpe)->pretokenizer);
+    itera_bpe_long_destroy(&(*bpe)->long_pieces);
     itera_bytemap_free(&(*bpe)->cache);
     itera_tokens_free(&(*bpe)->cache_ids);
     pthread_mutex_destroy(&(*bpe)->lock);
     free((*bpe)->merges);
     free((*bpe)->slots);
-    free((*bpe)->pattern);
+    for (int i = 0; i < ITERA_BPE_PARTS; i++)
+        free((*bpe)->parts[i]);
     free(*bpe);
     *bpe = NULL;
 }
@@ -69,6 +79,48 @@ static uint32_t pair_rank(const struct itera_bpe *bpe, int32_t left, int32_t rig
     return slot->rank;
 }
 
+enum itera_status itera_bpe_compile(struct itera_tokenizer *tokenizer, const char *name)
+{
+    static const char gpt2[] = "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}";
+    struct itera_bpe *bpe = tokenizer->bpe;
+    const char *texts[2] = {bpe->parts[ITERA_NORMALIZER], bpe->parts[ITERA_PRE_TOKENIZER]};
+    json_t *json[2] = {0};
+    enum itera_status status = ITERA_OK;
+    texts[0] = texts[0] ? texts[0] : "null";
+    texts[1] = texts[1] ? texts[1] : gpt2;
+    for (int i = 0; i < 2 && !status; i++) {
+        json[i] = json_loads(texts[i], JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+        if (!json[i])
+            status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory for its %s", name,
+                                itera_bpe_part_names[i]);
+    }
+    if (!status)
+        status = itera_normalizer_create(json[0], name, &bpe->normalizer);
+    if (!status)
+        status = itera_pretokenizer_create(json[1], name, &bpe->pretokenizer);
+    json_decref(json[0]);
+    json_decref(json[1]);
+    return status;
+}
+
+/* Whether a token is the result of several merges. */
+static enum itera_status find_many_ways(struct itera_tokenizer *tokenizer, const char *name)
+{
+    struct itera_bpe *bpe = tokenizer->bpe;
+    bool *made = calloc((size_t)tokenizer->vocab_size + 1, sizeof *made);
+    if (!made)
+        return itera_fail(ITERA_ERR_MEMORY, "%s: no memory for %d tokens", name,
+                          (int)tokenizer->vocab_size);
+    for (size_t i = 0; i < bpe->slot_count; i++) {
+        if (bpe->slots[i].rank == UINT32_MAX)
+            continue;
+        bpe->many_ways |= made[bpe->slots[i].result];
+        made[bpe->slots[i].result] = true;
+    }
+    free(made);
+    return ITERA_OK;
+}
+
 enum itera_status itera_bpe_index(struct itera_tokenizer *tokenizer, const char *name)
 {
     struct itera_bpe *bpe = tokenizer->bpe;
@@ -87,8 +139,7 @@ enum itera_status itera_bpe_index(struct itera_tokenizer *tokenizer, const char 
         bpe->slots[pair_slot(bpe, pair)] =
             (struct itera_merge_slot){pair, (uint32_t)rank, merge->result};
     }
-    return itera_splitter_create(bpe->pattern, bpe->pattern ? strlen(bpe->pattern) : 0, name,
-                                 &bpe->splitter);
+    return find_many_ways(tokenizer, name);
 }
 
 /* Merges n ids in place; returns how many are left. */
@@ -120,12 +171,10 @@ static size_t merge_short(const struct itera_bpe *bpe, int32_t *ids, size_t n)
     return n;
 }
 
-/* A candidate merge of the symbols at `at` and after it. It is stale when one of them changed
- * since. */
+/* A candidate merge of the symbols at `at` and after it. */
 struct candidate {
-    uint32_t rank;
-    int32_t left, right, result;
-    size_t at;
+    uint32_t rank, at;
+    int32_t result;
 };
 
 struct heap {
@@ -173,62 +222,88 @@ static void push_pair(const struct itera_bpe *bpe, struct heap *heap, const int3
     int32_t result;
     uint32_t rank = pair_rank(bpe, ids[left], ids[right], &result);
     if (rank != UINT32_MAX)
-        heap_push(heap, (struct candidate){rank, ids[left], ids[right], result, left});
+        heap_push(heap, (struct candidate){rank, (uint32_t)left, result});
 }
 
-/* The same result in n log n: symbols in a doubly linked list, candidates in a heap. Each merge
- * removes a symbol and adds two candidates at most, so that 3 n bounds the heap. */
-static enum itera_status merge_long(const struct itera_bpe *bpe, int32_t *ids, size_t *count)
+/* What merging n ids in a heap needs: links to the neighbours, 3 n candidates. */
+struct workspace {
+    uint32_t *next, *previous;
+    struct candidate *candidates;
+};
+
+/* The same result as merge_short in n log n: symbols in a doubly linked list, candidates in a heap.
+ * Each merge removes a symbol and adds two candidates at most, so that 3 n bounds the heap.
+ *
+ * A candidate is stale when its symbols changed since; but where they now make the same token by
+ * another merge, it counts, at its old rank. That is how Hugging Face's library has it, and matters
+ * only where a token has several merges. */
+static size_t merge_heap(const struct itera_bpe *bpe, int32_t *ids, size_t n, struct workspace w)
 {
-    size_t n = *count;
-    enum itera_status status = ITERA_OK;
-    size_t *next = NULL, *previous = NULL;
-    struct heap heap = {0};
-    if (n <= SIZE_MAX / (3 * sizeof *heap.items)) {
-        next = malloc(n * sizeof *next);
-        previous = malloc(n * sizeof *previous);
-        heap.items = malloc(3 * n * sizeof *heap.items);
-    }
-    if (!next || !previous || !heap.items) {
-        status = itera_fail(ITERA_ERR_MEMORY, "encode: no memory for a word of %zu bytes", n);
-        goto done;
-    }
+    struct heap heap = {w.candidates, 0};
     for (size_t i = 0; i < n; i++) {
-        next[i] = i + 1;
-        previous[i] = i - 1;
+        w.next[i] = (uint32_t)i + 1;
+        w.previous[i] = (uint32_t)i - 1;
     }
     for (size_t i = 0; i + 1 < n; i++)
         push_pair(bpe, &heap, ids, i, i + 1);
     while (heap.count > 0) {
         struct candidate top = heap_pop(&heap);
-        size_t at = top.at, right = next[at];
-        /* A removed symbol has id -1, which no candidate has. */
-        if (ids[at] != top.left || right >= n || ids[right] != top.right)
+        size_t at = top.at, right = w.next[at];
+        int32_t result;
+        /* A removed symbol has id -1, which no merge has. */
+        if (ids[at] < 0 || right >= n ||
+            pair_rank(bpe, ids[at], ids[right], &result) == UINT32_MAX || result != top.result)
             continue;
         ids[at] = top.result;
         ids[right] = -1;
-        next[at] = next[right];
-        if (next[at] < n) {
-            previous[next[at]] = at;
-            push_pair(bpe, &heap, ids, at, next[at]);
+        w.next[at] = w.next[right];
+        if (w.next[at] < n) {
+            w.previous[w.next[at]] = (uint32_t)at;
+            push_pair(bpe, &heap, ids, at, w.next[at]);
         }
         if (at > 0)
-            push_pair(bpe, &heap, ids, previous[at], at);
+            push_pair(bpe, &heap, ids, w.previous[at], at);
     }
     size_t left = 0;
-    for (size_t i = 0; i < n; i = next[i])
+    for (size_t i = 0; i < n; i = w.next[i])
         ids[left++] = ids[i];
-    *count = left;
-done:
-    free(next);
-    free(previous);
-    free(heap.items);
-    return status;
+    return left;
+}
+
+enum itera_status itera_bpe_merge(const struct itera_bpe *bpe, int32_t *ids, size_t *count)
+{
+    size_t n = *count;
+    if (n <= SHORT_PIECE && !bpe->many_ways) {
+        *count = merge_short(bpe, ids, n);
+        return ITERA_OK;
+    }
+    if (n <= SHORT_PIECE) {
+        uint32_t next[SHORT_PIECE], previous[SHORT_PIECE];
+        struct candidate candidates[3 * SHORT_PIECE];
+        *count = merge_heap(bpe, ids, n, (struct workspace){next, previous, candidates});
+        return ITERA_OK;
+    }
+    struct workspace w = {0};
+    if (n < UINT32_MAX / 2) {
+        w.next = malloc(n * sizeof *w.next);
+        w.previous = malloc(n * sizeof *w.previous);
+        w.candidates = malloc(3 * n * sizeof *w.candidates);
+    }
+    bool room = w.next && w.previous && w.candidates;
+    if (room)
+        *count = merge_heap(bpe, ids, n, w);
+    free(w.next);
+    free(w.previous);
+    free(w.candidates);
+    return room ? ITERA_OK
+                : itera_fail(ITERA_ERR_MEMORY, "encode: no memory for a word of %zu bytes", n);
 }
 
 struct encoding {
     const struct itera_tokenizer *tokenizer;
     struct itera_tokens *tokens;
+    struct itera_budget *budget;
+    bool special; /* so that special tokens were taken out of the text */
 };
 
 static enum itera_status append_many(struct itera_tokens *tokens, const int32_t *ids, size_t count)
@@ -252,67 +327,119 @@ static void remember(struct itera_bpe *bpe, const char *piece, size_t length, co
         itera_bytemap_insert(&bpe->cache, piece, length, value, NULL);
 }
 
+/* The ids of bytes, the unknown token for those without one. */
+static enum itera_status append_bytes(const struct itera_tokenizer *tokenizer, const char *piece,
+                                      size_t length, struct itera_tokens *tokens)
+{
+    const struct itera_bpe *bpe = tokenizer->bpe;
+    enum itera_status status = ITERA_OK;
+    bool fuse = false;
+    for (size_t i = 0; i < length && !status; i++) {
+        unsigned char byte = (unsigned char)piece[i];
+        bool known = bpe->byte_ids[byte] >= 0;
+        if (!known && tokenizer->unknown < 0)
+            return itera_fail(ITERA_ERR_FORMAT,
+                              "encode: the tokenizer's vocabulary has no token for byte 0x%02X and "
+                              "no unknown token; use a tokenizer with all 256 bytes",
+                              byte);
+        if (known || !fuse)
+            status = itera_tokens_append(tokens, known ? bpe->byte_ids[byte] : tokenizer->unknown);
+        fuse = !known && bpe->fuse_unknown;
+    }
+    return status;
+}
+
+/* Known bytes and others in turn: an unknown token is never merged. */
+static enum itera_status encode_long(const struct encoding *e, const char *piece, size_t length)
+{
+    const int32_t *byte_ids = e->tokenizer->bpe->byte_ids;
+    enum itera_status status = ITERA_OK;
+    for (size_t at = 0, end; at < length && !status; at = end) {
+        bool known = byte_ids[(unsigned char)piece[at]] >= 0;
+        for (end = at + 1; end < length; end++)
+            if ((byte_ids[(unsigned char)piece[end]] >= 0) != known)
+                break;
+        status =
+            known ? itera_bpe_encode_long(e->tokenizer, piece + at, end - at, e->budget, e->tokens)
+                  : append_bytes(e->tokenizer, piece + at, end - at, e->tokens);
+    }
+    return status;
+}
+
 static enum itera_status encode_piece(void *user, const char *piece, size_t length)
 {
     const struct encoding *encoding = user;
     const struct itera_tokenizer *tokenizer = encoding->tokenizer;
     struct itera_tokens *tokens = encoding->tokens;
     struct itera_bpe *bpe = tokenizer->bpe;
+    if (bpe->ignore_merges) {
+        const uint64_t *id = itera_bytemap_find(&tokenizer->lookup, piece, length);
+        /* The text of a special token is text, unless the caller says otherwise. */
+        if (id && (encoding->special || !(tokenizer->tokens[*id].flags & ITERA_TOKEN_SPECIAL)))
+            return itera_tokens_append(tokens, (int32_t)*id);
+    }
+    if (length > LONG_PIECE)
+        return encode_long(encoding, piece, length);
     if (length <= CACHED_PIECE) {
         const uint64_t *hit = itera_bytemap_find(&bpe->cache, piece, length);
         if (hit)
             return append_many(tokens, bpe->cache_ids.ids + (*hit >> 24), *hit & 0xFFFFFF);
     }
-    if (bpe->ignore_merges) {
-        const uint64_t *id = itera_bytemap_find(&tokenizer->lookup, piece, length);
-        if (id)
-            return itera_tokens_append(tokens, (int32_t)*id);
-    }
     size_t first = tokens->count;
-    for (size_t i = 0; i < length; i++) {
-        unsigned char byte = (unsigned char)piece[i];
-        int32_t id = bpe->byte_ids[byte] >= 0 ? bpe->byte_ids[byte] : tokenizer->unknown;
-        if (id < 0)
-            return itera_fail(ITERA_ERR_FORMAT,
-                              "encode: the tokenizer's vocabulary has no token for byte 0x%02X and "
-                              "no unknown token; use a tokenizer with all 256 bytes",
-                              byte);
-        enum itera_status status = itera_tokens_append(tokens, id);
-        if (status)
-            return status;
-    }
-    size_t count = length;
-    if (count <= SHORT_PIECE) {
-        count = merge_short(bpe, tokens->ids + first, count);
-    } else {
-        enum itera_status status = merge_long(bpe, tokens->ids + first, &count);
-        if (status)
-            return status;
-    }
+    enum itera_status status = append_bytes(tokenizer, piece, length, tokens);
+    size_t count = tokens->count - first;
+    if (!status)
+        status = itera_bpe_merge(bpe, tokens->ids + first, &count);
+    if (status)
+        return status;
     tokens->count = first + count;
     if (length <= CACHED_PIECE)
         remember(bpe, piece, length, tokens->ids + first, count);
     return ITERA_OK;
 }
 
-enum itera_status itera_bpe_encode(const struct itera_tokenizer *tokenizer, const char *text,
-                                   size_t length, struct itera_tokens *tokens)
+/* A token of the normalized text, or the text between two. */
+static enum itera_status encode_normalized(void *user, const char *text, size_t length, int32_t id)
 {
-    struct itera_bpe *bpe = tokenizer->bpe;
-    char *spaced = NULL;
-    if (bpe->add_prefix_space && text[0] != ' ') {
-        spaced = malloc(length + 1);
-        if (!spaced)
-            return itera_fail(ITERA_ERR_MEMORY, "encode: no memory for %zu bytes", length);
-        spaced[0] = ' ';
-        memcpy(spaced + 1, text, length);
-        text = spaced;
-        length++;
+    const struct encoding *e = user;
+    if (id >= 0)
+        return itera_tokens_append(e->tokens, id);
+    return itera_pretokenize(e->tokenizer->bpe->pretokenizer, text, length, e->budget, encode_piece,
+                             user);
+}
+
+/* A token of the text as it is, or the text between two. */
+static enum itera_status encode_part(void *user, const char *text, size_t length, int32_t id)
+{
+    const struct encoding *e = user;
+    struct itera_bpe *bpe = e->tokenizer->bpe;
+    if (id >= 0)
+        return itera_tokens_append(e->tokens, id);
+    enum itera_status status = ITERA_OK;
+    if (bpe->normalizer)
+        status = itera_normalize(bpe->normalizer, text, length, e->budget, &text, &length);
+    if (status)
+        return status;
+    return itera_added_split(&e->tokenizer->normalized, text, length, e->special, e->budget,
+                             encode_normalized, user);
+}
+
+enum itera_status itera_bpe_encode(const struct itera_tokenizer *tokenizer, const char *text,
+                                   size_t length, bool special, struct itera_budget *budget,
+                                   struct itera_tokens *tokens)
+{
+    struct encoding encoding = {tokenizer, tokens, budget, special};
+    enum itera_status status = ITERA_OK;
+    pthread_mutex_lock(&tokenizer->bpe->lock);
+    /* What is not UTF-8 has no characters to look at: each byte is a piece. */
+    while (length > 0 && !status) {
+        size_t valid = itera_utf8_valid_prefix(text, length);
+        status = valid ? itera_added_split(&tokenizer->added, text, valid, special, budget,
+                                           encode_part, &encoding)
+                       : encode_piece(&encoding, text, 1);
+        text += valid ? valid : 1;
+        length -= valid ? valid : 1;
     }
-    struct encoding encoding = {tokenizer, tokens};
-    pthread_mutex_lock(&bpe->lock);
-    enum itera_status status = itera_split(bpe->splitter, text, length, encode_piece, &encoding);
-    pthread_mutex_unlock(&bpe->lock);
-    free(spaced);
+    pthread_mutex_unlock(&tokenizer->bpe->lock);
     return status;
 }

@@ -9,6 +9,11 @@
 #include "text/tokenizer_impl.h"
 #include "text/utf8.h"
 
+enum {
+    MOST_VALUES = 8 << 20,  /* a gigabyte of them */
+    LONGEST_TOKEN = 1 << 16 /* bytes */
+};
+
 struct excerpt {
     char text[64];
 };
@@ -33,6 +38,24 @@ static struct excerpt quote(const char *string)
     return excerpt;
 }
 
+/* JSON takes up to 150 bytes of memory for each of its values, an object 300, whatever they are: a
+ * file of brackets would become a hundred times larger. Counted before it is read. */
+static bool has_too_many_values(const char *json, size_t length)
+{
+    size_t count = 0;
+    bool text = false;
+    for (size_t i = 0; i < length; i++) {
+        char c = json[i];
+        if (text && c == '\\')
+            i++;
+        else if (c == '"')
+            text = !text;
+        else if (!text)
+            count += c == ',' || c == ':' ? 1 : c == '[' ? 2 : c == '{' ? 4 : 0;
+    }
+    return count > MOST_VALUES;
+}
+
 static enum itera_status parse_json(const char *json, size_t length, const char *name,
                                     json_t **root)
 {
@@ -40,6 +63,9 @@ static enum itera_status parse_json(const char *json, size_t length, const char 
     if (length > ITERA_MAX_TOKENIZER_FILE)
         return itera_fail(ITERA_ERR_LIMIT, "%s: %zu bytes of tokenizer JSON; %d are the limit",
                           name, length, (int)ITERA_MAX_TOKENIZER_FILE);
+    if (has_too_many_values(json ? json : "", length))
+        return itera_fail(ITERA_ERR_LIMIT, "%s: more than %d values in its JSON", name,
+                          MOST_VALUES);
     json_error_t error;
     *root = json_loadb(json ? json : "", length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     if (!*root)
@@ -96,29 +122,114 @@ static enum itera_status take_id(struct itera_tokenizer *tokenizer, const json_t
     return ITERA_OK;
 }
 
-/* One entry of added_tokens. */
-static enum itera_status read_added(const json_t *entry, const char *name, const json_t **content,
-                                    const json_t **id, bool *special)
+/* An entry of added_tokens. */
+struct added_entry {
+    const char *content;
+    size_t length;
+    const json_t *id;
+    unsigned flags; /* of struct itera_token */
+};
+
+static enum itera_status read_added(const json_t *json, const char *name, struct added_entry *out)
 {
-    *content = json_object_get(entry, "content");
-    *id = json_object_get(entry, "id");
-    const json_t *flag = json_object_get(entry, "special");
-    if (!json_is_string(*content) || json_string_length(*content) == 0)
+    static const struct {
+        const char *key;
+        unsigned flag;
+    } flags[] = {{"special", ITERA_TOKEN_SPECIAL},
+                 {"lstrip", ITERA_TOKEN_LSTRIP},
+                 {"rstrip", ITERA_TOKEN_RSTRIP},
+                 {"single_word", ITERA_TOKEN_SINGLE_WORD},
+                 {"normalized", ITERA_TOKEN_NORMALIZED}};
+    const json_t *content = json_object_get(json, "content");
+    *out = (struct added_entry){json_string_value(content), json_string_length(content),
+                                json_object_get(json, "id"), ITERA_TOKEN_ADDED | ITERA_TOKEN_RAW};
+    if (out->length == 0)
         return itera_fail(ITERA_ERR_FORMAT, "%s: an added token has no text in \"content\"", name);
-    if (strlen(json_string_value(*content)) != json_string_length(*content))
+    if (strlen(out->content) != out->length)
         return itera_fail(ITERA_ERR_FORMAT, "%s: an added token contains a zero byte", name);
-    if (flag && !json_is_boolean(flag))
-        return itera_fail(ITERA_ERR_FORMAT,
-                          "%s: \"special\" of added token \"%s\" is not a boolean", name,
-                          quote(json_string_value(*content)).text);
-    *special = json_is_true(flag);
-    if (json_is_true(json_object_get(entry, "single_word")) ||
-        json_is_true(json_object_get(entry, "lstrip")) ||
-        json_is_true(json_object_get(entry, "rstrip")))
-        itera_log(ITERA_LOG_WARNING,
-                  "%s: added token \"%s\" asks for stripping or whole words, which is not done",
-                  name, quote(json_string_value(*content)).text);
+    if (out->length > LONGEST_TOKEN)
+        return itera_fail(ITERA_ERR_LIMIT, "%s: an added token of %zu bytes; %d are the limit",
+                          name, out->length, LONGEST_TOKEN);
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        const json_t *flag = json_object_get(json, flags[i].key);
+        if (flag && !json_is_boolean(flag))
+            return itera_fail(ITERA_ERR_FORMAT, "%s: \"%s\" of added token \"%s\" is not a boolean",
+                              name, flags[i].key, quote(out->content).text);
+        /* Without a word on it, what is not special is normalized. */
+        bool missing = !flag && flags[i].flag == ITERA_TOKEN_NORMALIZED;
+        if (json_is_true(flag) || (missing && !(out->flags & ITERA_TOKEN_SPECIAL)))
+            out->flags |= flags[i].flag;
+    }
     return ITERA_OK;
+}
+
+/* Hugging Face's library does not read the id of an added token: it is that of the vocabulary or,
+ * where the vocabulary lacks the token, the next one after all others. Where the file says
+ * otherwise, that library would give other ids than the file. */
+static enum itera_status check_added_id(const json_t *vocab, const struct added_entry *entry,
+                                        const char *name, json_int_t *highest)
+{
+    const json_t *known = json_object_get(vocab, entry->content);
+    json_int_t count = (json_int_t)json_object_size(vocab), id;
+    id = known ? json_integer_value(known) : *highest < count ? count : *highest + 1;
+    *highest = id > *highest ? id : *highest;
+    if (!json_is_integer(entry->id) || json_integer_value(entry->id) == id)
+        return ITERA_OK; /* what is no integer is refused when it is taken */
+    return itera_fail(ITERA_ERR_FORMAT,
+                      "%s: added token \"%s\" has id %lld, but Hugging Face's library would give "
+                      "it %lld",
+                      name, quote(entry->content).text, (long long)json_integer_value(entry->id),
+                      (long long)id);
+}
+
+/* The added tokens; *total: how many there are that the vocabulary lacks, besides its own. */
+static enum itera_status check_added(const json_t *vocab, const json_t *added, const char *name,
+                                     size_t *total)
+{
+    enum itera_status status = ITERA_OK;
+    json_int_t highest = -1;
+    *total = json_object_size(vocab);
+    for (size_t i = 0; i < json_array_size(added) && !status; i++) {
+        struct added_entry entry;
+        status = read_added(json_array_get(added, i), name, &entry);
+        if (!status)
+            status = check_added_id(vocab, &entry, name, &highest);
+        if (!status)
+            *total += !json_object_get(vocab, entry.content);
+    }
+    if (!status && (*total == 0 || *total > ITERA_MAX_VOCAB))
+        status =
+            itera_fail(ITERA_ERR_FORMAT, "%s: the vocabulary has %zu tokens; 1 to %d are allowed",
+                       name, *total, (int)ITERA_MAX_VOCAB);
+    return status;
+}
+
+/* One entry of the vocabulary; `bytes` has room for it. */
+static enum itera_status read_word(struct itera_tokenizer *tokenizer, const char *key,
+                                   const json_t *value, char *bytes, const char *name)
+{
+    size_t length = strlen(key);
+    bool raw;
+    json_int_t number = json_is_integer(value) ? json_integer_value(value) : -1;
+    if (number >= 0 && number < tokenizer->capacity) {
+        struct itera_token *token = &tokenizer->tokens[number];
+        if (token->flags & ITERA_TOKEN_ADDED && token->length == length &&
+            memcmp(tokenizer->pool + token->offset, key, length) == 0) {
+            token->flags |= ITERA_TOKEN_MODEL;
+            size_t count = token_bytes(key, length, bytes, &raw);
+            if (!raw &&
+                !itera_bytemap_insert(&tokenizer->lookup, bytes, count, (uint64_t)number, NULL))
+                return itera_fail(ITERA_ERR_MEMORY, "%s: no memory to index its tokens", name);
+            return ITERA_OK;
+        }
+    }
+    int32_t id = 0;
+    enum itera_status status = take_id(tokenizer, value, key, name, &id);
+    if (status)
+        return status;
+    size_t count = token_bytes(key, length, bytes, &raw);
+    return itera_tokenizer_set(tokenizer, id, bytes, count,
+                               ITERA_TOKEN_MODEL | (raw ? ITERA_TOKEN_RAW : 0));
 }
 
 /* Tokens of the vocabulary and the added ones: ids 0 to count - 1, each once. */
@@ -126,79 +237,47 @@ static enum itera_status read_tokens(json_t *vocab, const json_t *added, const c
                                      struct itera_tokenizer **out)
 {
     struct itera_tokenizer *tokenizer = NULL;
-    const json_t *content, *id_value;
     const char *key;
-    json_t *entry, *value;
-    size_t index, total = json_object_size(vocab), longest = 1;
-    bool special;
+    json_t *value;
+    size_t total, longest = 1;
     char *bytes = NULL;
-    enum itera_status status;
-    json_array_foreach(added, index, entry)
-    {
-        status = read_added(entry, name, &content, &id_value, &special);
-        if (status)
-            return status;
-        total += !json_object_get(vocab, json_string_value(content));
-    }
-    if (total == 0 || total > ITERA_MAX_VOCAB)
-        return itera_fail(ITERA_ERR_FORMAT,
-                          "%s: the vocabulary has %zu tokens; 1 to %d are allowed", name, total,
-                          (int)ITERA_MAX_VOCAB);
+    enum itera_status status = check_added(vocab, added, name, &total);
+    if (status)
+        return status;
     status = itera_tokenizer_new(ITERA_BPE, (int32_t)total, &tokenizer);
     /* Added tokens first: what the vocabulary says of the same text is then checked against them.
      */
-    json_array_foreach(added, index, entry)
-    {
+    for (size_t i = 0; i < json_array_size(added) && !status; i++) {
+        struct added_entry entry = {0};
         int32_t id = 0;
+        status = read_added(json_array_get(added, i), name, &entry);
         if (!status)
-            status = read_added(entry, name, &content, &id_value, &special);
+            status = take_id(tokenizer, entry.id, entry.content, name, &id);
         if (!status)
-            status = take_id(tokenizer, id_value, json_string_value(content), name, &id);
-        if (!status)
-            status = itera_tokenizer_set(
-                tokenizer, id, json_string_value(content), json_string_length(content),
-                ITERA_TOKEN_ADDED | ITERA_TOKEN_RAW | (special ? ITERA_TOKEN_SPECIAL : 0));
-        if (status)
-            goto done;
+            status = itera_tokenizer_set(tokenizer, id, entry.content, entry.length, entry.flags);
     }
     json_object_foreach(vocab, key, value)
     {
         size_t length = strlen(key);
         longest = length > longest ? length : longest;
     }
+    if (!status && longest > LONGEST_TOKEN)
+        status = itera_fail(ITERA_ERR_LIMIT, "%s: a token of %zu bytes; %d are the limit", name,
+                            longest, LONGEST_TOKEN);
     bytes = malloc(longest);
     if (!status && !bytes)
         status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory for a token", name);
     json_object_foreach(vocab, key, value)
     {
-        size_t length = strlen(key);
-        int32_t id = 0;
-        bool raw;
-        if (status)
-            goto done;
-        json_int_t number = json_is_integer(value) ? json_integer_value(value) : -1;
-        if (number >= 0 && number < tokenizer->capacity) {
-            struct itera_token *token = &tokenizer->tokens[number];
-            if (token->flags & ITERA_TOKEN_ADDED && token->length == length &&
-                memcmp(tokenizer->pool + token->offset, key, length) == 0) {
-                token->flags |= ITERA_TOKEN_MODEL;
-                continue;
-            }
-        }
-        status = take_id(tokenizer, value, key, name, &id);
-        if (!status) {
-            size_t count = token_bytes(key, length, bytes, &raw);
-            status = itera_tokenizer_set(tokenizer, id, bytes, count,
-                                         ITERA_TOKEN_MODEL | (raw ? ITERA_TOKEN_RAW : 0));
-        }
+        if (!status)
+            status = read_word(tokenizer, key, value, bytes, name);
     }
     /* As many tokens as ids, all in range, none twice: there is no hole, unless an added token's
      * text has another id in the vocabulary, which leaves one too many. */
-    for (int32_t id = 0; id < tokenizer->capacity && !status; id++)
+    for (int32_t id = 0; !status && id < tokenizer->capacity; id++)
         if (!(tokenizer->tokens[id].flags & ITERA_TOKEN_SET))
             status = itera_fail(ITERA_ERR_FORMAT, "%s: no token has id %d; ids must have no holes",
                                 name, (int)id);
-done:
     free(bytes);
     if (status)
         itera_tokenizer_destroy(&tokenizer);
@@ -287,45 +366,84 @@ static enum itera_status read_merges(struct itera_tokenizer *tokenizer, const js
     return status;
 }
 
-/* A token of several bytes that no merge makes is never produced: the merges are incomplete, and
- * text would be cut otherwise than where the model was trained. */
-static enum itera_status check_merged(const struct itera_tokenizer *tokenizer,
-                                      const json_t *unknown, const char *merges_name)
+/* Which tokens merges make. */
+static bool *find_made(const struct itera_tokenizer *tokenizer)
 {
     const struct itera_bpe *bpe = tokenizer->bpe;
     bool *made = calloc((size_t)tokenizer->vocab_size + 1, sizeof *made);
+    for (size_t i = 0; made && i < bpe->merge_count; i++)
+        made[bpe->merges[i].result] = true;
+    return made;
+}
+
+/* Whether a token is the bytes of two others. */
+static bool is_two_tokens(const struct itera_tokenizer *tokenizer, int32_t id)
+{
+    const struct itera_token *token = &tokenizer->tokens[id];
+    const char *text = tokenizer->pool + token->offset;
+    for (size_t i = 1; i < token->length; i++)
+        if (itera_bytemap_find(&tokenizer->lookup, text, i) &&
+            itera_bytemap_find(&tokenizer->lookup, text + i, token->length - i))
+            return true;
+    return false;
+}
+
+/* Vocabularies have words that no merge makes: markers (<s>), reserved ones. But a merges.txt that
+ * was cut short lacks the merges of the last tokens, and text would be cut otherwise than where the
+ * model was trained: then tokens beyond all that are made are, most of them, two others. And no
+ * merge is of a half that no merge makes. *first: the first token that is missed. */
+static int32_t count_missing(const struct itera_tokenizer *tokenizer, const bool *made,
+                             int32_t *first)
+{
+    const struct itera_bpe *bpe = tokenizer->bpe;
+    int32_t count = 0, missing = 0, id = tokenizer->vocab_size;
+    while (--id >= 0 && !made[id]) {
+        const struct itera_token *token = &tokenizer->tokens[id];
+        if (token->length < 2 || token->flags & ITERA_TOKEN_RAW)
+            continue;
+        bool two = is_two_tokens(tokenizer, id);
+        *first = two ? id : *first;
+        missing += two;
+        count++;
+    }
+    if (2 * missing > count)
+        return missing;
+    for (size_t i = 0; i < bpe->merge_count; i++) {
+        const int32_t halves[2] = {bpe->merges[i].left, bpe->merges[i].right};
+        for (int half = 0; half < 2; half++) {
+            *first = halves[half];
+            if (!made[*first] && tokenizer->tokens[*first].length > 1)
+                return 1;
+        }
+    }
+    return 0;
+}
+
+static enum itera_status check_merges_are_whole(const struct itera_tokenizer *tokenizer,
+                                                const char *merges_name)
+{
+    bool *made = find_made(tokenizer);
     if (!made)
         return itera_fail(ITERA_ERR_MEMORY, "%s: no memory to check its merges", merges_name);
-    for (size_t i = 0; i < bpe->merge_count; i++)
-        made[bpe->merges[i].result] = true;
-    int32_t first = -1, count = 0;
-    const char *unknown_text = json_is_string(unknown) ? json_string_value(unknown) : "";
-    for (int32_t id = 0; id < tokenizer->vocab_size; id++) {
-        const struct itera_token *token = &tokenizer->tokens[id];
-        const char *text = tokenizer->pool + token->offset;
-        if (made[id] || token->length < 2 || token->flags & (ITERA_TOKEN_ADDED | ITERA_TOKEN_RAW))
-            continue;
-        if (token->length == strlen(unknown_text) && memcmp(text, unknown_text, token->length) == 0)
-            continue;
-        first = count++ ? first : id;
-    }
+    int32_t first = -1, missing = count_missing(tokenizer, made, &first);
     free(made);
-    if (!count)
+    if (!missing)
         return ITERA_OK;
     const struct itera_token *token = &tokenizer->tokens[first];
     char text[64];
     snprintf(text, sizeof text, "%.*s", (int)token->length, tokenizer->pool + token->offset);
     char others[32] = "";
-    if (count > 1)
-        snprintf(others, sizeof others, " and %d others", (int)count - 1);
+    if (missing > 1)
+        snprintf(others, sizeof others, " and %d others", (int)missing - 1);
     return itera_fail(ITERA_ERR_FORMAT,
                       "%s: merges are missing: none of the %zu makes token %d (\"%s\")%s of the "
                       "vocabulary",
-                      merges_name, bpe->merge_count, (int)first, quote(text).text, others);
+                      merges_name, tokenizer->bpe->merge_count, (int)first, quote(text).text,
+                      others);
 }
 
-static enum itera_status find_bytes(struct itera_tokenizer *tokenizer, const json_t *vocab,
-                                    const json_t *unknown)
+static void find_bytes(struct itera_tokenizer *tokenizer, const json_t *vocab,
+                       const json_t *unknown)
 {
     bool missing = false;
     for (unsigned byte = 0; byte < 256; byte++) {
@@ -340,6 +458,15 @@ static enum itera_status find_bytes(struct itera_tokenizer *tokenizer, const jso
                            ? json_object_get(vocab, json_string_value(unknown))
                            : NULL;
     tokenizer->unknown = id ? (int32_t)json_integer_value(id) : -1;
+}
+
+/* Where bytes are unknown, the token that stands for them must stay apart from its neighbours. */
+static enum itera_status check_unknown(const struct itera_tokenizer *tokenizer, const char *name)
+{
+    const struct itera_bpe *bpe = tokenizer->bpe;
+    for (size_t i = 0; i < bpe->merge_count && tokenizer->unknown >= 0; i++)
+        if (bpe->merges[i].left == tokenizer->unknown || bpe->merges[i].right == tokenizer->unknown)
+            return itera_fail(ITERA_ERR_UNSUPPORTED, "%s: a merge of the unknown token", name);
     return ITERA_OK;
 }
 
@@ -359,22 +486,20 @@ static void find_end_of_text(struct itera_tokenizer *tokenizer)
 
 /* Vocabulary, merges and added tokens to a tokenizer that lacks itera_tokenizer_finish. */
 static enum itera_status read_bpe(json_t *vocab, const json_t *merges, const json_t *added,
-                                  const json_t *unknown, bool ignore_merges, const char *name,
-                                  const char *merges_name, struct itera_tokenizer **out)
+                                  const json_t *unknown, const char *name, const char *merges_name,
+                                  struct itera_tokenizer **out)
 {
     enum itera_status status = read_tokens(vocab, added, name, out);
-    if (!status)
-        status = find_bytes(*out, vocab, unknown);
-    if (!status)
+    if (!status) {
+        find_bytes(*out, vocab, unknown);
         status = read_merges(*out, vocab, merges, merges_name);
-    if (!status && !ignore_merges)
-        status = check_merged(*out, unknown, merges_name);
+    }
+    if (!status)
+        status = check_unknown(*out, name);
     if (!status)
         find_end_of_text(*out);
-    if (status)
-        itera_tokenizer_destroy(out);
     else
-        (*out)->bpe->ignore_merges = ignore_merges;
+        itera_tokenizer_destroy(out);
     return status;
 }
 
@@ -392,64 +517,55 @@ static bool is_set(const json_t *object, const char *key)
            !(json_is_number(value) && json_number_value(value) == 0);
 }
 
-static enum itera_status read_step(const json_t *step, const char *name, struct itera_bpe *bpe,
-                                   bool *byte_level, bool *regex)
+/* Options of the model that are not those of byte-level BPE as it is used. */
+static enum itera_status check_model(const json_t *model, const char *name)
 {
-    const char *type = type_of(step);
-    if (strcmp(type, "ByteLevel") == 0 && !*byte_level) {
-        const json_t *use_regex = json_object_get(step, "use_regex");
-        bpe->add_prefix_space = json_is_true(json_object_get(step, "add_prefix_space"));
-        *byte_level = true;
-        *regex = !use_regex || json_is_true(use_regex);
-        return ITERA_OK;
-    }
-    const json_t *pattern = json_object_get(json_object_get(step, "pattern"), "Regex");
-    const char *behavior = json_string_value(json_object_get(step, "behavior"));
-    bool invert = json_is_true(json_object_get(step, "invert"));
-    bool isolated = behavior && strcmp(behavior, "Isolated") == 0;
-    /* Keeping what matches is the same, for the expressions in use, which match everything. */
-    bool kept = behavior && strcmp(behavior, "Removed") == 0 && invert;
-    if (strcmp(type, "Split") == 0 && json_is_string(pattern) && (isolated || kept) &&
-        !*byte_level && !bpe->pattern) {
-        const char *text = json_string_value(pattern);
-        if (strlen(text) != json_string_length(pattern) || strlen(text) > 4096)
-            return itera_fail(ITERA_ERR_FORMAT,
-                              "%s: the pre-tokenizer's expression is too long or has a zero byte",
-                              name);
-        bpe->pattern = strdup(text);
-        return bpe->pattern ? ITERA_OK : itera_fail(ITERA_ERR_MEMORY, "%s: no memory", name);
-    }
-    return itera_fail(ITERA_ERR_UNSUPPORTED,
-                      "%s: pre-tokenizer \"%s\" in this form or place; ByteLevel, or Split by an "
-                      "expression and then ByteLevel, is supported",
-                      name, quote(type).text);
-}
-
-static enum itera_status read_pre_tokenizer(const json_t *object, const char *name,
-                                            struct itera_bpe *bpe)
-{
-    bool byte_level = false, regex = false;
-    enum itera_status status = ITERA_OK;
-    if (strcmp(type_of(object), "Sequence") == 0) {
-        size_t index;
-        json_t *step;
-        json_array_foreach(json_object_get(object, "pretokenizers"), index, step) if (!status)
-            status = read_step(step, name, bpe, &byte_level, &regex);
-    } else {
-        status = read_step(object, name, bpe, &byte_level, &regex);
-    }
-    if (status)
-        return status;
-    if (!byte_level || (regex && bpe->pattern))
-        return itera_fail(ITERA_ERR_UNSUPPORTED,
-                          "%s: the pre-tokenizer %s; only byte-level BPE is supported", name,
-                          byte_level ? "splits twice" : "is not ByteLevel");
-    if (!regex && !bpe->pattern) {
-        bpe->pattern = strdup("(?s).+"); /* no splitting at all */
-        if (!bpe->pattern)
-            return itera_fail(ITERA_ERR_MEMORY, "%s: no memory", name);
+    static const char *const refused[] = {"dropout", "continuing_subword_prefix",
+                                          "end_of_word_suffix"};
+    static const char *const known[] = {
+        "type",          "dropout",       "unk_token", "continuing_subword_prefix",
+        "fuse_unk",      "byte_fallback", "vocab",     "end_of_word_suffix",
+        "ignore_merges", "merges"};
+    const char *key;
+    json_t *value;
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        if (is_set(model, refused[i]))
+            return itera_fail(ITERA_ERR_UNSUPPORTED, "%s: a BPE model with \"%s\"", name,
+                              refused[i]);
+    json_object_foreach((json_t *)model, key, value)
+    {
+        bool found = false;
+        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+            found |= strcmp(key, known[i]) == 0;
+        if (!found && is_set(model, key))
+            return itera_fail(ITERA_ERR_UNSUPPORTED,
+                              "%s: a BPE model with \"%s\", which is not known here", name,
+                              quote(key).text);
     }
     return ITERA_OK;
+}
+
+/* Keeps a part as text. What a part means is checked where it is compiled. */
+static enum itera_status keep_part(const json_t *root, enum itera_bpe_part part, const char *name,
+                                   struct itera_bpe *bpe)
+{
+    const json_t *json = json_object_get(root, itera_bpe_part_names[part]);
+    if (!json || json_is_null(json))
+        return ITERA_OK;
+    bpe->parts[part] = json_dumps(json, JSON_COMPACT | JSON_ENCODE_ANY);
+    return bpe->parts[part] ? ITERA_OK
+                            : itera_fail(ITERA_ERR_MEMORY, "%s: no memory for its %s", name,
+                                         itera_bpe_part_names[part]);
+}
+
+/* What a caller of Hugging Face's library could ask for, and a text for a language model must not
+ * have: it is neither cut off nor filled up. */
+static void note_what_is_left_out(const json_t *root, const char *name)
+{
+    static const char *const keys[] = {"truncation", "padding"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (is_set(root, keys[i]))
+            itera_log(ITERA_LOG_WARNING, "%s: its \"%s\" of texts is not done here", name, keys[i]);
 }
 
 static enum itera_status read_hugging_face(const json_t *root, const char *name,
@@ -458,7 +574,6 @@ static enum itera_status read_hugging_face(const json_t *root, const char *name,
     const json_t *model = json_object_get(root, "model");
     const json_t *merges = json_object_get(model, "merges");
     const json_t *added = json_object_get(root, "added_tokens");
-    const json_t *normalizer = json_object_get(root, "normalizer");
     json_t *vocab = json_object_get(model, "vocab");
     const char *type = type_of(model);
     if (!json_is_object(model))
@@ -472,23 +587,31 @@ static enum itera_status read_hugging_face(const json_t *root, const char *name,
                           json_is_object(vocab) ? "merges\" array" : "vocab\" object");
     if (added && !json_is_null(added) && !json_is_array(added))
         return itera_fail(ITERA_ERR_FORMAT, "%s: \"added_tokens\" is not an array", name);
-    static const char *const refused[] = {"dropout", "continuing_subword_prefix",
-                                          "end_of_word_suffix", "byte_fallback"};
-    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
-        if (is_set(model, refused[i]))
-            return itera_fail(ITERA_ERR_UNSUPPORTED, "%s: a BPE model with \"%s\"", name,
-                              refused[i]);
-    bool nfc = strcmp(type_of(normalizer), "NFC") == 0;
-    if (normalizer && !json_is_null(normalizer) && !nfc)
-        return itera_fail(ITERA_ERR_UNSUPPORTED, "%s: normalizer \"%s\"; none or NFC is supported",
-                          name, quote(type_of(normalizer)).text);
-    enum itera_status status =
-        read_bpe(vocab, merges, added, json_object_get(model, "unk_token"),
-                 json_is_true(json_object_get(model, "ignore_merges")), name, name, out);
+    enum itera_status status = check_model(model, name);
+    if (!status)
+        status =
+            read_bpe(vocab, merges, added, json_object_get(model, "unk_token"), name, name, out);
     if (status)
         return status;
-    (*out)->bpe->normalizer_nfc = nfc;
-    return read_pre_tokenizer(json_object_get(root, "pre_tokenizer"), name, (*out)->bpe);
+    struct itera_bpe *bpe = (*out)->bpe;
+    bool complete = true;
+    for (int byte = 0; byte < 256; byte++)
+        complete &= bpe->byte_ids[byte] >= 0;
+    if (!complete && is_set(model, "byte_fallback"))
+        return itera_fail(ITERA_ERR_UNSUPPORTED,
+                          "%s: a BPE model with \"byte_fallback\" and without tokens for all bytes",
+                          name);
+    if (!json_object_get(root, "pre_tokenizer") ||
+        json_is_null(json_object_get(root, "pre_tokenizer")))
+        return itera_fail(ITERA_ERR_UNSUPPORTED,
+                          "%s: no pre-tokenizer; only byte-level BPE, with ByteLevel, is supported",
+                          name);
+    bpe->ignore_merges = is_set(model, "ignore_merges");
+    bpe->fuse_unknown = is_set(model, "fuse_unk");
+    note_what_is_left_out(root, name);
+    for (int part = 0; part < ITERA_BPE_PARTS && !status; part++)
+        status = keep_part(root, (enum itera_bpe_part)part, name, bpe);
+    return status;
 }
 
 /* Our own layout of byte, char and word tokenizers. */
@@ -576,7 +699,7 @@ static enum itera_status parse_merges(const char *text, size_t length, const cha
         size_t size = end ? (size_t)(end - text) : length, step = end ? size + 1 : size;
         if (size > 0 && text[size - 1] == '\r')
             size--;
-        bool comment = line == 1 && size >= 8 && memcmp(text, "#version", 8) == 0;
+        bool comment = size >= 8 && memcmp(text, "#version", 8) == 0;
         if (size > 0 && !comment &&
             (memchr(text, 0, size) ||
              json_array_append_new(*merges, json_stringn(text, size)) != 0)) {
@@ -588,6 +711,40 @@ static enum itera_status parse_merges(const char *text, size_t length, const cha
         length -= step;
     }
     return ITERA_OK;
+}
+
+/* The words <...> of a vocab.json that no merge has as its result: <|endoftext|> of GPT-2, <s> and
+ * others of RoBERTa are entries like the others there, and special tokens all the same. */
+static json_t *find_markers(json_t *vocab, const json_t *merges)
+{
+    json_t *markers = json_array(), *results = json_object(), *value;
+    const char *key;
+    for (size_t i = 0; i < json_array_size(merges); i++) {
+        const char *merge = json_string_value(json_array_get(merges, i));
+        const char *space = strchr(merge, ' ');
+        size_t length = strlen(merge);
+        if (!space || merge[0] != '<' || merge[length - 1] != '>')
+            continue;
+        char *result = strdup(merge);
+        if (result) {
+            memmove(result + (space - merge), space + 1, length - (size_t)(space - merge));
+            json_object_set_new(results, result, json_true());
+        }
+        free(result);
+    }
+    bool failed = !markers || !results;
+    json_object_foreach(vocab, key, value)
+    {
+        size_t length = strlen(key);
+        if (length < 3 || key[0] != '<' || key[length - 1] != '>' || json_object_get(results, key))
+            continue;
+        json_t *entry = json_pack("{s:s, s:O, s:b}", "content", key, "id", value, "special", 1);
+        failed |= json_array_append_new(markers, entry) != 0;
+    }
+    json_decref(results);
+    if (failed)
+        json_decref(markers);
+    return failed ? NULL : markers;
 }
 
 enum itera_status itera_tokenizer_from_gpt2(const char *vocab, size_t vocab_length,
@@ -604,16 +761,14 @@ enum itera_status itera_tokenizer_from_gpt2(const char *vocab, size_t vocab_leng
     if (!status)
         status = parse_merges(merges, merges_length, merges_name, &list);
     if (!status) {
-        /* The one special token of GPT-2's is an entry like the others in its vocab.json. */
-        json_t *end = json_object_get(root, ITERA_END_OF_TEXT);
-        added = end ? json_pack("[{s:s, s:O, s:b}]", "content", ITERA_END_OF_TEXT, "id", end,
-                                "special", 1)
-                    : json_array();
+        added = find_markers(root, list);
         if (!added)
             status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory", vocab_name);
     }
     if (!status)
-        status = read_bpe(root, list, added, NULL, false, vocab_name, merges_name, out);
+        status = read_bpe(root, list, added, NULL, vocab_name, merges_name, out);
+    if (!status)
+        status = check_merges_are_whole(*out, merges_name);
     if (!status)
         status = itera_tokenizer_finish(*out, vocab_name);
     json_decref(root);

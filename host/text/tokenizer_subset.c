@@ -22,15 +22,21 @@ enum itera_status itera_tokenizer_copy(const struct itera_tokenizer *tokenizer, 
 static enum itera_status copy_bpe(const struct itera_bpe *from, const int32_t *map,
                                   struct itera_bpe *to)
 {
-    to->add_prefix_space = from->add_prefix_space;
     to->ignore_merges = from->ignore_merges;
-    to->normalizer_nfc = from->normalizer_nfc;
+    to->fuse_unknown = from->fuse_unknown;
+    /* But for the post-processor: it names ids, and adds nothing here. */
+    for (int part = 0; part < ITERA_BPE_PARTS; part++) {
+        if (!from->parts[part] || part == ITERA_POST_PROCESSOR)
+            continue;
+        to->parts[part] = strdup(from->parts[part]);
+        if (!to->parts[part])
+            return itera_fail(ITERA_ERR_MEMORY, "tokenizer: no memory for its %s",
+                              itera_bpe_part_names[part]);
+    }
     for (int i = 0; i < 256; i++)
         to->byte_ids[i] = from->byte_ids[i] < 0 ? -1 : map[from->byte_ids[i]];
     to->merges = calloc(from->merge_count + 1, sizeof *to->merges);
-    if (from->pattern)
-        to->pattern = strdup(from->pattern);
-    if (!to->merges || (from->pattern && !to->pattern))
+    if (!to->merges)
         return itera_fail(ITERA_ERR_MEMORY, "tokenizer: no memory for its merges");
     for (size_t i = 0; i < from->merge_count; i++) {
         struct itera_merge m = from->merges[i];

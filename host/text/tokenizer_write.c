@@ -80,10 +80,13 @@ static json_t *write_added(const struct itera_tokenizer *tokenizer)
         const struct itera_token *token = &tokenizer->tokens[id];
         if (!(token->flags & ITERA_TOKEN_ADDED))
             continue;
-        json_t *entry = json_pack("{s:i, s:s%, s:b, s:b, s:b, s:b, s:b}", "id", (int)id, "content",
-                                  tokenizer->pool + token->offset, (size_t)token->length,
-                                  "single_word", 0, "lstrip", 0, "rstrip", 0, "normalized", 0,
-                                  "special", token->flags & ITERA_TOKEN_SPECIAL ? 1 : 0);
+        unsigned flags = token->flags;
+        json_t *entry = json_pack(
+            "{s:i, s:s%, s:b, s:b, s:b, s:b, s:b}", "id", (int)id, "content",
+            tokenizer->pool + token->offset, (size_t)token->length, "single_word",
+            (flags & ITERA_TOKEN_SINGLE_WORD) != 0, "lstrip", (flags & ITERA_TOKEN_LSTRIP) != 0,
+            "rstrip", (flags & ITERA_TOKEN_RSTRIP) != 0, "normalized",
+            (flags & ITERA_TOKEN_NORMALIZED) != 0, "special", (flags & ITERA_TOKEN_SPECIAL) != 0);
         if (!entry || json_array_append_new(added, entry) != 0) {
             json_decref(added);
             added = NULL;
@@ -98,13 +101,14 @@ static json_t *write_byte_level(bool add_prefix_space, bool use_regex)
                      (int)add_prefix_space, "trim_offsets", 1, "use_regex", (int)use_regex);
 }
 
-static json_t *write_pre_tokenizer(const struct itera_bpe *bpe)
+/* A part as it was read, or what stands for one that a tokenizer made here does not have. */
+static json_t *write_part(const struct itera_bpe *bpe, enum itera_bpe_part part)
 {
-    if (!bpe->pattern)
-        return write_byte_level(bpe->add_prefix_space, true);
-    return json_pack("{s:s, s:[{s:s, s:{s:s}, s:s, s:b}, o]}", "type", "Sequence", "pretokenizers",
-                     "type", "Split", "pattern", "Regex", bpe->pattern, "behavior", "Isolated",
-                     "invert", 0, write_byte_level(bpe->add_prefix_space, false));
+    if (bpe->parts[part])
+        return json_loads(bpe->parts[part], JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+    if (part == ITERA_PRE_TOKENIZER)
+        return write_byte_level(false, true);
+    return part == ITERA_DECODER ? write_byte_level(true, true) : json_null();
 }
 
 static json_t *write_bpe(const struct itera_tokenizer *tokenizer)
@@ -119,16 +123,17 @@ static json_t *write_bpe(const struct itera_tokenizer *tokenizer)
     }
     json_t *vocab = write_vocab(tokenizer, &spaces);
     json_t *merges = write_merges(tokenizer, spaces);
-    json_t *normalizer = bpe->normalizer_nfc ? json_pack("{s:s}", "type", "NFC") : json_null();
     /* json_pack takes over what "o" names, and fails when one of them is NULL. */
-    return json_pack(
-        "{s:s, s:n, s:n, s:o, s:o, s:o, s:n, s:o,"
-        " s:{s:s, s:n, s:o, s:n, s:n, s:b, s:b, s:b, s:o, s:o}}",
-        "version", "1.0", "truncation", "padding", "added_tokens", write_added(tokenizer),
-        "normalizer", normalizer, "pre_tokenizer", write_pre_tokenizer(bpe), "post_processor",
-        "decoder", write_byte_level(true, true), "model", "type", "BPE", "dropout", "unk_token",
-        unknown, "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 0, "byte_fallback",
-        0, "ignore_merges", (int)bpe->ignore_merges, "vocab", vocab, "merges", merges);
+    return json_pack("{s:s, s:n, s:n, s:o, s:o, s:o, s:o, s:o,"
+                     " s:{s:s, s:n, s:o, s:n, s:n, s:b, s:b, s:b, s:o, s:o}}",
+                     "version", "1.0", "truncation", "padding", "added_tokens",
+                     write_added(tokenizer), "normalizer", write_part(bpe, ITERA_NORMALIZER),
+                     "pre_tokenizer", write_part(bpe, ITERA_PRE_TOKENIZER), "post_processor",
+                     write_part(bpe, ITERA_POST_PROCESSOR), "decoder",
+                     write_part(bpe, ITERA_DECODER), "model", "type", "BPE", "dropout", "unk_token",
+                     unknown, "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
+                     (int)bpe->fuse_unknown, "byte_fallback", 0, "ignore_merges",
+                     (int)bpe->ignore_merges, "vocab", vocab, "merges", merges);
 }
 
 static json_t *write_own(const struct itera_tokenizer *tokenizer)

@@ -44,8 +44,9 @@ enum itera_status itera_tokenizer_train(const char *spec, const struct itera_cor
 /* Opens FILE: a tokenizer.json (Hugging Face's byte-level BPE, or one of ours of any kind), a
  * vocab.json or merges.txt (also with a prefix, as in gpt2_vocab.json) with the other beside it, or
  * a directory with tokenizer.json, vocab.json + merges.txt, or gpt2_vocab.json + gpt2_merges.txt.
- * Errors: ITERA_ERR_IO; ITERA_ERR_FORMAT, naming the file and what is wrong; ITERA_ERR_UNSUPPORTED
- * for tokenizers of other types. */
+ * A tokenizer.json means what Hugging Face's library makes of it. Errors: ITERA_ERR_IO;
+ * ITERA_ERR_FORMAT, naming the file and what is wrong; ITERA_ERR_UNSUPPORTED, naming what is not
+ * known; ITERA_ERR_LIMIT for files that are too large. */
 enum itera_status itera_tokenizer_open(const char *path, struct itera_tokenizer **out);
 
 /* What `--tokenizer` takes: trains when `spec_or_path` is a specification, opens it otherwise. */
@@ -78,7 +79,7 @@ enum {
 };
 
 /* Appends the ids of `length` bytes to `tokens`, which keeps what it had when the call fails.
- * Errors: ITERA_ERR_MEMORY; ITERA_ERR_LIMIT when a regular expression from a file gives up;
+ * Errors: ITERA_ERR_MEMORY; ITERA_ERR_LIMIT when what a file asks for takes too long for this text;
  * ITERA_ERR_FORMAT when a bpe vocabulary from a file has no token for a byte of the text. */
 enum itera_status itera_tokenizer_encode(const struct itera_tokenizer *tokenizer, const char *text,
                                          size_t length, unsigned flags,
