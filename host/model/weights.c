@@ -107,34 +107,17 @@ enum itera_status itera_layout_find(struct itera_layout *layout,
     return ITERA_OK;
 }
 
-/* Whether the file's tensor of this name is a part of the layout. */
-static bool has_part(const struct itera_layout *layout, const char *name)
-{
-    size_t length = strlen(name);
-    for (size_t i = 0; i < sizeof block_types / sizeof *block_types; i++) {
-        const char *suffix = block_suffix[block_types[i]];
-        if (length > strlen(suffix) && !strcmp(name + length - strlen(suffix), suffix))
-            length -= strlen(suffix);
-    }
-    for (int i = 0; i < layout->n_params; i++)
-        for (int k = 0; k < layout->params[i].n_parts; k++) {
-            const char *part = layout->params[i].parts[k].name;
-            if (strlen(part) == length && !strncmp(part, name, length))
-                return true;
-        }
-    return false;
-}
-
-/* Tensors that the model has no use for: says how many, and the name of one. */
-static void warn_of_others(const struct itera_layout *layout, const struct itera_safetensors *file,
-                           const char *path, bool tied_head)
+/* Tensors that the model has no use for: says how many, and the name of one. `used` has an entry per
+ * tensor of the file. */
+static void warn_of_others(const bool *used, const struct itera_safetensors *file, const char *path,
+                           bool tied_head)
 {
     size_t count = 0;
     const char *first = "";
     for (size_t i = 0; i < itera_safetensors_count(file); i++) {
         const char *name = itera_safetensors_at(file, i)->name;
         /* Files of other programs repeat the tied head. */
-        if (has_part(layout, name) || (tied_head && !strcmp(name, "lm_head.weight")))
+        if (used[i] || (tied_head && !strcmp(name, "lm_head.weight")))
             continue;
         if (!count++)
             first = name;
@@ -206,39 +189,52 @@ static enum itera_status read_blocks(const struct itera_param *param,
     return ITERA_OK;
 }
 
+/* One tensor of the file, which must hold finite values, to its place. */
+static enum itera_status read_part(const struct itera_param *param,
+                                   const struct itera_param_part *part, const struct found *f,
+                                   void *weights)
+{
+    const int64_t skip = part->offset - param->offset;
+    if (itera_dtype_is_blocks(f->stored))
+        return read_blocks(param, part, f, itera_shape_elements(&param->shape) / param->n_parts,
+                           weights);
+    enum itera_status status = itera_safetensor_check_finite(f->tensor);
+    if (status)
+        return status;
+    if (param->dtype == ITERA_F32)
+        return itera_safetensor_read_f32(f->tensor, 0, f->tensor->count,
+                                         (float *)place_of(param, weights) + skip);
+    if (f->stored != param->dtype)
+        return itera_fail(ITERA_ERR_FORMAT, "%s: tensor %s: found %s, expected %s",
+                          f->tensor->source, f->tensor->name, itera_dtype_name(f->stored),
+                          itera_dtype_name(param->dtype));
+    memcpy((uint16_t *)place_of(param, weights) + skip, f->tensor->data, f->tensor->bytes);
+    return ITERA_OK;
+}
+
 enum itera_status itera_layout_read(const struct itera_layout *layout,
                                     const struct itera_safetensors *file, const char *path,
                                     bool tied_head, void *weights)
 {
-    for (int i = 0; i < layout->n_params; i++) {
+    /* Marks, and no search by name for each tensor of the file: a model may have 200,000. */
+    bool *used = calloc(itera_safetensors_count(file) + 1, sizeof *used);
+    enum itera_status status =
+        used ? ITERA_OK : itera_fail(ITERA_ERR_MEMORY, "%s: no memory to read it", path);
+    for (int i = 0; i < layout->n_params && !status; i++) {
         const struct itera_param *param = &layout->params[i];
-        for (int k = 0; k < param->n_parts; k++) {
-            const struct itera_param_part *part = &param->parts[k];
-            const int64_t skip = part->offset - param->offset;
+        for (int k = 0; k < param->n_parts && !status; k++) {
             struct found f;
-            enum itera_status status = find_part(file, param, part, &f);
-            if (!status && itera_dtype_is_blocks(f.stored)) {
-                int64_t elements = itera_shape_elements(&param->shape) / param->n_parts;
-                status = read_blocks(param, part, &f, elements, weights);
-            } else if (!status) {
-                status = itera_safetensor_check_finite(f.tensor);
-                if (!status && param->dtype == ITERA_F32)
-                    status = itera_safetensor_read_f32(f.tensor, 0, f.tensor->count,
-                                                       (float *)place_of(param, weights) + skip);
-                else if (!status && f.stored != param->dtype)
-                    status = itera_fail(ITERA_ERR_FORMAT, "%s: tensor %s: found %s, expected %s",
-                                        f.tensor->source, f.tensor->name,
-                                        itera_dtype_name(f.stored), itera_dtype_name(param->dtype));
-                else if (!status)
-                    memcpy((uint16_t *)place_of(param, weights) + skip, f.tensor->data,
-                           f.tensor->bytes);
-            }
-            if (status)
-                return status;
+            status = find_part(file, param, &param->parts[k], &f);
+            if (!status)
+                status = read_part(param, &param->parts[k], &f, weights);
+            if (!status)
+                used[f.tensor - itera_safetensors_at(file, 0)] = true;
         }
     }
-    warn_of_others(layout, file, path, tied_head);
-    return ITERA_OK;
+    if (!status)
+        warn_of_others(used, file, path, tied_head);
+    free(used);
+    return status;
 }
 
 void itera_layout_expand(const struct itera_layout *layout, const void *weights, float *out)
