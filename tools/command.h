@@ -16,6 +16,7 @@ itera_command_fn itera_command_distill;
 itera_command_fn itera_command_eval;
 itera_command_fn itera_command_generate;
 itera_command_fn itera_command_logits;
+itera_command_fn itera_command_tokenize;
 itera_command_fn itera_command_info;
 itera_command_fn itera_command_prune;
 itera_command_fn itera_command_vocab;

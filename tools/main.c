@@ -32,6 +32,7 @@ static const struct {
     {"eval", itera_command_eval, "score a text: perplexity, bits per byte"},
     {"generate", itera_command_generate, "continue a prompt"},
     {"logits", itera_command_logits, "write the logits of a sequence of token ids"},
+    {"tokenize", itera_command_tokenize, "print the token ids of a text"},
     {"info", itera_command_info, "parameters, bytes and FLOPs of a model or preset"},
     {"energy", itera_command_energy, "list energy sensors, and measure this machine's power"},
     {"bench", itera_command_bench, "measure ops, inference and training"},

@@ -162,6 +162,21 @@ void itera_layout_initialize(const struct itera_layout *layout, uint64_t seed, f
     }
 }
 
+/* The path of a file in a model's directory, or beside a model's file. */
+static enum itera_status beside_model(const char *path, const char *name, char *out, size_t size)
+{
+    if (itera_is_directory(path))
+        return itera_path_join(out, size, path, name);
+    /* With its slash: a file in the root folder has nothing before it. */
+    const char *slash = strrchr(path, '/');
+    char *folder = strndup(path, slash ? (size_t)(slash - path) + 1 : 0);
+    enum itera_status status =
+        folder ? itera_path_join(out, size, folder, name)
+               : itera_fail(ITERA_ERR_MEMORY, "%s: no memory to read it", path);
+    free(folder);
+    return status;
+}
+
 /* The configuration: in the file's metadata, else config.json in the same directory. */
 static enum itera_status find_config(const struct itera_safetensors *file, const char *path,
                                      struct itera_config *config)
@@ -171,17 +186,7 @@ static enum itera_status find_config(const struct itera_safetensors *file, const
     if (text)
         return itera_config_parse(text, strlen(text),
                                   place(beside, sizeof beside, path, CONFIG_KEY), config);
-    enum itera_status status;
-    if (itera_is_directory(path)) {
-        status = itera_path_join(beside, sizeof beside, path, "config.json");
-    } else {
-        /* With its slash: a file in the root folder has nothing before it. */
-        const char *slash = strrchr(path, '/');
-        char *folder = strndup(path, slash ? (size_t)(slash - path) + 1 : 0);
-        status = folder ? itera_path_join(beside, sizeof beside, folder, "config.json")
-                        : itera_fail(ITERA_ERR_MEMORY, "%s: no memory to read it", path);
-        free(folder);
-    }
+    enum itera_status status = beside_model(path, "config.json", beside, sizeof beside);
     if (status)
         return status;
     if (!itera_file_exists(beside))
@@ -191,6 +196,8 @@ static enum itera_status find_config(const struct itera_safetensors *file, const
     return itera_config_load(beside, config);
 }
 
+/* The tokenizer: in the file's metadata, else tokenizer.json in the same directory; NULL where there
+ * is neither. */
 static enum itera_status find_tokenizer(const struct itera_safetensors *file, const char *path,
                                         struct itera_tokenizer **tokenizer)
 {
@@ -199,11 +206,21 @@ static enum itera_status find_tokenizer(const struct itera_safetensors *file, co
     if (text)
         return itera_tokenizer_from_json(
             text, strlen(text), place(beside, sizeof beside, path, TOKENIZER_KEY), tokenizer);
-    if (!itera_is_directory(path) ||
-        itera_path_join(beside, sizeof beside, path, "tokenizer.json") ||
-        !itera_file_exists(beside))
-        return ITERA_OK;
+    enum itera_status status = beside_model(path, "tokenizer.json", beside, sizeof beside);
+    if (status || !itera_file_exists(beside))
+        return status;
     return itera_tokenizer_open(beside, tokenizer);
+}
+
+enum itera_status itera_model_open_tokenizer(const char *path, struct itera_tokenizer **out)
+{
+    *out = NULL;
+    struct itera_safetensors *file = NULL;
+    enum itera_status status = itera_safetensors_open(path, &file);
+    if (!status)
+        status = find_tokenizer(file, path, out);
+    itera_safetensors_close(&file);
+    return status;
 }
 
 enum itera_status itera_model_load_as(struct itera_device *device, const char *path,

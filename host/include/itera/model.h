@@ -21,6 +21,7 @@ struct itera_model;
 
 /* Reads a model file (safetensors with configuration and tokenizer inside) or a directory
  * (config.json, model.safetensors, perhaps sharded, tokenizer.json if there is one) to the device.
+ * What a file does not have inside, config.json and tokenizer.json, may lie beside it.
  * Everything is checked first: configuration, names, shapes, and that all weights are finite.
  * Errors: ITERA_ERR_IO, ITERA_ERR_FORMAT, ITERA_ERR_SHAPE, ITERA_ERR_UNSUPPORTED. */
 enum itera_status itera_model_load(struct itera_device *device, const char *path,
@@ -62,6 +63,8 @@ void itera_model_destroy(struct itera_model **model);
 
 /* NULL when the model came without one. Belongs to the model. */
 const struct itera_tokenizer *itera_model_tokenizer(const struct itera_model *model);
+/* Reads the tokenizer of a model's file or directory and nothing else; NULL where it has none. */
+enum itera_status itera_model_open_tokenizer(const char *path, struct itera_tokenizer **out);
 /* Gives the model a tokenizer, of which it becomes the owner. Its vocabulary must not exceed the
  * model's (ITERA_ERR_SHAPE; the tokenizer then stays the caller's). */
 enum itera_status itera_model_set_tokenizer(struct itera_model *model,
