@@ -9,15 +9,15 @@ install(DIRECTORY host/include/itera DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
 install(EXPORT itera-targets NAMESPACE itera::
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/itera)
 
-configure_package_config_file(cmake/itera-config.cmake.in ${CMAKE_BINARY_DIR}/itera-config.cmake
+configure_package_config_file(cmake/itera-config.cmake.in ${PROJECT_BINARY_DIR}/itera-config.cmake
                               INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/itera)
-write_basic_package_version_file(${CMAKE_BINARY_DIR}/itera-config-version.cmake
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/itera-config-version.cmake
                                  COMPATIBILITY SameMinorVersion)
-install(FILES ${CMAKE_BINARY_DIR}/itera-config.cmake ${CMAKE_BINARY_DIR}/itera-config-version.cmake
+install(FILES ${PROJECT_BINARY_DIR}/itera-config.cmake ${PROJECT_BINARY_DIR}/itera-config-version.cmake
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/itera)
 
 # Relative to itera.pc, so that the installed tree can be moved (or installed with --prefix).
 file(RELATIVE_PATH ITERA_PC_UP /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
 string(REGEX REPLACE "/$" "" ITERA_PC_UP "${ITERA_PC_UP}")
-configure_file(cmake/itera.pc.in ${CMAKE_BINARY_DIR}/itera.pc @ONLY)
-install(FILES ${CMAKE_BINARY_DIR}/itera.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+configure_file(cmake/itera.pc.in ${PROJECT_BINARY_DIR}/itera.pc @ONLY)
+install(FILES ${PROJECT_BINARY_DIR}/itera.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

@@ -1,6 +1,6 @@
 # Fails when an op of the list has no kernel of its name, nor one that begins with it: <op>_<pass>.
 function(itera_check_kernels backend kernels)
-    file(STRINGS ${CMAKE_SOURCE_DIR}/host/ops/op_list.h lines REGEX "^ITERA_OP(_BWD)?\\([a-z0-9_]+,")
+    file(STRINGS ${PROJECT_SOURCE_DIR}/host/ops/op_list.h lines REGEX "^ITERA_OP(_BWD)?\\([a-z0-9_]+,")
     set(missing "")
     foreach(line IN LISTS lines)
         string(REGEX REPLACE "^ITERA_OP(_BWD)?\\(([a-z0-9_]+),.*" "\\2" op "${line}")

@@ -16,11 +16,11 @@ endif()
 if(ITERA_HAVE_OPENCL)
     file(GLOB ITERA_OPENCL_SOURCES CONFIGURE_DEPENDS host/backend/opencl/*.c)
     file(GLOB ITERA_OPENCL_KERNELS CONFIGURE_DEPENDS kernels_cl/*.cl kernels_cl/*.clh)
-    set(embedded ${CMAKE_BINARY_DIR}/opencl/embedded.c)
+    set(embedded ${PROJECT_BINARY_DIR}/opencl/embedded.c)
     add_custom_command(
         OUTPUT ${embedded}
-        COMMAND ${CMAKE_COMMAND} -DFOLDER=${CMAKE_SOURCE_DIR}/kernels_cl -DOUTPUT=${embedded}
-                -P ${CMAKE_SOURCE_DIR}/cmake/embed_opencl.cmake
+        COMMAND ${CMAKE_COMMAND} -DFOLDER=${PROJECT_SOURCE_DIR}/kernels_cl -DOUTPUT=${embedded}
+                -P ${PROJECT_SOURCE_DIR}/cmake/embed_opencl.cmake
         DEPENDS ${ITERA_OPENCL_KERNELS} cmake/embed_opencl.cmake
         COMMENT "Embedding the OpenCL kernels"
         VERBATIM)

@@ -30,7 +30,7 @@ function(itera_vulkan_try variable what text)
     endif()
     set(source ${CMAKE_CURRENT_BINARY_DIR}/try_${what}.comp)
     file(WRITE ${source} "${text}")
-    execute_process(COMMAND ${ITERA_GLSLANG} -V --target-env vulkan1.1 -I${CMAKE_SOURCE_DIR}/shaders
+    execute_process(COMMAND ${ITERA_GLSLANG} -V --target-env vulkan1.1 -I${PROJECT_SOURCE_DIR}/shaders
                             ${source} -o ${source}.spv
                     RESULT_VARIABLE failed OUTPUT_QUIET ERROR_QUIET)
     if(NOT failed)
@@ -74,7 +74,7 @@ endfunction()
 
 # One edge of the build per shader: both variants, validated, as a C file.
 function(itera_vulkan_shader name)
-    set(source ${CMAKE_SOURCE_DIR}/shaders/${name}.comp)
+    set(source ${PROJECT_SOURCE_DIR}/shaders/${name}.comp)
     set(out ${CMAKE_CURRENT_BINARY_DIR}/shaders/${name})
     set(compile ${ITERA_GLSLANG} -V --target-env vulkan1.1 -g0 --quiet)
     set(validate ${ITERA_SPIRV_VAL} --target-env vulkan1.1)
@@ -85,8 +85,8 @@ function(itera_vulkan_shader name)
         COMMAND ${validate} ${out}.spv
         COMMAND ${validate} ${out}.address.spv
         COMMAND ${CMAKE_COMMAND} -DNAME=${name} -DOUT=${out} -P
-                ${CMAKE_SOURCE_DIR}/cmake/embed_vulkan.cmake
-        DEPENDS ${source} ${CMAKE_SOURCE_DIR}/cmake/embed_vulkan.cmake
+                ${PROJECT_SOURCE_DIR}/cmake/embed_vulkan.cmake
+        DEPENDS ${source} ${PROJECT_SOURCE_DIR}/cmake/embed_vulkan.cmake
         DEPFILE ${out}.d
         COMMENT "Shader ${name}"
         VERBATIM)
@@ -94,8 +94,8 @@ function(itera_vulkan_shader name)
 endfunction()
 
 function(itera_vulkan_setup)
-    file(GLOB sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR}/shaders
-         ${CMAKE_SOURCE_DIR}/shaders/*.comp)
+    file(GLOB sources CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/shaders
+         ${PROJECT_SOURCE_DIR}/shaders/*.comp)
     list(SORT sources)
     itera_vulkan_try_extensions()
     set(names "")
@@ -124,7 +124,7 @@ const struct itera_vulkan_shader *const itera_vulkan_shaders[] = {
 @entries@    0,
 };
 ")
-    file(GLOB backend CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/host/backend/vulkan/*.c)
+    file(GLOB backend CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/host/backend/vulkan/*.c)
     target_sources(itera PRIVATE ${backend} ${table})
     target_include_directories(itera SYSTEM PRIVATE ${ITERA_VULKAN_INCLUDE})
     target_compile_definitions(itera PRIVATE ITERA_HAVE_VULKAN=1)
