@@ -63,7 +63,7 @@ void command_error(const char *format, ...)
 static void print_help(FILE *file)
 {
     fputs("usage: itera COMMAND [OPTION...]\n\n"
-          "Trains, evaluates and serves small SSM + MoE language models.\n\n"
+          "Trains, compresses, evaluates and benchmarks small SSM + MoE language models.\n\n"
           "commands:\n",
           file);
     for (int i = 0; i < COMMANDS; i++)
