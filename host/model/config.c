@@ -208,6 +208,14 @@ const char *itera_architecture_name(enum itera_architecture architecture)
     return (unsigned)architecture < ITERA_ARCH_COUNT ? families[architecture].name : "unknown";
 }
 
+bool itera_config_may_untie(const struct itera_config *config)
+{
+    for (size_t i = 0; i < LENGTH(bool_fields); i++)
+        if (bool_fields[i].offset == AT(tied_head))
+            return bool_fields[i].key[config->architecture] != NULL;
+    return false;
+}
+
 static enum itera_status find_architecture(struct itera_json_reader *reader,
                                            enum itera_architecture *out)
 {

@@ -58,6 +58,9 @@ struct itera_config {
 /* "itera", "transformer", "mamba", "itera-m"; never NULL. */
 const char *itera_architecture_name(enum itera_architecture architecture);
 
+/* Whether the family has a key for it: models of the others have tied heads by definition. */
+bool itera_config_may_untie(const struct itera_config *config);
+
 /* Parses and validates size bytes of JSON. source names them in messages. The family is taken from
  * "architecture", or else "model_type" or "architectures"; unknown keys are a warning in the log.
  * Errors name the key, what was found and expected: ITERA_ERR_FORMAT; ITERA_ERR_UNSUPPORTED for an

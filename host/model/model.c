@@ -170,9 +170,9 @@ static enum itera_status beside_model(const char *path, const char *name, char *
     /* With its slash: a file in the root folder has nothing before it. */
     const char *slash = strrchr(path, '/');
     char *folder = strndup(path, slash ? (size_t)(slash - path) + 1 : 0);
-    enum itera_status status =
-        folder ? itera_path_join(out, size, folder, name)
-               : itera_fail(ITERA_ERR_MEMORY, "%s: no memory to read it", path);
+    enum itera_status status = folder
+                                   ? itera_path_join(out, size, folder, name)
+                                   : itera_fail(ITERA_ERR_MEMORY, "%s: no memory to read it", path);
     free(folder);
     return status;
 }
@@ -223,6 +223,32 @@ enum itera_status itera_model_open_tokenizer(const char *path, struct itera_toke
     return status;
 }
 
+/* A head in the file that is not the embeddings is the model's, whatever the configuration says of
+ * tying, as Hugging Face has it: the layout becomes that of a model with its own head. */
+static enum itera_status untie_head(const struct itera_safetensors *file, const char *path,
+                                    bool expand, struct itera_config *config,
+                                    struct itera_layout *layout)
+{
+    bool differs = false;
+    enum itera_status status =
+        config->tied_head ? itera_layout_head_differs(layout, file, path, &differs) : ITERA_OK;
+    if (status || !differs)
+        return status;
+    if (!itera_config_may_untie(config))
+        return itera_fail(ITERA_ERR_FORMAT,
+                          "%s: tensor lm_head.weight: its values are not those of the embeddings, "
+                          "expected the same (or no such tensor) in architecture %s",
+                          path, itera_architecture_name(config->architecture));
+    itera_log(ITERA_LOG_WARNING,
+              "%s: tensor lm_head.weight is not the embeddings: it is used as the head, though the "
+              "configuration has tie_word_embeddings true",
+              path);
+    config->tied_head = false;
+    itera_layout_destroy(layout);
+    status = itera_layout_create(config, layout);
+    return status ? status : itera_layout_find(layout, file, expand);
+}
+
 enum itera_status itera_model_load_as(struct itera_device *device, const char *path,
                                       const struct itera_load_options *options,
                                       struct itera_model **out)
@@ -243,6 +269,8 @@ enum itera_status itera_model_load_as(struct itera_device *device, const char *p
      * justifies. */
     if (!status)
         status = itera_layout_find(&layout, file, options && options->expand);
+    if (!status)
+        status = untie_head(file, path, options && options->expand, &config, &layout);
     layout.integer = !(options && options->exact);
     if (!status)
         status = allocate(device, &config, &layout, &m);

@@ -9,6 +9,8 @@
 #include "core/log.h"
 #include "tensor/blocks.h"
 
+#define HEAD "lm_head.weight"
+
 /* ---- what a file holds ----------------------------------------------------------------------- */
 
 /* A part of a parameter as a file has it. */
@@ -116,8 +118,8 @@ static void warn_of_others(const bool *used, const struct itera_safetensors *fil
     const char *first = "";
     for (size_t i = 0; i < itera_safetensors_count(file); i++) {
         const char *name = itera_safetensors_at(file, i)->name;
-        /* Files of other programs repeat the tied head. */
-        if (used[i] || (tied_head && !strcmp(name, "lm_head.weight")))
+        /* Files of other programs repeat the tied head: itera_layout_head_differs. */
+        if (used[i] || (tied_head && !strcmp(name, HEAD)))
             continue;
         if (!count++)
             first = name;
@@ -234,6 +236,56 @@ enum itera_status itera_layout_read(const struct itera_layout *layout,
     if (!status)
         warn_of_others(used, file, path, tied_head);
     free(used);
+    return status;
+}
+
+/* Reads the file's tensor of this name, with the shape of `like`, into floats. */
+static enum itera_status read_as(const struct itera_param *like, const char *name,
+                                 const struct itera_safetensors *file, float *out)
+{
+    struct itera_param_part part = like->parts[0];
+    part.name = name;
+    part.offset = 0;
+    struct itera_param param = *like;
+    param.offset = param.place = 0;
+    param.dtype = ITERA_F32;
+    struct found f;
+    enum itera_status status = find_part(file, &param, &part, &f);
+    return status ? status : read_part(&param, &part, &f, out);
+}
+
+enum itera_status itera_layout_head_differs(const struct itera_layout *layout,
+                                            const struct itera_safetensors *file, const char *path,
+                                            bool *differs)
+{
+    static const char *const heads[] = {HEAD, HEAD ".q8", HEAD ".q4"};
+    *differs = false;
+    bool there = false;
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
+        there |= itera_safetensors_find(file, heads[i]) != NULL;
+    if (!there)
+        return ITERA_OK;
+    const struct itera_param *embedding = &layout->params[0]; /* every family declares it first */
+    const size_t n = (size_t)itera_shape_elements(&embedding->shape);
+    /* That both are there in this shape is known before memory is taken for them. */
+    struct itera_param_part part = embedding->parts[0];
+    struct found f;
+    enum itera_status status = find_part(file, embedding, &part, &f);
+    part.name = HEAD;
+    if (!status)
+        status = find_part(file, embedding, &part, &f);
+    if (status)
+        return status;
+    float *values = malloc(2 * n * sizeof *values);
+    if (!values)
+        return itera_fail(ITERA_ERR_MEMORY, "%s: no memory to compare the head with the embeddings",
+                          path);
+    status = read_as(embedding, embedding->parts[0].name, file, values);
+    if (!status)
+        status = read_as(embedding, HEAD, file, values + n);
+    for (size_t i = 0; i < n && !status && !*differs; i++)
+        *differs = values[i] != values[n + i];
+    free(values);
     return status;
 }
 

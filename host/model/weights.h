@@ -13,6 +13,12 @@
  * tensors of different types becomes f32, and all do with `expand`. */
 enum itera_status itera_layout_find(struct itera_layout *layout,
                                     const struct itera_safetensors *file, bool expand);
+/* Whether the file has an output head of its own (lm_head.weight) whose values are not those of the
+ * embeddings; layout is that of a model with tied ones, its types found. The embeddings are read
+ * for the comparison only where there is such a tensor. Errors: those of reading one. */
+enum itera_status itera_layout_head_differs(const struct itera_layout *layout,
+                                            const struct itera_safetensors *file, const char *path,
+                                            bool *differs);
 /* Reads every tensor of the file into weights (layout->bytes; gaps untouched). Each is expanded to
  * f32 where memory holds that; other types are those of itera_layout_find. All values must be
  * finite. `path` is for messages. */
