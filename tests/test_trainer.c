@@ -183,6 +183,45 @@ static void test_every_family(void **state)
     }
 }
 
+/* With one expert per token, too, the loss moves the router: here without balance loss and decay. */
+static void test_router_of_one_expert(void **state)
+{
+    (void)state;
+    put(in_root("one.json"),
+        "{\"architecture\": \"itera\", \"vocab_size\": 257, \"hidden_size\": 16, \"num_layers\": 2,"
+        " \"ssm_state_size\": 4, \"num_experts\": 4, \"top_k_experts\": 1, \"expert_size\": 8,"
+        " \"max_seq_length\": 32}");
+    struct itera_train_options o = small(NULL);
+    o.config = in_root("one.json");
+    o.dropout = o.aux_weight = o.weight_decay = 0;
+    struct itera_trainer *t;
+    assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_OK);
+    const struct itera_layout *layout = &t->model->layout;
+    float *weights[2];
+    for (int i = 0; i < 2; i++) {
+        weights[i] = calloc((size_t)layout->elements, sizeof(float));
+        assert_non_null(weights[i]);
+        assert_int_equal(itera_model_read_f32(t->model, weights[i]), ITERA_OK);
+        struct run run = {0};
+        walk(t, 3, &run);
+    }
+    int routers = 0;
+    for (int i = 0; i < layout->n_params; i++) {
+        const struct itera_param *p = &layout->params[i];
+        if (!strstr(p->name, "router"))
+            continue;
+        routers++;
+        float most = 0;
+        for (int64_t k = 0; k < itera_shape_elements(&p->shape); k++)
+            most = fmaxf(most, fabsf(weights[0][p->offset + k] - weights[1][p->offset + k]));
+        assert_true(most > 1e-4f);
+    }
+    assert_int_equal(routers, 1);
+    free(weights[0]);
+    free(weights[1]);
+    itera_trainer_destroy(&t);
+}
+
 static void test_accumulation(void **state)
 {
     (void)state;
@@ -421,11 +460,17 @@ static void test_schedules(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_schedules),    cmocka_unit_test(test_learns_and_repeats),
-        cmocka_unit_test(test_threads),      cmocka_unit_test(test_every_family),
-        cmocka_unit_test(test_accumulation), cmocka_unit_test(test_resume),
-        cmocka_unit_test(test_directories),  cmocka_unit_test(test_bad_options),
-        cmocka_unit_test(test_divergence),   cmocka_unit_test(test_early_stop),
+        cmocka_unit_test(test_schedules),
+        cmocka_unit_test(test_learns_and_repeats),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_every_family),
+        cmocka_unit_test(test_router_of_one_expert),
+        cmocka_unit_test(test_accumulation),
+        cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_directories),
+        cmocka_unit_test(test_bad_options),
+        cmocka_unit_test(test_divergence),
+        cmocka_unit_test(test_early_stop),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

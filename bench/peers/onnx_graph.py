@@ -175,7 +175,7 @@ class Graph:
         """Every expert on every token, weighted by zero where it was not chosen."""
         c, rows = self.c, self.batch * self.time
         logits = self.shape(self.linear(x, router), rows, c.experts)
-        if c.family == "itera":
+        if c.family == "itera" and c.top_k > 1:
             best, index = self.op("TopK", logits, self.integers(c.top_k), outputs=2)
             weight = self.op("Softmax", best)
         else:

@@ -104,7 +104,7 @@ class Network(Weights):
 
     def route(self, x, name):
         logits = F.linear(x, self.w(name))
-        if self.c.family == "itera":
+        if self.c.family == "itera" and self.c.top_k > 1:
             best, index = logits.topk(self.c.top_k, -1)
             weight = best.softmax(-1)
         else:

@@ -217,8 +217,11 @@ int32_t itera_block_moe(struct itera_graph *g, int32_t x, int layer,
                                 c->expert_size, true);
 
     p->part = ITERA_PART_ROUTER;
+    /* Over the chosen alone, the softmax of one is 1 whatever its logit: no gradient would reach the
+     * router. With one expert, itera's weight is its probability among all, as in Switch Transformers
+     * (Fedus et al. 2021, equation 2). */
     struct itera_attr attr = {
-        .top_k = k, .experts = experts, .softmax_first = modern, .renormalize = 0};
+        .top_k = k, .experts = experts, .softmax_first = modern || k == 1, .renormalize = 0};
     int32_t logits = itera_block_linear(g, x, router, ITERA_NONE);
     int32_t routed[2] = {ITERA_NEW, ITERA_NEW};
     itera_record(p, ITERA_OP_moe_route, &attr, &logits, routed);
