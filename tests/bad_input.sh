@@ -116,8 +116,8 @@ model m.safetensors "$(tensor a 16 0 9223372036854775807)"
 refused 1 'tensor a: found data_offsets' info m.safetensors
 model m.safetensors "$(tensor a 4611686018427387904,4611686018427387904 0 64)"
 refused 1 'tensor a: the size .* overflows' info m.safetensors
-model m.safetensors "$(tensor a 16 0 64 F99)"
-refused 1 'tensor a: found dtype "F99"' info m.safetensors
+model m.safetensors "$(tensor embedding.weight 2,2 0 64 F99)"
+refused 1 'embedding.weight: found F99, expected F32' info m.safetensors
 model m.safetensors "$(tensor a -16 0 64)"
 refused 1 'tensor a: found -16 as dimension' info m.safetensors
 model m.safetensors "$(tensor "$(printf 'a\377')" 16 0 64)"

@@ -195,6 +195,42 @@ static void integer_products_are_exact(void **state)
     }
 }
 
+/* What is not finite makes its own row so, and no other; it has no integer whose sums could
+ * overflow, as UBSan would say. */
+static void integer_products_of_no_numbers(void **state)
+{
+    (void)state;
+    enum { N = 75, K = 352 };
+    static const float bad[] = {NAN, INFINITY, -INFINITY};
+    for (int s = 0; s < 4; s++) {
+        const int64_t m = s & 1 ? 23 : 4; /* tiles and dot products */
+        struct itera_attr attr = {.trans_b = 1, .integer = 1};
+        float *a = numbers(m * K, 1), *want = numbers(m * N, 3), *got = numbers(m * N, 4);
+        struct itera_call call = {.attr = &attr};
+        call.in[0] = matrix(a, m, K, K);
+        call.in[1] = blocks_of(s & 2 ? ITERA_Q4 : ITERA_Q8, N, K, 2, false);
+        for (int isa = ITERA_ISA_REF + 1; isa < ITERA_ISA_COUNT; isa++) {
+            if (!itera_isa_available((enum itera_isa)isa))
+                continue;
+            for (int i = 0; i < 3; i++)
+                a[i * K + 40] = 0;
+            call.out[0] = matrix(want, m, N, N);
+            run((enum itera_isa)isa, ITERA_OP_matmul, &call, 1);
+            for (int i = 0; i < 3; i++)
+                a[i * K + 40] = bad[i];
+            call.out[0] = matrix(got, m, N, N);
+            run((enum itera_isa)isa, ITERA_OP_matmul, &call, 1);
+            for (int64_t i = 0; i < 3 * N; i++)
+                assert_false(isfinite(got[i]));
+            assert_memory_equal(got + 3 * N, want + 3 * N, (size_t)((m - 3) * N) * sizeof *got);
+        }
+        free(a);
+        free(call.in[1].data);
+        free(want);
+        free(got);
+    }
+}
+
 /* Offsets are data of the run, and nothing has checked them. */
 static void wild_offsets_stay_inside(void **state)
 {
@@ -276,6 +312,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(teams_agree_to_the_bit),
         cmocka_unit_test(integer_products_are_exact),
+        cmocka_unit_test(integer_products_of_no_numbers),
         cmocka_unit_test(wild_offsets_stay_inside),
         cmocka_unit_test(recording_checks_shapes),
     };

@@ -228,14 +228,20 @@ static void test_bad_headers(void **state)
     assert_good("{\"b\":" T("U8", "[1]", "8", "9") ",\"a\":" T("F32", "[2]", "0", "8") "}", 9);
     assert_good("{\"z\":" T("U8", "[0]", "4", "4") ",\"a\":" T("F32", "[]", "0", "4") "}", 4);
 
+    /* Types that are not known here, of which no element is read; no metadata at all. */
+    assert_good("{\"a\":" T("F8_E4M3", "[3]", "0", "3") ",\"b\":" T("F4", "[3]", "3", "5") "}", 5);
+    assert_good("{\"__metadata__\":null}", 0);
+
     assert_bad("[]", 0, "JSON object");
+    assert_bad("\xEF\xBB\xBF{}", 0, "byte order mark");
     assert_bad("{", 0, "line 1");
     assert_bad("{\"a\":\xff}", 0, "line 1");
     assert_bad("{} {}", 0, "end of file expected");
     assert_bad("{\"a\":1}", 0, "tensor a: expected an object");
     assert_bad("{\"a\":" T("U8", "[1]", "0", "1") ",\"a\":" T("U8", "[1]", "1", "2") "}", 2,
                "duplicate");
-    assert_bad("{\"a\":" T("F8", "[1]", "0", "1") "}", 1, "found dtype \"F8\"");
+    assert_bad("{\"a\":" T("F4", "[3]", "0", "5") "}", 4, "data_offsets");
+    assert_bad("{\"a\":{\"dtype\":8,\"shape\":[],\"data_offsets\":[0,4]}}", 4, "found 8 as dtype");
     assert_bad("{\"a\":{\"shape\":[],\"data_offsets\":[0,4]}}", 4, "dtype");
     assert_bad("{\"a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1],\"x\":1}}", 1,
                "found key \"x\"");

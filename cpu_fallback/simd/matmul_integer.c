@@ -1,6 +1,8 @@
 /* Integer products: rounding a, choosing the way, and what follows the sums. */
 #include "cpu_fallback/simd/matmul_integer.h"
 
+#include <float.h>
+
 /* The bytes of each array of rounded rows, rounded up to whole cache lines. */
 static size_t values_bytes(int64_t rows, int64_t k)
 {
@@ -35,7 +37,8 @@ struct mm_rounded mm_rounded_from(struct mm_rounded a, int64_t i, int64_t k)
 }
 
 /* One block. The largest magnitude is found among bit patterns, which order NaN above infinity: a
- * block with either gets a scale that is not finite, and so does every result it has a part in. */
+ * block with either gets a scale that is not finite, and so does every result it has a part in. Its
+ * integers are 0: NaN has none, and what it would be converted to makes sums overflow. */
 static void round_block(const float *x, int each, int8_t *q, float *scale, int32_t *excess)
 {
     const vi magnitude = vi_set(0x7fffffff);
@@ -44,10 +47,12 @@ static void round_block(const float *x, int each, int8_t *q, float *scale, int32
         largest = vi_max(largest, vi_and(vf_bits(vf_load(x + i)), magnitude));
     const float most = itera_f32_from_bits((uint32_t)vi_hmax(largest));
     /* Below, 127 / most would not be finite; such a block counts as zeros. */
+    const vi keep = vi_set(most <= FLT_MAX ? -1 : 0);
     const vf inverse = vf_set(most < 1e-36f ? 0.0f : 127.0f / most);
     vi sum = vi_set(0);
     for (int i = 0; i < ITERA_BLOCK; i += VF_N) {
-        vi r = vf_to_vi(vf_round(vf_mul(vf_load(x + i), inverse)));
+        const vf scaled = vf_mul(vf_load(x + i), inverse);
+        vi r = vf_to_vi(vf_round(vi_as_vf(vi_and(vf_bits(scaled), keep))));
         vi_store_i8(q + i, r);
         sum = vi_add(sum, r);
     }

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/file.h"
@@ -13,6 +14,14 @@
 enum itera_status itera_json_parse(const char *text, size_t size, const char *source, json_t **out)
 {
     *out = NULL;
+    const bool utf8 = size >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0;
+    if (utf8 ||
+        (size >= 2 && (memcmp(text, "\xFF\xFE", 2) == 0 || memcmp(text, "\xFE\xFF", 2) == 0)))
+        return itera_fail(
+            ITERA_ERR_FORMAT,
+            "%s: begins with a byte order mark%s, which JSON has not: save it as UTF-8 "
+            "without one",
+            source, utf8 ? "" : " of UTF-16");
     json_error_t error;
     json_t *value = json_loadb(text ? text : "", size, JSON_REJECT_DUPLICATES, &error);
     if (!value) {
@@ -23,6 +32,49 @@ enum itera_status itera_json_parse(const char *text, size_t size, const char *so
     }
     *out = value;
     return ITERA_OK;
+}
+
+/* The length of a number that Python writes and JSON lacks, at the beginning of text, or 0. */
+static size_t python_number(const char *text, size_t size)
+{
+    static const char *const names[] = {"Infinity", "-Infinity", "NaN"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const size_t length = strlen(names[i]);
+        if (size >= length && memcmp(text, names[i], length) == 0)
+            return length;
+    }
+    return 0;
+}
+
+enum itera_status itera_json_parse_python(const char *text, size_t size, const char *source,
+                                          json_t **out)
+{
+    *out = NULL;
+    /* At worst every third byte begins a NaN, and two quotes are added to each. */
+    char *quoted = size <= MAX_FILE ? malloc(size / 3 * 2 + size + 1) : NULL;
+    if (!quoted)
+        return itera_json_parse(text, size, source, out);
+    size_t n = 0;
+    bool string = false;
+    for (size_t i = 0; i < size;) {
+        const size_t length = string ? 0 : python_number(text + i, size - i);
+        if (length) {
+            quoted[n++] = '"';
+            memcpy(quoted + n, text + i, length);
+            n += length;
+            quoted[n++] = '"';
+            i += length;
+            continue;
+        }
+        if (string && text[i] == '\\' && i + 1 < size)
+            quoted[n++] = text[i++];
+        else if (text[i] == '"')
+            string = !string;
+        quoted[n++] = text[i++];
+    }
+    enum itera_status status = itera_json_parse(quoted, n, source, out);
+    free(quoted);
+    return status;
 }
 
 enum itera_status itera_json_load(const char *path, json_t **out)

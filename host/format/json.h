@@ -15,7 +15,12 @@
  * Errors: ITERA_ERR_FORMAT; ITERA_ERR_MEMORY. */
 enum itera_status itera_json_parse(const char *text, size_t size, const char *source, json_t **out);
 
-/* The same from a file of at most 512 MiB. */
+/* The same for what Python's json module writes: Infinity, -Infinity and NaN become strings, so that
+ * they are no error under keys that nobody reads, and a clear one where a number is expected. */
+enum itera_status itera_json_parse_python(const char *text, size_t size, const char *source,
+                                          json_t **out);
+
+/* The same as itera_json_parse from a file of at most 512 MiB. */
 enum itera_status itera_json_load(const char *path, json_t **out);
 
 /* What a value is, for messages: `"text"`, `12`, `an array`; long strings are cut. Returns out. */

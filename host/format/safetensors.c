@@ -40,21 +40,26 @@ static bool shape_size(const struct itera_safetensor *tensor, int64_t *count, in
     return !__builtin_mul_overflow(product, (int64_t)itera_st_dtype_bytes(tensor->dtype), bytes);
 }
 
-static enum itera_status parse_dtype(struct itera_safetensor *tensor, const json_t *value)
+static enum itera_status parse_dtype(struct itera_safetensor *tensor, const json_t *value,
+                                     struct itera_arena *arena)
 {
     const char *name = json_string_value(value);
-    for (int i = 0; name && i < ITERA_ST_DTYPE_COUNT; i++) {
+    char found[96];
+    if (!name)
+        return itera_fail(ITERA_ERR_FORMAT,
+                          "%s: tensor " NAME ": found %s as dtype, expected a name", tensor->source,
+                          tensor->name, itera_json_describe(value, found, sizeof found));
+    for (int i = 0; i < ITERA_ST_OTHER; i++) {
         if (strcmp(itera_st_dtype_name((enum itera_st_dtype)i), name) == 0) {
             tensor->dtype = (enum itera_st_dtype)i;
+            tensor->dtype_name = itera_st_dtype_name(tensor->dtype);
             return ITERA_OK;
         }
     }
-    char found[96];
-    return itera_fail(ITERA_ERR_FORMAT,
-                      "%s: tensor " NAME ": found dtype %s, expected one of F64, F32, F16, BF16, "
-                      "I64, I32, I16, I8, U8, BOOL",
-                      tensor->source, tensor->name,
-                      itera_json_describe(value, found, sizeof found));
+    /* A model may well have no use for it; one that has is told when it reads the values. */
+    tensor->dtype = ITERA_ST_OTHER;
+    tensor->dtype_name = itera_arena_printf(arena, "%.32s", name);
+    return tensor->dtype_name ? ITERA_OK : out_of_memory(tensor->source);
 }
 
 static enum itera_status parse_shape(struct itera_safetensor *tensor, const json_t *value)
@@ -101,22 +106,25 @@ static enum itera_status parse_offsets(struct itera_safetensor *tensor, const js
     if (!shape_size(tensor, &count, &bytes))
         return itera_fail(ITERA_ERR_FORMAT,
                           "%s: tensor " NAME ": the size of %s %s overflows 64 bits",
-                          tensor->source, tensor->name, itera_st_dtype_name(tensor->dtype), shape);
+                          tensor->source, tensor->name, tensor->dtype_name, shape);
+    const size_t width = itera_st_dtype_bytes(tensor->dtype);
+    if (!width) /* how long its elements are, nobody here knows */
+        bytes = to - from;
     if (bytes != to - from)
-        return itera_fail(ITERA_ERR_FORMAT,
-                          "%s: tensor " NAME ": found %" PRId64 " bytes, expected %" PRId64
-                          " for %s %s",
-                          tensor->source, tensor->name, to - from, bytes,
-                          itera_st_dtype_name(tensor->dtype), shape);
+        return itera_fail(
+            ITERA_ERR_FORMAT,
+            "%s: tensor " NAME ": found %" PRId64 " bytes, expected %" PRId64 " for %s %s",
+            tensor->source, tensor->name, to - from, bytes, tensor->dtype_name, shape);
     tensor->count = count;
     tensor->bytes = (size_t)bytes;
     tensor->data = buffer + from;
-    tensor->aligned = (uintptr_t)tensor->data % itera_st_dtype_bytes(tensor->dtype) == 0;
+    tensor->aligned = width && (uintptr_t)tensor->data % width == 0;
     return ITERA_OK;
 }
 
 static enum itera_status parse_tensor(struct itera_safetensor *tensor, const json_t *value,
-                                      const uint8_t *buffer, size_t buffer_size)
+                                      const uint8_t *buffer, size_t buffer_size,
+                                      struct itera_arena *arena)
 {
     const char *key;
     json_t *member;
@@ -131,7 +139,7 @@ static enum itera_status parse_tensor(struct itera_safetensor *tensor, const jso
                               "data_offsets",
                               tensor->source, tensor->name, key);
     }
-    enum itera_status status = parse_dtype(tensor, json_object_get(value, "dtype"));
+    enum itera_status status = parse_dtype(tensor, json_object_get(value, "dtype"), arena);
     if (status == ITERA_OK)
         status = parse_shape(tensor, json_object_get(value, "shape"));
     if (status == ITERA_OK)
@@ -142,6 +150,8 @@ static enum itera_status parse_tensor(struct itera_safetensor *tensor, const jso
 static enum itera_status parse_metadata(struct itera_safetensors *st, const json_t *value,
                                         const char *source)
 {
+    if (json_is_null(value))
+        return ITERA_OK; /* as some writers have it where there is none */
     if (!json_is_object(value))
         return itera_fail(ITERA_ERR_FORMAT, "%s: expected __metadata__ as an object", source);
     size_t total = st->metadata_count + json_object_size(value);
@@ -232,7 +242,7 @@ static enum itera_status add_tensors(struct itera_safetensors *st, const json_t 
             tensor->name = itera_arena_strdup(st->arena, key);
             if (!tensor->name)
                 return out_of_memory(source);
-            status = parse_tensor(tensor, value, buffer, buffer_size);
+            status = parse_tensor(tensor, value, buffer, buffer_size, st->arena);
             st->count++;
         }
         if (status)

@@ -22,6 +22,7 @@ enum itera_st_dtype {
     ITERA_ST_I8,
     ITERA_ST_U8,
     ITERA_ST_BOOL,
+    ITERA_ST_OTHER, /* any that is not known here: the tensor is there, its values cannot be read */
     ITERA_ST_DTYPE_COUNT,
 };
 
@@ -30,7 +31,7 @@ enum itera_st_dtype {
 
 /* "F32"; never NULL. */
 const char *itera_st_dtype_name(enum itera_st_dtype dtype);
-size_t itera_st_dtype_bytes(enum itera_st_dtype dtype); /* of one element */
+size_t itera_st_dtype_bytes(enum itera_st_dtype dtype); /* of one element; 0 for ITERA_ST_OTHER */
 bool itera_st_dtype_is_float(enum itera_st_dtype dtype);
 
 /* A view of one tensor, row-major, slowest dimension first; lives as long as its file is open. */
@@ -38,7 +39,8 @@ struct itera_safetensor {
     const char *name;
     const char *source; /* the file it is in, for messages */
     enum itera_st_dtype dtype;
-    int rank; /* 0: a scalar */
+    const char *dtype_name; /* as the file has it, for messages */
+    int rank;               /* 0: a scalar */
     int64_t dim[ITERA_ST_MAX_RANK];
     int64_t count;    /* elements */
     const void *data; /* NULL or dangling when bytes is 0 */

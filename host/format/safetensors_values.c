@@ -16,11 +16,12 @@ static const struct {
     uint8_t bytes;
     bool is_float;
 } dtypes[ITERA_ST_DTYPE_COUNT] = {
-    [ITERA_ST_F64] = {"F64", 8, true},  [ITERA_ST_F32] = {"F32", 4, true},
-    [ITERA_ST_F16] = {"F16", 2, true},  [ITERA_ST_BF16] = {"BF16", 2, true},
-    [ITERA_ST_I64] = {"I64", 8, false}, [ITERA_ST_I32] = {"I32", 4, false},
-    [ITERA_ST_I16] = {"I16", 2, false}, [ITERA_ST_I8] = {"I8", 1, false},
-    [ITERA_ST_U8] = {"U8", 1, false},   [ITERA_ST_BOOL] = {"BOOL", 1, false},
+    [ITERA_ST_F64] = {"F64", 8, true},        [ITERA_ST_F32] = {"F32", 4, true},
+    [ITERA_ST_F16] = {"F16", 2, true},        [ITERA_ST_BF16] = {"BF16", 2, true},
+    [ITERA_ST_I64] = {"I64", 8, false},       [ITERA_ST_I32] = {"I32", 4, false},
+    [ITERA_ST_I16] = {"I16", 2, false},       [ITERA_ST_I8] = {"I8", 1, false},
+    [ITERA_ST_U8] = {"U8", 1, false},         [ITERA_ST_BOOL] = {"BOOL", 1, false},
+    [ITERA_ST_OTHER] = {"unknown", 0, false},
 };
 
 /* Names come from the file: long ones are cut in messages so that the rest still fits. */
@@ -100,7 +101,7 @@ enum itera_status itera_safetensor_read_f32(const struct itera_safetensor *tenso
     default:
         return itera_fail(ITERA_ERR_FORMAT,
                           "%s: tensor " NAME ": found %s, expected F32, F16, BF16 or F64",
-                          tensor->source, tensor->name, dtypes[tensor->dtype].name);
+                          tensor->source, tensor->name, tensor->dtype_name);
     }
 }
 
@@ -110,9 +111,9 @@ enum itera_status itera_safetensor_read_i32(const struct itera_safetensor *tenso
     enum itera_status status = check_range(tensor, first, count);
     if (status)
         return status;
-    if (dtypes[tensor->dtype].is_float)
+    if (dtypes[tensor->dtype].is_float || tensor->dtype == ITERA_ST_OTHER)
         return itera_fail(ITERA_ERR_FORMAT, "%s: tensor " NAME ": found %s, expected integers",
-                          tensor->source, tensor->name, dtypes[tensor->dtype].name);
+                          tensor->source, tensor->name, tensor->dtype_name);
     size_t width = dtypes[tensor->dtype].bytes;
     const uint8_t *from = (const uint8_t *)tensor->data + (size_t)first * width;
     for (int64_t i = 0; i < count; i++, from += width) {

@@ -393,7 +393,7 @@ enum itera_status itera_config_parse(const char *text, size_t size, const char *
 {
     memset(config, 0, sizeof *config);
     json_t *root;
-    enum itera_status status = itera_json_parse(text, size, source, &root);
+    enum itera_status status = itera_json_parse_python(text, size, source, &root);
     if (status)
         return status;
     struct itera_json_reader reader;

@@ -51,7 +51,7 @@ static enum itera_status find_blocks(const struct itera_safetensors *file,
         if (t->dtype != ITERA_ST_U8)
             return itera_fail(ITERA_ERR_FORMAT,
                               "%s: tensor %s: found %s, expected the U8 of blocks", t->source,
-                              t->name, itera_st_dtype_name(t->dtype));
+                              t->name, t->dtype_name);
         if (!param->matrix || part->dim[part->rank - 1] % ITERA_BLOCK)
             return itera_fail(ITERA_ERR_FORMAT, "%s: tensor %s cannot be in %s", t->source, t->name,
                               itera_dtype_name(dtype));
@@ -80,7 +80,11 @@ static enum itera_status find_part(const struct itera_safetensors *file,
     case ITERA_ST_BF16:
         out->stored = ITERA_BF16;
         break;
-    default: /* what is not a number is refused when it is read */
+    default: /* refused here, before memory is taken for a shape that no bytes may stand behind */
+        if (!itera_st_dtype_is_float(out->tensor->dtype))
+            return itera_fail(ITERA_ERR_FORMAT,
+                              "%s: tensor %.160s: found %s, expected F32, F16, BF16 or F64",
+                              out->tensor->source, out->tensor->name, out->tensor->dtype_name);
         out->stored = ITERA_F32;
     }
     return ITERA_OK;
