@@ -1,9 +1,11 @@
 #include "backend/backend.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/probe.h"
 #include "core/log.h"
 
 /* In the order in which "auto" prefers their devices of one type. */
@@ -24,6 +26,34 @@ const char *itera_device_type_name(enum itera_device_type type)
     return (unsigned)type < 4 ? names[type] : "?";
 }
 
+/* What this process knows of each backend's drivers. */
+static struct {
+    atomic_bool loaded; /* they are in this process, for a device was asked for by name */
+    atomic_bool broken; /* a probe of them failed: not tried again */
+} drivers[BACKENDS];
+
+/* Drivers are code of others, which may crash, hang, start threads and change this process when it
+ * is loaded: only a device that is wanted by its name, or was chosen, is worth that. */
+static enum itera_status list_backend(int i, bool by_name, struct itera_device_info *infos,
+                                      int capacity, int *count)
+{
+    *count = 0;
+    if (backends[i] == &itera_backend_cpu)
+        return backends[i]->list(infos, capacity, count);
+    if (by_name)
+        atomic_store(&drivers[i].loaded, true);
+    if (atomic_load(&drivers[i].loaded))
+        return backends[i]->list(infos, capacity, count);
+    if (atomic_load(&drivers[i].broken))
+        return ITERA_OK;
+    enum itera_status status =
+        itera_probe(backends[i], ITERA_PROBE_SECONDS, infos, capacity, count);
+    if (status != ITERA_ERR_DEVICE)
+        return status;
+    atomic_store(&drivers[i].broken, true);
+    return ITERA_OK;
+}
+
 /* Lists the devices of every backend, or of the one that the id names: drivers are not loaded for
  * nothing. */
 static enum itera_status list(const char *id, struct itera_device_info **infos, int *count)
@@ -36,7 +66,8 @@ static enum itera_status list(const char *id, struct itera_device_info **infos, 
         int n = 0;
         if (id && strncmp(id, backends[i]->name, strlen(backends[i]->name)) != 0)
             continue;
-        enum itera_status status = backends[i]->list(*infos + *count, MAX_DEVICES - *count, &n);
+        enum itera_status status =
+            list_backend(i, id != NULL, *infos + *count, MAX_DEVICES - *count, &n);
         if (status) {
             free(*infos);
             *infos = NULL;
@@ -113,6 +144,7 @@ enum itera_status itera_device_open(const char *id, const struct itera_device_op
         struct itera_device_options defaults = {0};
         if (!options)
             options = &defaults;
+        atomic_store(&drivers[i].loaded, true);
         status = backends[i]->open(colon ? atoi(colon + 1) : 0, options, device);
         if (!status) {
             (*device)->fallback = options->fallback;

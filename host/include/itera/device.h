@@ -55,11 +55,15 @@ struct itera_device_options {
 };
 
 /* Lists every usable device; *infos is an array to free with free(). The CPU is always there.
+ * Drivers that this process has not loaded for a device of theirs are asked in a child process,
+ * which ends before this returns; one that crashes or hangs there (20 seconds) is a warning, and
+ * the devices of its backend are left out from then on.
  * Errors: ITERA_ERR_MEMORY; ITERA_ERR_ARGUMENT and ITERA_ERR_UNSUPPORTED for a level in
  * ITERA_CPU_ISA that is unknown or not here. */
 enum itera_status itera_devices(struct itera_device_info **infos, int *count);
 
-/* Opens a device by id; NULL or "auto": the best there is. The caller owns *device and closes it
+/* Opens a device by id; NULL or "auto": the best there is, found as itera_devices does, so that only
+ * the drivers of the chosen one are loaded. The caller owns *device and closes it
  * after everything created from it. A device may be used by one thread at a time, along with all
  * that was created from it; several devices by several threads. options may be NULL.
  * Errors: ITERA_ERR_DEVICE when there is no such device (the message lists those that are);
