@@ -59,7 +59,7 @@ static enum itera_status generate(struct itera_model *model, const char *prompt,
     for (int i = 0; i < count && !status; i++) {
         int32_t id;
         status = itera_session_next(session, &id);
-        if (status || id == itera_tokenizer_end_of_text(tokenizer))
+        if (status || itera_tokenizer_is_end(tokenizer, id))
             break;
         status = print_token(tokenizer, id, &stream);
     }

@@ -1,4 +1,5 @@
-/* Models from files of other programs: a head of their own where the configuration ties it. */
+/* Models from files of other programs: a head of their own where the configuration ties it, what
+ * ends a text, rows of the vocabulary that are no token. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,8 +12,10 @@
 
 #include "core/file.h"
 #include "format/safetensors.h"
+#include "itera/corpus.h"
 #include "itera/model.h"
 #include "itera/session.h"
+#include "itera/tokenizer.h"
 #include "model/model.h"
 
 #define FIXTURES ITERA_SOURCE_DIR "/tests/fixtures/"
@@ -37,9 +40,9 @@ static int tear_down(void **state)
 
 static const char *in_root(const char *name)
 {
-    static char paths[4][256];
+    static char paths[8][256];
     static int next;
-    char *path = paths[next++ % 4];
+    char *path = paths[next++ % 8];
     assert_int_equal(itera_path_join(path, sizeof paths[0], root, name), ITERA_OK);
     return path;
 }
@@ -145,10 +148,176 @@ static void test_head_of_its_own(void **state)
     itera_model_destroy(&model);
 }
 
+static void put(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* The folder of a model of 40 rows and a tokenizer of 5 tokens, of which two are special; eos: the
+ * configuration's keys for it, generation: those of generation_config.json, NULL for no such file. */
+static const char *make_folder(const char *eos, const char *generation)
+{
+    static const char tokenizer[] =
+        "{\"added_tokens\":[{\"id\":0,\"content\":\"<A>\",\"special\":true},"
+        "{\"id\":3,\"content\":\"<B>\",\"special\":true}],"
+        "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
+        "\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"merges\":[],"
+        "\"vocab\":{\"<A>\":0,\"a\":1,\"b\":2,\"<B>\":3,\"c\":4}}}";
+    char config[512];
+    snprintf(config, sizeof config,
+             "{\"model_type\":\"mamba\",\"vocab_size\":40,\"hidden_size\":8,"
+             "\"num_hidden_layers\":1%s}",
+             eos);
+    const char *folder = in_root("ends");
+    assert_int_equal(itera_remove_tree(folder), ITERA_OK);
+    assert_int_equal(itera_make_directory(folder), ITERA_OK);
+    put(in_root("ends/config.json"), config);
+    put(in_root("ends/tokenizer.json"), tokenizer);
+    if (generation)
+        put(in_root("ends/generation_config.json"), generation);
+
+    /* The weights alone, as other programs write them. */
+    struct itera_model *model;
+    struct itera_model_options options = {.dropout = -1, .seed = 3};
+    const char *whole = in_root("whole.safetensors");
+    assert_int_equal(itera_model_create(device, in_root("ends/config.json"), &options, &model),
+                     ITERA_OK);
+    assert_int_equal(itera_model_save(model, whole), ITERA_OK);
+    itera_model_destroy(&model);
+    struct itera_safetensors *file;
+    assert_int_equal(itera_safetensors_open(whole, &file), ITERA_OK);
+    size_t n = itera_safetensors_count(file);
+    struct itera_safetensors_entry *entries = calloc(n, sizeof *entries);
+    assert_non_null(entries);
+    for (size_t i = 0; i < n; i++) {
+        const struct itera_safetensor *t = itera_safetensors_at(file, i);
+        entries[i] = (struct itera_safetensors_entry){
+            .name = t->name, .dtype = t->dtype, .rank = t->rank, .data = t->data};
+        memcpy(entries[i].dim, t->dim, sizeof t->dim);
+    }
+    assert_int_equal(
+        itera_safetensors_write(in_root("ends/model.safetensors"), entries, n, NULL, 0), ITERA_OK);
+    itera_safetensors_close(&file);
+    free(entries);
+    return folder;
+}
+
+static void test_what_ends_a_text(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *eos, *generation;
+        int first;
+        unsigned ends; /* bit by id */
+    } cases[] = {
+        {"", NULL, -1, 0},
+        {",\"eos_token_id\":0", NULL, 0, 1},
+        {",\"eos_token_id\":3", NULL, 3, 8},
+        {",\"eos_token_id\":[3,0,3]", NULL, 3, 9},
+        {",\"eos_token_id\":3", "{\"eos_token_id\":[0,3]}", 3, 9},
+        {"", "{\"eos_token_id\":0,\"temperature\":0.5}", 0, 1},
+        {",\"eos_token_id\":null", "{}", -1, 0},
+        {",\"eos_token_id\":[39,3]", NULL, 3, 8}, /* a row without a token */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct itera_model *model;
+        assert_int_equal(
+            itera_model_load(device, make_folder(cases[i].eos, cases[i].generation), &model),
+            ITERA_OK);
+        /* What is saved says the same. */
+        const char *saved = in_root("saved.safetensors");
+        assert_int_equal(itera_model_save(model, saved), ITERA_OK);
+        for (int again = 0; again < 2; again++) {
+            const struct itera_tokenizer *t = itera_model_tokenizer(model);
+            assert_int_equal(itera_tokenizer_end_of_text(t), cases[i].first);
+            for (int id = -1; id < 40; id++)
+                assert_int_equal(itera_tokenizer_is_end(t, id),
+                                 id >= 0 && id < 5 && cases[i].ends >> id & 1);
+            struct itera_corpus *corpus;
+            struct itera_dataset *dataset;
+            static const char text[] = "ab\n<|endoftext|>\nc";
+            assert_int_equal(itera_corpus_from_text(text, sizeof text - 1, "text", &corpus),
+                             ITERA_OK);
+            enum itera_status status = itera_dataset_create(corpus, t, &dataset);
+            if (cases[i].first < 0) {
+                assert_int_equal(status, ITERA_ERR_ARGUMENT);
+                assert_non_null(strstr(itera_last_error(), "eos_token_id"));
+            } else {
+                const int32_t want[] = {1, 2, cases[i].first, 4, cases[i].first};
+                size_t count;
+                assert_int_equal(status, ITERA_OK);
+                const int32_t *ids = itera_dataset_tokens(dataset, &count);
+                assert_int_equal(count, 5);
+                assert_memory_equal(ids, want, sizeof want);
+            }
+            itera_dataset_destroy(&dataset);
+            itera_corpus_destroy(&corpus);
+            itera_model_destroy(&model);
+            if (!again)
+                assert_int_equal(itera_model_load(device, saved, &model), ITERA_OK);
+        }
+    }
+    struct itera_model *model;
+    static const char *const bad[] = {"{\"eos_token_id\":40}", "{\"eos_token_id\":[\"a\"]}", "["};
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(itera_model_load(device, make_folder("", bad[i]), &model),
+                         ITERA_ERR_FORMAT);
+        assert_non_null(strstr(itera_last_error(), "generation_config.json"));
+    }
+}
+
+/* An ordinary token of a configuration for another vocabulary ends nothing. */
+static void test_end_of_another_vocabulary(void **state)
+{
+    (void)state;
+    struct itera_model *model;
+    struct itera_tokenizer *byte;
+    struct itera_model_options options = {.vocab = 257, .dropout = -1};
+    make_folder(",\"eos_token_id\":0", NULL);
+    assert_int_equal(itera_model_create(device, in_root("ends/config.json"), &options, &model),
+                     ITERA_OK);
+    assert_int_equal(itera_tokenizer_train("byte", NULL, &byte), ITERA_OK);
+    assert_int_equal(itera_model_set_tokenizer(model, byte), ITERA_OK);
+    assert_int_equal(itera_tokenizer_end_of_text(itera_model_tokenizer(model)), 256);
+    assert_false(itera_tokenizer_is_end(itera_model_tokenizer(model), 0));
+    itera_model_destroy(&model);
+}
+
+/* 35 of 40 rows are padding: no way of sampling chooses one. */
+static void test_padding_is_never_sampled(void **state)
+{
+    (void)state;
+    struct itera_model *model;
+    assert_int_equal(itera_model_load(device, make_folder(",\"eos_token_id\":0", NULL), &model),
+                     ITERA_OK);
+    static const struct itera_sampling ways[] = {{0},
+                                                 {.temperature = 5},
+                                                 {.temperature = 5, .top_k = 30},
+                                                 {.temperature = 5, .top_p = 0.9f}};
+    for (int w = 0; w < 4; w++) {
+        struct itera_session *session;
+        assert_int_equal(itera_session_create(model, NULL, &session), ITERA_OK);
+        assert_int_equal(itera_session_set_sampling(session, -1, &ways[w]), ITERA_OK);
+        for (int i = 0; i < 50; i++) {
+            int32_t id;
+            assert_int_equal(itera_session_next(session, &id), ITERA_OK);
+            assert_in_range(id, 0, 4);
+        }
+        itera_session_destroy(&session);
+    }
+    itera_model_destroy(&model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_head_of_its_own),
+        cmocka_unit_test(test_what_ends_a_text),
+        cmocka_unit_test(test_end_of_another_vocabulary),
+        cmocka_unit_test(test_padding_is_never_sampled),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -155,11 +155,9 @@ static bool emit(struct generation *g, const char *bytes, size_t length)
 
 static bool emit_token(struct generation *g, int32_t id)
 {
-    const char *bytes = "\xEF\xBF\xBD";
-    size_t length = 3;
-    /* A vocabulary may be padded beyond the tokenizer's. */
-    if (id < itera_tokenizer_vocab_size(g->tokenizer) &&
-        itera_tokenizer_decode(g->tokenizer, id, ITERA_TEXT_SPECIAL, &bytes, &length))
+    const char *bytes;
+    size_t length;
+    if (itera_tokenizer_decode(g->tokenizer, id, ITERA_TEXT_SPECIAL, &bytes, &length))
         return false;
     return emit(g, bytes, length);
 }
@@ -209,7 +207,6 @@ static bool finite_logits(struct generation *g)
 static bool run(struct generation *g)
 {
     const struct request *r = g->request;
-    int32_t end = itera_tokenizer_end_of_text(g->tokenizer);
     if (itera_session_warm(g->session, g->prompt.count ? g->prompt.count : 1))
         return false;
     double begin = progress_seconds();
@@ -232,7 +229,7 @@ static bool run(struct generation *g)
             spent_before = progress_seconds() - begin;
         else
             g->decoded++;
-        if (id == end && !r->ignore_eot) {
+        if (!r->ignore_eot && itera_tokenizer_is_end(g->tokenizer, id)) {
             g->stopped = "end-of-text";
             break;
         }

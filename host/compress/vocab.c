@@ -115,6 +115,9 @@ static bool is_needed(const struct itera_tokenizer *t, const struct itera_config
         return true;
     if (id == t->unknown || id == t->end_of_text || id == c->bos || id == c->eos || id == c->pad)
         return true;
+    for (int32_t i = 0; i < c->n_more_eos; i++)
+        if (id == c->more_eos[i])
+            return true;
     for (int i = 0; i < 256 && t->bpe; i++)
         if (t->bpe->byte_ids[i] == id)
             return true;
@@ -263,6 +266,12 @@ static enum itera_status make_model(const struct itera_model *old, struct itera_
     config.bos = new_id(map, old->tokenizer, config.bos);
     config.eos = new_id(map, old->tokenizer, config.eos);
     config.pad = new_id(map, old->tokenizer, config.pad);
+    config.n_more_eos = 0;
+    for (int32_t i = 0; i < old->config.n_more_eos; i++) {
+        const int32_t id = new_id(map, old->tokenizer, old->config.more_eos[i]);
+        if (id >= 0)
+            config.more_eos[config.n_more_eos++] = id;
+    }
     enum itera_status status = itera_model_allocate(old->device, &config, &m);
     if (status)
         return status;

@@ -25,6 +25,8 @@ struct small {
 struct itera_session {
     struct itera_model *model;
     int32_t batch, vocab;
+    int32_t
+        tokens; /* the ids below it are sampled: others are padding, no tokens of the tokenizer */
     int chunk_bits; /* the largest chunk is 1 << chunk_bits */
     int64_t window; /* positions that the model has; 0: no end */
 
@@ -148,6 +150,8 @@ static enum itera_status record_sample(struct itera_session *s, struct itera_pro
     int32_t settings = itera_bound(p, "sampling", ITERA_F32, 2, four);
     int32_t rng = itera_bound(p, "rng", ITERA_I32, 2, four);
     p->part = ITERA_PART_SAMPLE;
+    if (s->tokens < s->vocab)
+        logits = itera_view_cols(p, logits, 0, s->tokens);
     int32_t in[3] = {logits, settings, rng};
     itera_record(p, ITERA_OP_sample, NULL, in, &token);
     itera_bind(b, settings, s->sampling, 0);
@@ -280,7 +284,9 @@ enum itera_status itera_session_create(struct itera_model *model,
         return itera_fail(ITERA_ERR_MEMORY, "no memory for a session");
     s->model = model;
     s->batch = o.batch ? o.batch : 1;
-    s->vocab = model->config.vocab;
+    s->vocab = s->tokens = model->config.vocab;
+    if (model->tokenizer)
+        s->tokens = itera_tokenizer_vocab_size(model->tokenizer);
     if (model->config.max_positions)
         s->window = o.positions ? o.positions : model->config.max_positions;
     int64_t chunk = o.chunk ? o.chunk : DEFAULT_CHUNK;

@@ -277,26 +277,86 @@ static void read_table(struct itera_json_reader *reader, struct itera_config *co
     }
 }
 
-/* Hugging Face allows a list of end tokens; the first one is ours. */
-static void read_tokens(struct itera_json_reader *reader, struct itera_config *config)
+static const char eos_key[] = "eos_token_id";
+
+static bool is_eos(const struct itera_config *config, int64_t id)
 {
-    for (size_t i = 0; i < LENGTH(token_fields); i++) {
-        const char *key = token_fields[i].key;
-        const json_t *value = itera_json_value(reader, key);
+    bool is = id == config->eos;
+    for (int32_t i = 0; i < config->n_more_eos; i++)
+        is |= id == config->more_eos[i];
+    return is;
+}
+
+static void add_eos(struct itera_json_reader *reader, struct itera_config *config, int64_t id)
+{
+    if (id < 0 || is_eos(config, id))
+        return;
+    if (config->eos < 0)
+        config->eos = (int32_t)id;
+    else if (config->n_more_eos < ITERA_MAX_EOS - 1)
+        config->more_eos[config->n_more_eos++] = (int32_t)id;
+    else
+        itera_json_fail(reader, eos_key, "at most 16 ids");
+}
+
+/* An id, or a list of ids as Hugging Face allows; of a list for anything but the end of a text, the
+ * first counts. */
+static void read_token(struct itera_json_reader *reader, const char *key,
+                       struct itera_config *config, int32_t *field)
+{
+    const json_t *value = itera_json_value(reader, key);
+    const size_t n = json_is_array(value) ? json_array_size(value) : 1;
+    for (size_t i = 0; i < n && reader->status == ITERA_OK; i++) {
         int64_t id = -1;
         if (json_is_array(value)) {
-            const json_t *first = json_array_get(value, 0);
-            if (first && !json_is_integer(first))
+            const json_t *item = json_array_get(value, i);
+            if (!json_is_integer(item))
                 itera_json_fail(reader, key, "token ids");
-            id = first ? json_integer_value(first) : -1;
+            id = json_integer_value(item);
             if (id < -1 || id >= config->vocab)
                 itera_json_fail(reader, key, "ids below vocab_size");
         } else {
             id = itera_json_int(reader, key, -1, -1, config->vocab - 1);
         }
-        if (reader->status == ITERA_OK)
-            *int_at(config, token_fields[i].offset) = (int32_t)id;
+        if (reader->status)
+            return;
+        if (field == &config->eos)
+            add_eos(reader, config, id);
+        else if (i == 0)
+            *field = (int32_t)id;
     }
+}
+
+static void read_tokens(struct itera_json_reader *reader, struct itera_config *config)
+{
+    for (size_t i = 0; i < LENGTH(token_fields); i++) {
+        int32_t *field = int_at(config, token_fields[i].offset);
+        *field = -1;
+        read_token(reader, token_fields[i].key, config, field);
+    }
+}
+
+enum itera_status itera_config_load_generation(const char *path, struct itera_config *config)
+{
+    struct itera_map map;
+    json_t *root = NULL;
+    struct itera_config more = *config;
+    enum itera_status status = itera_map_open(path, &map);
+    if (status)
+        return status;
+    status = itera_json_parse_python((const char *)map.data, map.size, path, &root);
+    itera_map_close(&map);
+    struct itera_json_reader reader;
+    if (!status)
+        status = itera_json_begin(&reader, root, path);
+    if (!status) {
+        read_token(&reader, eos_key, &more, &more.eos);
+        status = reader.status;
+    }
+    if (!status)
+        *config = more;
+    json_decref(root);
+    return status;
 }
 
 static void read_dt_rank(struct itera_json_reader *reader, struct itera_config *config)
@@ -467,6 +527,12 @@ static enum itera_status validate_table(const struct itera_config *config, const
                               ", expected below vocab_size %" PRId32,
                               source, token_fields[i].key, id, config->vocab);
     }
+    for (int32_t i = 0; i < config->n_more_eos; i++)
+        if (config->more_eos[i] < 0 || config->more_eos[i] >= config->vocab)
+            return itera_fail(ITERA_ERR_FORMAT,
+                              "%s: key \"%s\": found %" PRId32
+                              ", expected below vocab_size %" PRId32,
+                              source, eos_key, config->more_eos[i], config->vocab);
     return ITERA_OK;
 }
 
@@ -635,6 +701,18 @@ static int write_moe_list(const struct itera_config *config, json_t *root)
     return failed | json_object_set_new(root, "moe_layers", list);
 }
 
+static json_t *eos_list(const struct itera_config *config)
+{
+    json_t *list = json_pack("[i]", (int)config->eos);
+    for (int32_t i = 0; list && i < config->n_more_eos; i++) {
+        if (json_array_append_new(list, json_integer(config->more_eos[i]))) {
+            json_decref(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
 /* 0, or not when memory ran out (jansson's setters fail on a NULL value). */
 static int write_config(const struct itera_config *config, json_t *root)
 {
@@ -672,7 +750,9 @@ static int write_config(const struct itera_config *config, json_t *root)
     for (size_t i = 0; i < LENGTH(token_fields); i++) {
         int32_t id = get_int(config, token_fields[i].offset);
         /* Without the key, Hugging Face would put its own default id there. */
-        if (id >= 0 || families[arch].model_type)
+        if (token_fields[i].offset == AT(eos) && config->n_more_eos)
+            failed |= json_object_set_new(root, token_fields[i].key, eos_list(config));
+        else if (id >= 0 || families[arch].model_type)
             failed |= json_object_set_new(root, token_fields[i].key,
                                           id >= 0 ? json_integer(id) : json_null());
     }

@@ -21,6 +21,7 @@ enum itera_architecture {
 #define ITERA_MAX_STATES  256
 #define ITERA_MAX_EXPERTS 256
 #define ITERA_MAX_CONV    16
+#define ITERA_MAX_EOS     16
 /* No tensor of a model has more elements, so that indices fit in 32 bits and sizes in 64. */
 #define ITERA_MAX_TENSOR_LENGTH INT64_C(0x7fffffff)
 
@@ -42,9 +43,11 @@ struct itera_config {
     int32_t heads;         /* T: attention heads; IM: kept for other programs only */
     int32_t max_positions; /* I T: learned positions; 0: no positions, no limit on length */
     int32_t bos, eos, pad; /* all: token ids, -1: none */
-    bool conv_bias;        /* I (always true) M IM: the convolution has a bias */
-    bool proj_bias;        /* M IM: in_proj and out_proj have a bias */
-    bool tied_head;        /* all: the output head is the embedding (always true for I and T) */
+    int32_t n_more_eos;    /* all: tokens that end a text as eos does */
+    int32_t more_eos[ITERA_MAX_EOS - 1];
+    bool conv_bias; /* I (always true) M IM: the convolution has a bias */
+    bool proj_bias; /* M IM: in_proj and out_proj have a bias */
+    bool tied_head; /* all: the output head is the embedding (always true for I and T) */
     bool moe[ITERA_MAX_LAYERS]; /* I IM: layer l has a router and experts, else a dense part */
     double norm_eps;            /* all: added to the variance or mean square */
     double aux_weight;          /* I IM: weight of the load-balance loss */
@@ -69,6 +72,10 @@ enum itera_status itera_config_parse(const char *text, size_t size, const char *
                                      struct itera_config *config);
 /* The same from a file. */
 enum itera_status itera_config_load(const char *path, struct itera_config *config);
+
+/* Adds the eos_token_id of Hugging Face's generation_config.json to a configuration: what ends a text
+ * is what either says. *config is unchanged on error. */
+enum itera_status itera_config_load_generation(const char *path, struct itera_config *config);
 
 /* JSON text that itera_config_parse reads back to an equal configuration, and that Hugging Face
  * reads for mamba and itera-m. The caller frees *out. Validates first. */

@@ -11,6 +11,7 @@
 #include "format/safetensors.h"
 #include "model/weights.h"
 #include "tensor/blocks.h"
+#include "text/tokenizer_impl.h"
 
 /* Where in a file a configuration or tokenizer came from, for messages. */
 static const char *place(char *out, size_t size, const char *path, const char *key)
@@ -193,7 +194,12 @@ static enum itera_status find_config(const struct itera_safetensors *file, const
         return itera_fail(ITERA_ERR_FORMAT,
                           "%s: no configuration: neither '%s' in its metadata nor %s", path,
                           CONFIG_KEY, beside);
-    return itera_config_load(beside, config);
+    status = itera_config_load(beside, config);
+    if (!status)
+        status = beside_model(path, "generation_config.json", beside, sizeof beside);
+    if (!status && itera_file_exists(beside))
+        status = itera_config_load_generation(beside, config);
+    return status;
 }
 
 /* The tokenizer: in the file's metadata, else tokenizer.json in the same directory; NULL where there
@@ -421,6 +427,11 @@ enum itera_status itera_model_set_tokenizer(struct itera_model *model,
                           "the tokenizer has %d tokens, the model only %d: it was trained with "
                           "another tokenizer",
                           size, model->config.vocab);
+    const struct itera_config *config = &model->config;
+    int32_t ends[ITERA_MAX_EOS] = {config->eos};
+    for (int32_t i = 0; i < config->n_more_eos; i++)
+        ends[i + 1] = config->more_eos[i];
+    itera_tokenizer_set_ends(tokenizer, ends, 1 + config->n_more_eos);
     itera_tokenizer_destroy(&model->tokenizer);
     model->tokenizer = tokenizer;
     return ITERA_OK;

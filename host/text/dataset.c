@@ -28,14 +28,7 @@ static enum itera_status encode_corpus(struct itera_dataset *dataset,
             itera_tokenizer_encode(tokenizer, text, length, ITERA_TEXT_PLAIN, &dataset->tokens);
         if (status)
             return status;
-        /* Encoding the separator's text is the public way to append its id. */
-        const char *end;
-        size_t end_length;
-        status = itera_tokenizer_decode(tokenizer, dataset->end_of_text, ITERA_TEXT_SPECIAL, &end,
-                                        &end_length);
-        if (!status)
-            status = itera_tokenizer_encode(tokenizer, end, end_length, ITERA_TEXT_SPECIAL,
-                                            &dataset->tokens);
+        status = itera_tokens_append(&dataset->tokens, dataset->end_of_text);
         if (status)
             return status;
     }
@@ -54,8 +47,9 @@ enum itera_status itera_dataset_create(const struct itera_corpus *corpus,
     enum itera_status status = ITERA_OK;
     if (dataset->end_of_text < 0)
         status = itera_fail(ITERA_ERR_ARGUMENT,
-                            "dataset: the tokenizer has no end-of-text token (<|endoftext|>), "
-                            "which separates documents");
+                            "dataset: nothing ends a text, and so separates documents: the "
+                            "tokenizer has no <|endoftext|>, the model's configuration no "
+                            "eos_token_id");
     if (!status && tokenizer->kind != ITERA_BYTE)
         status = itera_corpus_check_utf8(corpus);
     if (!status)

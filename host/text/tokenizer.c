@@ -176,6 +176,29 @@ int32_t itera_tokenizer_end_of_text(const struct itera_tokenizer *tokenizer)
     return tokenizer->end_of_text;
 }
 
+bool itera_tokenizer_is_end(const struct itera_tokenizer *tokenizer, int32_t id)
+{
+    bool is = id >= 0 && id == tokenizer->end_of_text;
+    for (int i = 0; i < tokenizer->n_ends; i++)
+        is |= id == tokenizer->ends[i];
+    return is;
+}
+
+void itera_tokenizer_set_ends(struct itera_tokenizer *tokenizer, const int32_t *ids, int n)
+{
+    const bool own = tokenizer->end_of_text >= 0;
+    tokenizer->n_ends = 0;
+    for (int i = 0; i < n && tokenizer->n_ends < ITERA_MAX_ENDS; i++) {
+        const int32_t id = ids[i];
+        if (id < 0 || id >= tokenizer->vocab_size ||
+            (own && !(tokenizer->tokens[id].flags & (ITERA_TOKEN_SPECIAL | ITERA_TOKEN_ADDED))))
+            continue;
+        if (!tokenizer->n_ends)
+            tokenizer->end_of_text = id;
+        tokenizer->ends[tokenizer->n_ends++] = id;
+    }
+}
+
 int32_t itera_tokenizer_unknown(const struct itera_tokenizer *tokenizer)
 {
     return tokenizer->unknown;

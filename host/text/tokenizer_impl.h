@@ -11,6 +11,7 @@
 #include "text/normalize.h"
 #include "text/pretoken.h"
 
+#define ITERA_MAX_ENDS    16
 #define ITERA_END_OF_TEXT "<|endoftext|>"
 #define ITERA_UNKNOWN     "<unk>"
 
@@ -83,6 +84,8 @@ struct itera_tokenizer {
     char *pool;
     size_t pool_size, pool_capacity;
     int32_t end_of_text, unknown;
+    int32_t ends[ITERA_MAX_ENDS]; /* tokens that end a text as well */
+    int n_ends;
     bool punctuation;            /* word: punctuation is split off */
     struct itera_bytemap lookup; /* bytes -> id; of the model's tokens */
     struct itera_added added;    /* looked for in the text as it is */
@@ -104,6 +107,10 @@ enum itera_status itera_tokenizer_finish(struct itera_tokenizer *tokenizer, cons
 /* The added token with this text, or -1. */
 int32_t itera_tokenizer_find_added(const struct itera_tokenizer *tokenizer, const char *text,
                                    size_t length);
+
+/* What a model says ends a text, the first of them between documents too. Ids that are none of the
+ * tokenizer's do not count; nor, where it has an end of text of its own, do those of ordinary text. */
+void itera_tokenizer_set_ends(struct itera_tokenizer *tokenizer, const int32_t *ids, int n);
 
 enum itera_status itera_tokens_append(struct itera_tokens *tokens, int32_t id);
 

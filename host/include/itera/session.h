@@ -22,7 +22,8 @@ struct itera_session_options {
                           power of two; 0: 512 */
 };
 
-/* How the next token is chosen. All zero is greedy. */
+/* How the next token is chosen. All zero is greedy. Rows of the vocabulary beyond the tokens of the
+ * model's tokenizer are never chosen. */
 struct itera_sampling {
     float temperature; /* 0: the most likely token, always */
     int32_t top_k;     /* of the top_k most likely tokens only; 0: all */

@@ -65,9 +65,12 @@ void itera_tokenizer_destroy(struct itera_tokenizer **tokenizer);
 const char *itera_tokenizer_kind(const struct itera_tokenizer *tokenizer); /* "byte", "char", ... */
 int32_t itera_tokenizer_vocab_size(const struct itera_tokenizer *tokenizer);
 
-/* Ids of <|endoftext|> and <unk>, -1 where there is none. A tokenizer that was read from a file
- * without <|endoftext|> uses its <|end_of_text|>, </s>, <eos> or <|im_end|> instead, if special. */
+/* Ids of the token that ends a text, <|endoftext|>, and of <unk>, -1 where there is none. A tokenizer that was read from a file
+ * without <|endoftext|> uses its <|end_of_text|>, </s>, <eos> or <|im_end|> instead, if special.
+ * In a model, the first eos_token_id of its configuration comes before all of these. */
 int32_t itera_tokenizer_end_of_text(const struct itera_tokenizer *tokenizer);
+/* Whether a token ends a text: the one above, and the others that the model's configuration lists. */
+bool itera_tokenizer_is_end(const struct itera_tokenizer *tokenizer, int32_t id);
 int32_t itera_tokenizer_unknown(const struct itera_tokenizer *tokenizer);
 bool itera_tokenizer_is_special(const struct itera_tokenizer *tokenizer, int32_t id);
 
