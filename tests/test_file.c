@@ -8,8 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -147,6 +149,84 @@ static void test_writer_large(void **state)
     assert_memory_equal(map.data, data, SIZE);
     itera_map_close(&map);
     free(data);
+}
+
+/* What another process does to a file that is being read. */
+static void test_truncated_while_open(void **state)
+{
+    (void)state;
+    enum { LARGE = ITERA_MAP_SMALL + 100000, SMALL = 10000 };
+    char *text = malloc(LARGE);
+    assert_non_null(text);
+    memset(text, 'a', LARGE);
+    text[LARGE - 1] = '\0';
+    const char *path = in_root("large"), *small_path = in_root("small");
+    put(path, text);
+    text[SMALL] = '\0';
+    put(small_path, text);
+
+    struct itera_map small, map, other;
+    assert_int_equal(itera_map_open(small_path, &small), ITERA_OK);
+    assert_int_equal(truncate(small_path, 0), 0);
+    assert_int_equal(small.data[SMALL - 1], 'a');
+    assert_int_equal(itera_map_check(&small), ITERA_OK);
+    itera_map_close(&small);
+
+    /* Within the last page nothing is signalled; beyond it there are zeros instead of SIGBUS. */
+    static const off_t sizes[] = {LARGE - 2, 5000, 0};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        memset(text, 'a', LARGE - 1);
+        put(path, text);
+        put(small_path, "kept");
+        assert_int_equal(itera_map_open(path, &map), ITERA_OK);
+        assert_int_equal(itera_map_open(path, &other), ITERA_OK);
+        assert_int_equal(itera_map_check(&map), ITERA_OK);
+        assert_int_equal(truncate(path, sizes[i]), 0);
+        if (sizes[i] < LARGE - 2)
+            assert_int_equal(map.data[map.size - 1], 0);
+        assert_int_equal(itera_map_check(&map), ITERA_ERR_IO);
+        assert_non_null(strstr(itera_last_error(), "large: was truncated"));
+        itera_map_close(&map);
+
+        /* Whatever was made of it replaces nothing. */
+        struct itera_writer *writer;
+        assert_int_equal(itera_writer_open(small_path, &writer), ITERA_OK);
+        assert_int_equal(itera_writer_append(writer, "zeros", 5), ITERA_OK);
+        assert_int_equal(itera_writer_commit(&writer), ITERA_ERR_IO);
+        assert_content(small_path, "kept");
+        itera_map_close(&other);
+        put(small_path, "new");
+        assert_int_equal(entries(root), 2);
+    }
+
+    /* A file that is replaced, as writers do it, stays whole for those who have it open. */
+    memset(text, 'a', LARGE - 1);
+    put(path, text);
+    assert_int_equal(itera_map_open(path, &map), ITERA_OK);
+    put(path, "shorter");
+    assert_int_equal(map.data[map.size - 1], 'a');
+    assert_int_equal(itera_map_check(&map), ITERA_OK);
+    itera_map_close(&map);
+
+    /* Any other bus error is not ours to hide, but for whoever had the signal before. */
+    put(path, text);
+    put(small_path, "mine");
+    pid_t child = fork();
+    if (child == 0) {
+        signal(SIGBUS, SIG_DFL); /* instead of cmocka's */
+        if (itera_map_open(path, &map))
+            _exit(0);
+        int fd = open(small_path, O_RDWR);
+        const volatile char *mine = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+        if (setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}) || !freopen("/dev/null", "w", stderr) ||
+            mine == MAP_FAILED || ftruncate(fd, 0))
+            _exit(0);
+        _exit(mine[0] ? 0 : 0);
+    }
+    int result = 0;
+    assert_int_equal(waitpid(child, &result, 0), child);
+    assert_true(WIFSIGNALED(result) && WTERMSIG(result) == SIGBUS);
+    free(text);
 }
 
 static void test_writer_full_disk(void **state)
@@ -305,6 +385,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_map, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_writer_replaces, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_writer_large, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_truncated_while_open, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_writer_full_disk, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_directories, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_replace_directory, set_up, tear_down),

@@ -297,6 +297,8 @@ enum itera_status itera_model_values_read(const char *path, const struct itera_m
         status = read_scalar(file, "aux_loss", &o->aux, &o->has_aux);
     if (!status)
         status = read_gradients(file, &m->layout, path, o);
+    if (!status)
+        status = itera_safetensors_check(file);
     itera_safetensors_close(&file);
     return status;
 }

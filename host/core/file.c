@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -33,50 +32,6 @@ static enum itera_status fail_errno(const char *path, const char *what)
     int error = errno;
     enum itera_status status = error == ENOMEM ? ITERA_ERR_MEMORY : ITERA_ERR_IO;
     return itera_fail(status, "%s: %s: %s", path, what, strerror(error));
-}
-
-enum itera_status itera_map_open(const char *path, struct itera_map *map)
-{
-    *map = (struct itera_map){0};
-    if (!*path)
-        return itera_fail(ITERA_ERR_IO, "the name of a file to read is empty");
-    /* O_NONBLOCK: opening a pipe by mistake must fail below, not wait for a writer. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        return fail_errno(path, "cannot open for reading");
-
-    enum itera_status status = ITERA_OK;
-    struct stat st;
-    if (fstat(fd, &st) != 0) {
-        status = fail_errno(path, "cannot read the size");
-    } else if (S_ISDIR(st.st_mode)) {
-        status = itera_fail(ITERA_ERR_IO, "%s: is a directory; expected a file", path);
-    } else if (!S_ISREG(st.st_mode)) {
-        status =
-            itera_fail(ITERA_ERR_IO, "%s: is not a regular file; copy it to a file first", path);
-    } else if ((uintmax_t)st.st_size > SIZE_MAX / 2) {
-        status = itera_fail(ITERA_ERR_LIMIT, "%s: %jd bytes do not fit in this address space", path,
-                            (intmax_t)st.st_size);
-    } else if (st.st_size > 0) {
-        void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (data == MAP_FAILED) {
-            status = fail_errno(path, "cannot map");
-        } else {
-            map->data = data;
-            map->size = (size_t)st.st_size;
-        }
-    }
-    close(fd);
-    return status;
-}
-
-void itera_map_close(struct itera_map *map)
-{
-    if (!map)
-        return;
-    if (map->data)
-        munmap((void *)map->data, map->size);
-    *map = (struct itera_map){0};
 }
 
 /* The folder that holds path, in a new string ("." for a bare name). */
@@ -271,8 +226,14 @@ enum itera_status itera_writer_commit(struct itera_writer **pointer)
         goto done;
     }
     status = flush(writer);
-    if (status)
+    /* What was read from a file that broke off meanwhile is not worth what it would replace. */
+    if (!status)
+        status = itera_map_check_all();
+    if (status) {
+        if (writer->temporary && !writer->failed)
+            unlink(writer->temporary);
         goto done;
+    }
     if (!writer->direct && fsync(writer->fd) != 0) {
         status = writer_fail(writer, "cannot fsync; what was there is kept");
         goto done;

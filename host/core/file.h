@@ -9,14 +9,24 @@
 
 #include "itera/status.h"
 
-/* A whole file mapped read-only. data is NULL when size is 0. */
+/* A whole file, to be read: in memory up to ITERA_MAP_SMALL bytes, else mapped. data is NULL when
+ * size is 0. */
 struct itera_map {
     const uint8_t *data;
     size_t size;
+    bool mapped;
 };
+#define ITERA_MAP_SMALL (4 << 20)
 
+/* A large file installs a handler of SIGBUS for the whole process, which hands on to the one before
+ * it what does not concern these maps: what another process cuts off a mapped file reads as zeros. */
 enum itera_status itera_map_open(const char *path, struct itera_map *map);
 void itera_map_close(struct itera_map *map); /* NULL-safe, leaves *map empty */
+/* To be called when a file was read, before anything is made of it: ITERA_ERR_IO when it was
+ * truncated since it was opened. The second asks for all files that are open; a writer does so when
+ * it commits. */
+enum itera_status itera_map_check(const struct itera_map *map);
+enum itera_status itera_map_check_all(void);
 
 /* Writes path by way of a temporary file in the same folder: open, append any number of times,
  * commit (fsync, rename, fsync of the folder). Until commit succeeds, what was at path stays; abort

@@ -501,6 +501,14 @@ void itera_safetensors_close(struct itera_safetensors **pointer)
     free(st);
 }
 
+enum itera_status itera_safetensors_check(const struct itera_safetensors *st)
+{
+    enum itera_status status = ITERA_OK;
+    for (size_t i = 0; i < st->map_count && !status; i++)
+        status = itera_map_check(&st->maps[i]);
+    return status;
+}
+
 size_t itera_safetensors_count(const struct itera_safetensors *st)
 {
     return st->count;

@@ -60,6 +60,10 @@ enum itera_status itera_safetensors_open_memory(const void *data, size_t size, c
                                                 struct itera_safetensors **out);
 void itera_safetensors_close(struct itera_safetensors **st); /* NULL-safe, nulls *st */
 
+/* To be called when tensors were read: ITERA_ERR_IO when a file was truncated since it was opened,
+ * and what was read may be zeros. */
+enum itera_status itera_safetensors_check(const struct itera_safetensors *st);
+
 /* Tensors in file order (of their data), shard after shard. */
 size_t itera_safetensors_count(const struct itera_safetensors *st);
 const struct itera_safetensor *itera_safetensors_at(const struct itera_safetensors *st,

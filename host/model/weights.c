@@ -237,6 +237,10 @@ enum itera_status itera_layout_read(const struct itera_layout *layout,
                 used[f.tensor - itera_safetensors_at(file, 0)] = true;
         }
     }
+    /* Also of a failure: zeros where the file broke off may have been its reason. */
+    enum itera_status complete = itera_safetensors_check(file);
+    if (complete)
+        status = complete;
     if (!status)
         warn_of_others(used, file, path, tied_head);
     free(used);

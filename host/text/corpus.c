@@ -135,7 +135,8 @@ static enum itera_status add_file(struct itera_corpus *corpus, const char *path)
         free(block->name);
         return status;
     }
-    return finish_block(corpus, block, (const char *)block->map.data, block->map.size);
+    status = finish_block(corpus, block, (const char *)block->map.data, block->map.size);
+    return status ? status : itera_map_check(&block->map);
 }
 
 static int compare_names(const void *a, const void *b)

@@ -2,6 +2,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "core/file.h"
 #include "core/log.h"
 #include "core/rng.h"
 #include "itera/corpus.h"
@@ -54,6 +55,8 @@ enum itera_status itera_dataset_create(const struct itera_corpus *corpus,
         status = itera_corpus_check_utf8(corpus);
     if (!status)
         status = encode_corpus(dataset, corpus, tokenizer);
+    if (!status) /* the corpus's files are among those that are open */
+        status = itera_map_check_all();
     if (status) {
         itera_dataset_destroy(&dataset);
         return status;

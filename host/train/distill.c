@@ -212,8 +212,9 @@ static enum itera_status hash_file(const char *path, uint64_t *hash)
         memcpy(&word, map.data + i, map.size - i < 8 ? map.size - i : 8);
         *hash = mix(*hash, word);
     }
+    status = itera_map_check(&map);
     itera_map_close(&map);
-    return ITERA_OK;
+    return status;
 }
 
 /* What a model directory is read from. */
