@@ -384,15 +384,45 @@ static void test_divergence(void **state)
     while (r.step < 10)
         assert_int_equal(itera_trainer_step(t, &r), ITERA_OK);
     assert_int_equal(r.skipped, 4);
+    assert_int_equal(itera_trainer_step(t, &r), ITERA_OK);
+    assert_int_equal(itera_trainer_step(t, &r), ITERA_OK);
     assert_true(isfinite(r.loss));
     assert_int_equal(itera_buffer_upload(t->model->weights, at, nan16, sizeof nan16), 0);
     enum itera_status status = ITERA_OK;
     while (!status && r.step < 30)
         status = itera_trainer_step(t, &r);
     assert_int_equal(status, ITERA_ERR_LIMIT);
-    assert_int_equal(r.step, 20);
+    assert_int_equal(r.step, 22); /* counted by the step, wherever the first one is */
+    assert_int_equal(r.skipped, 14);
     assert_non_null(strstr(itera_last_error(), "learning rate"));
     itera_trainer_destroy(&t);
+}
+
+/* Whatever ends a run, it ends in an error where the weights or the loss are not finite, and what
+ * was saved before stays. */
+static void test_divergence_at_the_end(void **state)
+{
+    (void)state;
+    struct itera_trainer *t;
+    struct itera_train_options o = small(in_root("diverged"));
+    o.steps = 4;
+    assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_OK);
+    struct itera_train_report r;
+    while (itera_trainer_step(t, &r) == ITERA_OK && r.step < 2)
+        ;
+    assert_int_equal(itera_trainer_save(t), ITERA_OK);
+    const float nan = NAN;
+    const size_t at = (size_t)t->model->layout.decay_elements * 4;
+    assert_int_equal(itera_buffer_upload(t->model->weights, at, &nan, sizeof nan), 0);
+    assert_int_equal(itera_trainer_save(t), ITERA_ERR_LIMIT);
+    assert_non_null(strstr(itera_last_error(), "weights that are not finite"));
+    assert_int_equal(itera_trainer_step(t, &r), ITERA_OK);
+    assert_int_equal(itera_trainer_step(t, &r), ITERA_ERR_LIMIT);
+    assert_non_null(strstr(itera_last_error(), "training diverged"));
+    assert_false(r.events & ITERA_TRAIN_FINISHED);
+    itera_trainer_destroy(&t);
+    assert_int_equal(itera_trainer_peek(in_root("diverged"), &r), ITERA_OK);
+    assert_int_equal(r.step, 2);
 }
 
 static void test_early_stop(void **state)
@@ -470,6 +500,7 @@ int main(void)
         cmocka_unit_test(test_directories),
         cmocka_unit_test(test_bad_options),
         cmocka_unit_test(test_divergence),
+        cmocka_unit_test(test_divergence_at_the_end),
         cmocka_unit_test(test_early_stop),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

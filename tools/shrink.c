@@ -82,7 +82,7 @@ static enum itera_status keep_result(struct itera_device *device, struct itera_t
     char best[4096 + 32];
     struct itera_model *model = NULL;
     if (!run || !report->finish) {
-        enum itera_status status = run ? itera_trainer_save(trainer) : ITERA_OK;
+        enum itera_status status = itera_trainer_save(trainer);
         return status ? status : itera_model_save(itera_trainer_model(trainer), path);
     }
     snprintf(best, sizeof best, "%s/model.safetensors", run);

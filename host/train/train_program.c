@@ -40,14 +40,10 @@ static void record_optimizer(struct itera_program *p, const struct itera_model *
     int32_t grad = itera_bound(p, "grad", ITERA_F32, 1, &n);
     int32_t hyper = itera_bound(p, "hyper", ITERA_F32, 1, &eight);
     int32_t norm = itera_bound(p, "norm", ITERA_F32, 1, &two);
-    int32_t tally = itera_bound(p, "tally", ITERA_F32, 1, &two);
     itera_bind(b, grad, at->grads, 0);
     itera_bind(b, hyper, at->hyper, 0);
     itera_bind(b, norm, at->figures, FIGURE_NORM * 4);
-    itera_bind(b, tally, at->figures, FIGURE_TALLY * 4);
     itera_record(p, ITERA_OP_grad_norm, NULL, &grad, &norm);
-    int32_t sum[2] = {tally, norm};
-    itera_record(p, ITERA_OP_add, NULL, sum, &tally);
     if (precision == ITERA_PRECISION_F16) {
         int32_t in[2] = {itera_bound(p, "scale", ITERA_F32, 1, &two), norm};
         itera_bind(b, in[0], at->figures, FIGURE_SCALE * 4);
@@ -366,15 +362,21 @@ enum itera_status itera_train_program_set_scale(struct itera_train_program *t, c
     return itera_buffer_upload(t->figures, FIGURE_SCALE * 4, scale, 2 * sizeof *scale);
 }
 
-enum itera_status itera_train_program_take_tally(struct itera_train_program *t, int64_t *finite)
+enum itera_status itera_train_program_finite(const struct itera_train_program *t, bool *finite)
 {
-    float tally[2];
-    const float none[2] = {0};
+    float flag = 0;
     enum itera_status status =
-        itera_buffer_download(t->figures, FIGURE_TALLY * 4, tally, sizeof tally);
-    if (!status)
-        status = itera_buffer_upload(t->figures, FIGURE_TALLY * 4, none, sizeof none);
-    *finite = status ? 0 : (int64_t)tally[1];
+        itera_buffer_download(t->figures, (FIGURE_NORM + 1) * 4, &flag, sizeof flag);
+    *finite = flag > 0;
+    return status;
+}
+
+enum itera_status itera_train_program_loss(const struct itera_train_program *t, double *loss)
+{
+    float found = NAN;
+    enum itera_status status =
+        itera_buffer_download(t->figures, FIGURE_LOSS * 4, &found, sizeof found);
+    *loss = (double)found;
     return status;
 }
 

@@ -2,6 +2,7 @@
 #include "itera/trainer.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 #include "core/clock.h"
 #include "core/file.h"
@@ -13,7 +14,7 @@ static const char DONE[] = "all steps are done",
 const char ITERA_TRAIN_TIME_UP[] = "the time is up";
 
 enum {
-    TALLY_EVERY = 10,  /* steps between looks at skipped steps */
+    TELL_EVERY = 10,   /* steps between messages about skipped steps */
     SKIP_LIMIT = 10,   /* skipped steps in a row that end a run */
     SAVE_SECONDS = 60, /* between checkpoints when save_every is 0 */
 };
@@ -25,37 +26,73 @@ static int64_t step_tokens(const struct itera_trainer *t)
     return t->options.batch * t->options.seq * t->options.accumulate;
 }
 
-/* Looks at the steps that were skipped since the last look. */
-static enum itera_status take_tally(struct itera_trainer *t)
+static enum itera_status diverged(const struct itera_trainer *t, const char *what)
 {
-    const int64_t steps = t->step - t->tallied;
-    if (!steps)
-        return ITERA_OK;
-    int64_t finite;
-    enum itera_status status = itera_train_program_take_tally(&t->program, &finite);
-    if (status)
-        return status;
-    t->tallied = t->step;
-    if (finite == steps) {
-        t->skipped_in_a_row = 0;
-        return ITERA_OK;
-    }
-    t->skipped += steps - finite;
-    t->skipped_in_a_row = finite ? 0 : t->skipped_in_a_row + steps;
+    return itera_fail(ITERA_ERR_LIMIT,
+                      "training diverged: %s at step %lld; start again with a lower learning rate "
+                      "(it is %g), a longer warm-up, or stricter clipping",
+                      what, (long long)t->step, t->options.lr);
+}
+
+/* Says how many steps were skipped since it last did. */
+static void tell_skipped(struct itera_trainer *t)
+{
+    const int64_t steps = t->step - t->told_step, skipped = t->skipped - t->told_skipped;
+    t->told_step = t->step;
+    t->told_skipped = t->skipped;
+    if (!skipped)
+        return;
     /* That is how the loss scale finds its size; without one it is a bad sign. */
     bool scaled = t->options.precision == ITERA_PRECISION_F16;
     itera_log(scaled ? ITERA_LOG_INFO : ITERA_LOG_WARNING,
               "step %lld: %lld of the last %lld steps had gradients that are not finite, and were "
               "skipped%s",
-              (long long)t->step, (long long)(steps - finite), (long long)steps,
+              (long long)t->step, (long long)skipped, (long long)steps,
               scaled ? "; the loss scale is halved each time" : "");
-    if (t->skipped_in_a_row < SKIP_LIMIT)
+}
+
+/* Counts the step just done when it was skipped: one by one, as ten in a row may begin anywhere. */
+static enum itera_status count_skipped(struct itera_trainer *t)
+{
+    bool finite;
+    enum itera_status status = itera_train_program_finite(&t->program, &finite);
+    if (status)
+        return status;
+    t->skipped += !finite;
+    t->skipped_in_a_row = finite ? 0 : t->skipped_in_a_row + 1;
+    const bool over = t->skipped_in_a_row >= SKIP_LIMIT;
+    if (over || t->step % TELL_EVERY == 0 || t->step >= t->plan.steps)
+        tell_skipped(t);
+    return over ? diverged(t, "ten steps in a row without a finite gradient") : ITERA_OK;
+}
+
+/* Weights that are not finite are never saved: what is there from before is worth more. */
+static enum itera_status check_weights(const struct itera_trainer *t)
+{
+    const size_t n = (size_t)t->model->layout.elements;
+    float *values = malloc(n * sizeof *values + 1);
+    if (!values)
+        return itera_fail(ITERA_ERR_MEMORY, "training: no memory to look at the weights");
+    enum itera_status status =
+        itera_buffer_download(t->model->weights, 0, values, n * sizeof *values);
+    bool finite = true;
+    for (size_t i = 0; i < n && !status && finite; i++)
+        finite = isfinite(values[i]);
+    free(values);
+    return status || finite ? status : diverged(t, "weights that are not finite");
+}
+
+/* Before a run counts as done: its last loss, of training or evaluation, is a number. */
+static enum itera_status check_finish(const struct itera_trainer *t)
+{
+    double loss;
+    enum itera_status status = itera_train_program_loss(&t->program, &loss);
+    if (status)
+        return status;
+    const bool evaluated = t->last.events & ITERA_TRAIN_EVALUATED;
+    if (isfinite(loss) && (!evaluated || isfinite(t->last.valid_loss)))
         return ITERA_OK;
-    return itera_fail(ITERA_ERR_LIMIT,
-                      "training diverged: no finite gradient in the %lld steps up to step %lld; "
-                      "start again with a lower learning rate (it is %g), a longer warm-up, or "
-                      "stricter clipping",
-                      (long long)t->skipped_in_a_row, (long long)t->step, t->options.lr);
+    return diverged(t, "a loss that is not finite");
 }
 
 static void summarize_load(struct itera_trainer *t)
@@ -87,8 +124,9 @@ static enum itera_status log_step(struct itera_trainer *t,
 static enum itera_status save_model(const struct itera_trainer *t)
 {
     char path[4096];
-    enum itera_status status =
-        itera_path_join(path, sizeof path, t->options.directory, "model.safetensors");
+    enum itera_status status = check_weights(t);
+    if (!status)
+        status = itera_path_join(path, sizeof path, t->options.directory, "model.safetensors");
     return status ? status : itera_model_save(t->model, path);
 }
 
@@ -128,9 +166,9 @@ static enum itera_status evaluate(struct itera_trainer *t)
 
 enum itera_status itera_trainer_save(struct itera_trainer *t)
 {
+    enum itera_status status = check_weights(t);
     if (!t->options.directory)
-        return ITERA_OK;
-    enum itera_status status = take_tally(t);
+        return status;
     if (!status)
         status = itera_train_checkpoint_save(t);
     /* The model file is the best one; before there is a best, the last. */
@@ -185,8 +223,8 @@ enum itera_status itera_trainer_step(struct itera_trainer *t, struct itera_train
     t->trained += itera_seconds() - begin;
     if (logs)
         status = log_step(t, &figures, lr);
-    if (!status && (last || t->step % TALLY_EVERY == 0))
-        status = take_tally(t);
+    if (!status)
+        status = count_skipped(t);
     if (!status && t->valid && (last || t->step % o->eval_every == 0))
         status = evaluate(t);
     if (status)
@@ -199,6 +237,8 @@ enum itera_status itera_trainer_step(struct itera_trainer *t, struct itera_train
         t->finish = ITERA_TRAIN_TIME_UP;
     if (t->finish == ITERA_TRAIN_TIME_UP && t->valid && !(t->last.events & ITERA_TRAIN_EVALUATED))
         status = evaluate(t);
+    if (!status && t->finish)
+        status = check_finish(t);
     const bool due = o->save_every ? t->step % o->save_every == 0
                                    : itera_seconds() - t->saved >= save_seconds(t);
     if (!status && (due || t->finish)) {
@@ -209,6 +249,8 @@ enum itera_status itera_trainer_step(struct itera_trainer *t, struct itera_train
             t->last.events |= ITERA_TRAIN_SAVED;
     }
 done:
+    if (status)
+        t->finish = NULL;
     itera_trainer_report(t, report);
     return status;
 }

@@ -35,7 +35,6 @@ enum {
     FIGURE_LOSS = 0,
     FIGURE_AUX = 1,
     FIGURE_NORM = 2,  /* and whether all is finite */
-    FIGURE_TALLY = 4, /* sums of both over the steps since the host cleared them */
     FIGURE_SCALE = 6, /* mixed precision: the loss scale, see op loss_scale */
     FIGURE_KL = 8,    /* with a teacher */
     FIGURE_LOAD = 16, /* per MoE layer: shares per expert */
@@ -92,9 +91,11 @@ enum itera_status itera_train_program_get_scale(struct itera_train_program *prog
                                                 float scale[2]);
 enum itera_status itera_train_program_set_scale(struct itera_train_program *program,
                                                 const float scale[2]);
-/* How many of the steps since the last call had finite gradients. */
-enum itera_status itera_train_program_take_tally(struct itera_train_program *program,
-                                                 int64_t *finite);
+/* Whether the last step's gradients were finite; otherwise it changed nothing. */
+enum itera_status itera_train_program_finite(const struct itera_train_program *program,
+                                             bool *finite);
+/* The loss of the last batch, of training or of evaluation. */
+enum itera_status itera_train_program_loss(const struct itera_train_program *program, double *loss);
 /* Mean nats per token over the first `batches` evaluation batches. model NULL: the teacher's. */
 enum itera_status itera_train_program_evaluate(struct itera_train_program *program,
                                                const struct itera_model *model,
@@ -146,9 +147,9 @@ struct itera_trainer {
     int64_t best_step;
     int64_t bad_evaluations; /* in a row */
     int64_t skipped, skipped_in_a_row;
-    float loss_scale[2]; /* as read from a checkpoint */
-    int64_t tallied;     /* step up to which the tally was taken */
-    const char *finish;  /* a constant; NULL: not finished */
+    float loss_scale[2];             /* as read from a checkpoint */
+    int64_t told_step, told_skipped; /* what was said about skipped steps */
+    const char *finish;              /* a constant; NULL: not finished */
 
     FILE *log; /* train.jsonl; NULL: none */
     int64_t log_bytes;

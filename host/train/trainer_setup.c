@@ -347,9 +347,6 @@ static enum itera_status measure_step(struct itera_trainer *t, double budget, do
             counted++;
     }
     *seconds = (itera_seconds() - begin) / (double)(counted ? counted : 1);
-    int64_t finite;
-    if (!status)
-        status = itera_train_program_take_tally(&t->program, &finite);
     if (!status)
         status = itera_buffer_upload(t->model->weights, 0, weights, bytes);
     if (!status)
@@ -407,7 +404,8 @@ static enum itera_status make_plan(struct itera_trainer *t)
 static void start_clocks(struct itera_trainer *t)
 {
     t->saved = itera_seconds();
-    t->saved_step = t->logged = t->tallied = t->step;
+    t->saved_step = t->logged = t->told_step = t->step;
+    t->told_skipped = t->skipped;
     t->last.step = t->step;
     t->last.best_step = t->best_step;
 }
