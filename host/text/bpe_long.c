@@ -153,7 +153,7 @@ static enum itera_status build(const struct itera_tokenizer *tokenizer, struct i
     if (!t->length || !t->offset || !t->shorter || !t->pairs)
         return itera_fail(ITERA_ERR_MEMORY, "encode: no memory for long words");
     for (size_t i = 0; i < PAIRS; i++)
-        t->pairs[i].left = -1;
+        t->pairs[i] = (struct pair){.left = -1};
     enum itera_status status = find_whole_tokens(tokenizer, t, &bytes);
     if (status)
         return status;
