@@ -110,7 +110,7 @@ static void test_reference_blocks(void **state)
         assert_int_equal(file[2 + i], i == 7 ? 0x90 : 0x99);
 }
 
-enum kind { NORMAL, OUTLIERS, TINY, LARGE, CONSTANT, SPARSE, ZERO, KINDS };
+enum kind { NORMAL, OUTLIERS, TINY, LARGE, CONSTANT, SPARSE, ZERO, SMALL, SIXTEENTHS, KINDS };
 
 static float draw(enum kind kind, struct itera_rng *rng)
 {
@@ -128,12 +128,17 @@ static float draw(enum kind kind, struct itera_rng *rng)
         return itera_rng_uniform(rng) < 0.05f ? x : 0;
     case ZERO:
         return 0;
+    case SMALL: /* q8's scales are among f16's last subnormals */
+        return x * 1e-6f;
+    case SIXTEENTHS: /* exact in q4 */
+        return 0.3125f * (float)((int)(itera_rng_uniform(rng) * 16) - 8);
     default:
         return x;
     }
 }
 
-/* Block by block the search is never worse than plain rounding, for errors weighted or not. */
+/* Block by block the search is never worse than plain rounding, nor q8 worse than q4, for errors
+ * weighted or not. */
 static void test_search(void **state)
 {
     (void)state;
@@ -142,6 +147,7 @@ static void test_search(void **state)
     static float x[ELEMENTS], v[ELEMENTS];
     struct itera_rng rng = {.seed = 7, .stream = 1};
     for (int kind = 0; kind < KINDS; kind++) {
+        double q8[2][BLOCKS];
         for (int i = 0; i < ELEMENTS; i++) {
             x[i] = draw((enum kind)kind, &rng);
             v[i] = 0.01f + expf(2 * itera_rng_normal(&rng));
@@ -164,6 +170,14 @@ static void test_search(void **state)
                             itera_blocks_error(type, at, NULL, ITERA_BLOCK, p));
                 assert_true(itera_blocks_error(type, at, by, ITERA_BLOCK, w) <=
                             itera_blocks_error(type, at, by, ITERA_BLOCK, p));
+                const double e[2] = {itera_blocks_error(type, at, NULL, ITERA_BLOCK, f),
+                                     itera_blocks_error(type, at, by, ITERA_BLOCK, w)};
+                for (int k = 0; k < 2; k++) {
+                    if (type == ITERA_Q8)
+                        q8[k][b] = e[k];
+                    else
+                        assert_true(q8[k][b] <= e[k]);
+                }
             }
             const double p = itera_blocks_error(type, x, NULL, ELEMENTS, blocks_of(&plain));
             const double f = itera_blocks_error(type, x, NULL, ELEMENTS, blocks_of(&fitted));
@@ -376,6 +390,68 @@ static void test_rules(void **state)
     check_choice("micro", "f16", "layers.*=q8", "0.ssm.norm.weight", "f32", "f32");
 }
 
+static char logged[1024];
+
+static void on_log(void *user, enum itera_log_level level, const char *message)
+{
+    (void)user;
+    if (level == ITERA_LOG_WARNING)
+        snprintf(logged, sizeof logged, "%s", message);
+}
+
+/* Weights below the range of f16 scales: a warning that names them, and a wider type in mixed, if no
+ * rule says otherwise. */
+static void test_tiny_weights(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *to, *set;
+        float by;
+        bool warned;
+        const char *type;
+    } cases[] = {
+        {"q8", NULL, 1, false, "q8"},
+        {"q8", NULL, 1e-6f, true, "q8"},
+        {"q4", NULL, 3e-7f, true, "q4"},
+        {"q8", NULL, 1e-9f, true, "q8"},
+        {"f16", NULL, 1e-6f, true, "f16"},
+        {"bf16", NULL, 1e-6f, false, "bf16"},
+        {"mixed", NULL, 1, false, "q8"},
+        {"mixed", NULL, 1e-5f, false, "f16"},
+        {"mixed", NULL, 1e-6f, false, "f32"},
+        {"mixed", "*in_proj*=q8", 1e-6f, true, "q8"},
+        {"q8", "*in_proj*=f32", 1e-6f, false, "f32"},
+    };
+    itera_set_log(on_log, NULL);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct itera_model *m = make_model("itera-m-micro");
+        float *weights = weights_of(m);
+        const char *name = NULL;
+        for (int p = 0; p < m->layout.n_params; p++) {
+            const struct itera_param *param = &m->layout.params[p];
+            if (!strstr(param->name, "layers.0.mamba.in_proj.weight"))
+                continue;
+            name = param->name;
+            for (int64_t k = 0; k < itera_shape_elements(&param->shape); k++)
+                weights[param->offset + k] *= cases[i].by;
+        }
+        assert_non_null(name);
+        assert_int_equal(itera_model_write_f32(m, weights), ITERA_OK);
+        logged[0] = 0;
+        struct report r = {.name = "layers.0.mamba.in_proj.weight"};
+        struct itera_model *made = quantize(m, cases[i].to, cases[i].set, false, false, &r);
+        print_message("%s %g: %s, %g %s\n", cases[i].to, (double)cases[i].by, r.last.to,
+                      r.last.rms_error, logged);
+        assert_string_equal(r.last.to, cases[i].type);
+        assert_int_equal(strstr(logged, name) != NULL, cases[i].warned);
+        assert_int_equal(logged[0] != 0, cases[i].warned);
+        itera_model_destroy(&made);
+        itera_model_destroy(&m);
+        free(weights);
+    }
+    itera_set_log(NULL, NULL);
+}
+
 static void refused(struct itera_model *m, const char *to, const char *set,
                     enum itera_status status, const char *words)
 {
@@ -441,6 +517,7 @@ int main(void)
         cmocka_unit_test(test_types),
         cmocka_unit_test(test_calibration),
         cmocka_unit_test(test_rules),
+        cmocka_unit_test(test_tiny_weights),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

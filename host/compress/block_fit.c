@@ -71,14 +71,25 @@ static float search(const struct fit *f, const struct grid *grid, float extreme)
     return best.scale;
 }
 
+/* Replaces the block by the one of this scale where that is nearer. */
+static void consider(enum itera_dtype dtype, const float *x, const float *importance,
+                     uint16_t scale, struct itera_blocks to)
+{
+    uint8_t bytes[ITERA_BLOCK];
+    struct itera_blocks other = {bytes, &scale};
+    if ((scale & 0x7c00u) == 0x7c00u)
+        return; /* the reference's is cut to what f16 holds */
+    itera_block_round_to(dtype, x, scale, bytes);
+    if (itera_blocks_error(dtype, x, importance, ITERA_BLOCK, other) <
+        itera_blocks_error(dtype, x, importance, ITERA_BLOCK, to)) {
+        memcpy(to.bytes, bytes, (size_t)itera_block_bytes(dtype));
+        *to.scales = scale;
+    }
+}
+
 static void fit_block(enum itera_dtype dtype, const float *x, const float *importance,
                       struct itera_blocks to)
 {
-    struct {
-        uint8_t bytes[ITERA_BLOCK];
-        uint16_t scale;
-    } found;
-    struct itera_blocks other = {found.bytes, &found.scale};
     itera_blocks_round(dtype, x, ITERA_BLOCK, to);
     struct fit f;
     float extreme = 0;
@@ -91,14 +102,18 @@ static void fit_block(enum itera_dtype dtype, const float *x, const float *impor
     }
     if (!isfinite(1000 / extreme)) /* zeros, or too small for any scale */
         return;
-    found.scale = itera_f32_to_f16(search(&f, dtype == ITERA_Q8 ? &q8_grid : &q4_grid, extreme));
-    if ((found.scale & 0x7c00u) == 0x7c00u)
-        return; /* the reference's is cut to what f16 holds */
-    itera_block_round_to(dtype, x, found.scale, found.bytes);
-    if (itera_blocks_error(dtype, x, importance, ITERA_BLOCK, other) <
-        itera_blocks_error(dtype, x, importance, ITERA_BLOCK, to)) {
-        memcpy(to.bytes, found.bytes, (size_t)itera_block_bytes(dtype));
-        *to.scales = found.scale;
+    const uint16_t scale =
+        itera_f32_to_f16(search(&f, dtype == ITERA_Q8 ? &q8_grid : &q4_grid, extreme));
+    consider(dtype, x, importance, scale, to);
+    /* Among f16's subnormals the nearest scale may be far off, and 0; the next one clips nothing. */
+    if (!(scale & 0x7c00u))
+        consider(dtype, x, importance, scale + 1, to);
+    if (dtype == ITERA_Q8) {
+        /* With q4's scale, to the nearest of more integers: what is exact in q4 is so in q8. */
+        uint8_t bytes[ITERA_BLOCK];
+        uint16_t narrow;
+        fit_block(ITERA_Q4, x, importance, (struct itera_blocks){bytes, &narrow});
+        consider(dtype, x, importance, narrow & 0x7fffu, to);
     }
 }
 

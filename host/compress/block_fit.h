@@ -13,7 +13,8 @@
  * the scale), so that some clip a little for a finer step. The best by what remains after a least
  * squares refit, s = sum v x q / sum v q^2, is refitted and rounded to nearest again for a few
  * rounds; its scale is then rounded to f16 and the integers to nearest for that scale. A block that
- * is not better than itera_blocks_round's is replaced by it: the search never loses. */
+ * is not better than itera_blocks_round's is replaced by it: the search never loses. For q8 the scale
+ * that q4 would have is tried as well, so that its e is at most q4's. */
 void itera_blocks_fit(enum itera_dtype dtype, const float *from, const float *importance, int64_t n,
                       struct itera_blocks to);
 

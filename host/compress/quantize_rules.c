@@ -89,7 +89,7 @@ static void apply(const struct itera_layout *layout, const char *pattern, enum i
 }
 
 static enum itera_status apply_set(const struct itera_layout *layout, const char *text,
-                                   size_t length, enum itera_dtype *types)
+                                   size_t length, enum itera_dtype *types, bool *named)
 {
     char pattern[RULE_LENGTH], names[512];
     enum itera_dtype type;
@@ -106,6 +106,9 @@ static enum itera_status apply_set(const struct itera_layout *layout, const char
                           equals + 1, pattern, TYPES);
     int matched, matrices;
     apply(layout, pattern, type, types, &matched, &matrices);
+    for (int i = 0; i < layout->n_params; i++)
+        for (int k = 0; k < layout->params[i].n_parts; k++)
+            named[i] |= !fnmatch(pattern, layout->params[i].parts[k].name, 0);
     if (!matched)
         return itera_fail(ITERA_ERR_ARGUMENT,
                           "the pattern '%s' matches no tensor of this model; it has %s", pattern,
@@ -150,11 +153,11 @@ static struct itera_quantize_choice choose(const struct itera_param *param, enum
     const bool blocks = itera_dtype_is_blocks(type);
     if (!param->matrix) {
         enum itera_dtype stored = blocks ? ITERA_F32 : type;
-        return (struct itera_quantize_choice){ITERA_F32, stored, stored};
+        return (struct itera_quantize_choice){ITERA_F32, stored, stored, false};
     }
     if (blocks && itera_shape_cols(&param->shape) % ITERA_BLOCK)
-        return (struct itera_quantize_choice){ITERA_F16, ITERA_F16, type};
-    return (struct itera_quantize_choice){type, type, type};
+        return (struct itera_quantize_choice){ITERA_F16, ITERA_F16, type, false};
+    return (struct itera_quantize_choice){type, type, type, false};
 }
 
 enum itera_status itera_quantize_choose(const struct itera_layout *layout, const char *to,
@@ -165,13 +168,14 @@ enum itera_status itera_quantize_choose(const struct itera_layout *layout, const
     for (int i = 0; i < layout->n_params; i++)
         n += (size_t)layout->params[i].n_parts;
     enum itera_dtype *types = calloc(n + 1, sizeof *types), *of_param = types;
-    if (!types)
-        return itera_fail(ITERA_ERR_MEMORY, "no memory to choose types of weights");
-    enum itera_status status = apply_base(layout, to, types);
+    bool *named = calloc((size_t)layout->n_params + 1, sizeof *named);
+    enum itera_status status =
+        types && named ? apply_base(layout, to, types)
+                       : itera_fail(ITERA_ERR_MEMORY, "no memory to choose types of weights");
     for (int i = 0; i < n_set && !status; i++) {
         for (const char *at = set[i]; !status; at++) {
             size_t length = strcspn(at, ",");
-            status = apply_set(layout, at, length, types);
+            status = apply_set(layout, at, length, types, named);
             at += length;
             if (!*at)
                 break;
@@ -187,8 +191,10 @@ enum itera_status itera_quantize_choose(const struct itera_layout *layout, const
                                     param->parts[0].name, itera_dtype_name(of_param[0]),
                                     param->parts[k].name, itera_dtype_name(of_param[k]));
         choices[i] = choose(param, of_param[0]);
+        choices[i].named = named[i];
         of_param += param->n_parts;
     }
     free(types);
+    free(named);
     return status;
 }

@@ -10,6 +10,7 @@ struct itera_quantize_choice {
     enum itera_dtype dtype;  /* in memory */
     enum itera_dtype stored; /* in files */
     enum itera_dtype asked;  /* by the rules: another one where `dtype` had to do */
+    bool named;              /* by a rule of the caller: no preset may change it */
 };
 
 /* Fills `choices` (one per parameter) from `to`, a type or "mixed", and the n_set rules
