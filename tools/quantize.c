@@ -144,11 +144,24 @@ static void print_outcome(const struct request *r, const struct outcome *o)
     char before[32], after[32], a[32], b[32];
     if (r->report)
         print_tensors(o, r->calibrate);
-    int unfit = 0;
-    const char *first = "";
-    for (int i = 0; i < o->n; i++)
-        if (strcmp(o->tensors[i].asked, o->tensors[i].to) && !unfit++)
-            first = o->tensors[i].name;
+    int unfit = 0, widened = 0;
+    const char *first = "", *first_widened = "";
+    for (int i = 0; i < o->n; i++) {
+        const struct itera_quantize_tensor *t = &o->tensors[i];
+        if (!strcmp(t->asked, t->to))
+            continue;
+        if (t->dim[t->rank - 1] % 32 && !strcmp(t->to, "f16")) {
+            if (!unfit++)
+                first = t->name;
+        } else if (!widened++) {
+            first_widened = t->name;
+        }
+    }
+    if (widened)
+        printf(
+            "%s%d tensor%s a wider type: the weights are out of the range of the rules' (%s%s)\n",
+            r->report ? "* " : "", widened, widened == 1 ? " has" : "s have", first_widened,
+            widened > 1 ? ", ..." : "");
     if (unfit)
         printf("%s%d tensor%s f16: rows of q8 and q4 are multiples of 32 (%s%s)\n",
                r->report ? "* " : "", unfit, unfit == 1 ? " is" : "s are", first,

@@ -88,7 +88,8 @@ struct itera_quantize_tensor {
     int32_t rank;
     const int64_t *dim;
     const char *from, *to; /* types in files */
-    const char *asked;     /* what the rules say; another than `to` where blocks do not fit */
+    const char *asked;     /* what the rules say; another than `to` where blocks do not fit, and in
+                              "mixed" where the error would be far above what the type costs */
     int64_t elements;
     int64_t bytes_from, bytes_to; /* in files */
     double rms_error;      /* root mean square error over root mean square; 0 if both are 0 */
