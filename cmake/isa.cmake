@@ -36,6 +36,7 @@ function(itera_add_isa isa folder)
                                -fno-sanitize=pointer-overflow,alignment,null,object-size)
     endif()
     target_sources(itera PRIVATE $<TARGET_OBJECTS:itera-${isa}>)
+    set(ITERA_ISA_OBJECTS ${ITERA_ISA_OBJECTS} $<TARGET_OBJECTS:itera-${isa}> PARENT_SCOPE)
     target_compile_definitions(itera PRIVATE ITERA_HAVE_${isa}=1)
 endfunction()
 

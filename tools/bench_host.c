@@ -116,7 +116,7 @@ static json_t *host_json(struct bench *b)
         json_object_set_new(host, "cpu", output_string(infos[0].name));
     free(infos);
     json_object_set_new(host, "processors", json_integer(sysconf(_SC_NPROCESSORS_ONLN)));
-    json_object_set_new(host, "itera", json_string(ITERA_VERSION));
+    json_object_set_new(host, "itera", json_string(itera_version()));
     char date[32];
     time_t now = time(NULL);
     struct tm utc;

@@ -9,13 +9,10 @@
 
 #include "command.h"
 #include "itera/status.h"
+#include "itera/version.h"
 #include "options.h"
 #include "output.h"
 #include "progress.h"
-
-#ifndef ITERA_VERSION
-#define ITERA_VERSION "development"
-#endif
 
 /* In the order of the help text. */
 static const struct {
@@ -104,7 +101,7 @@ static int dispatch(int argc, char **argv)
         return EXIT_OK;
     }
     if (strcmp(first, "--version") == 0) {
-        puts("itera " ITERA_VERSION);
+        printf("itera %s\n", itera_version());
         return EXIT_OK;
     }
     if (strcmp(first, "help") == 0) {

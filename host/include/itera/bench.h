@@ -19,6 +19,7 @@
 #include "itera/device.h"
 #include "itera/energy.h"
 #include "itera/model.h"
+#include "itera/version.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -37,11 +38,11 @@ struct itera_bench_peaks {
 };
 /* quick: takes half the time; on software devices, which compile for long, leaves f16 and int8
  * out. */
-enum itera_status itera_bench_measure_peaks(struct itera_device *device, bool quick,
-                                            struct itera_bench_peaks *peaks);
+ITERA_API enum itera_status itera_bench_measure_peaks(struct itera_device *device, bool quick,
+                                                      struct itera_bench_peaks *peaks);
 /* Takes over what `again`, of the same device, has more of. */
-void itera_bench_raise_peaks(struct itera_bench_peaks *peaks,
-                             const struct itera_bench_peaks *again);
+ITERA_API void itera_bench_raise_peaks(struct itera_bench_peaks *peaks,
+                                       const struct itera_bench_peaks *again);
 
 /* How the logits of a configuration compare with those of the CPU in f32 on the same weights. */
 struct itera_bench_parity {
@@ -104,20 +105,20 @@ struct itera_bench_task;
 
 /* Forward ops at the shapes of the presets; on the CPU, f32 matmul beside OpenBLAS where that is
  * installed. The name is "matmul 512x3072x768"; NULL past the last. */
-const char *itera_bench_op_name(int index, char *name, size_t size);
-enum itera_status itera_bench_task_op(struct itera_device *device, int index,
-                                      struct itera_bench_task **task);
+ITERA_API const char *itera_bench_op_name(int index, char *name, size_t size);
+ITERA_API enum itera_status itera_bench_task_op(struct itera_device *device, int index,
+                                                struct itera_bench_task **task);
 /* name and dtype label the row (NULL: the type of nine tenths of the weights, or "mixed"). The
  * tokens are random. */
-enum itera_status itera_bench_task_model(struct itera_model *model, const char *name,
-                                         const char *dtype, enum itera_bench_phase phase,
-                                         int64_t batch, int64_t tokens,
-                                         struct itera_bench_task **task);
-void itera_bench_task_destroy(struct itera_bench_task **task); /* NULL-safe */
+ITERA_API enum itera_status itera_bench_task_model(struct itera_model *model, const char *name,
+                                                   const char *dtype, enum itera_bench_phase phase,
+                                                   int64_t batch, int64_t tokens,
+                                                   struct itera_bench_task **task);
+ITERA_API void itera_bench_task_destroy(struct itera_bench_task **task); /* NULL-safe */
 
 /* Compares forward, prefill and decode with the CPU's f32 kernels (the scalar reference where that
  * takes seconds at most) on the expanded weights; nothing for ops and training. */
-enum itera_status itera_bench_task_parity(struct itera_bench_task *task);
+ITERA_API enum itera_status itera_bench_task_parity(struct itera_bench_task *task);
 
 /* Zero-initialise and set what matters. */
 struct itera_bench_options {
@@ -128,18 +129,18 @@ struct itera_bench_options {
     void *user;
 };
 /* Warms all tasks up, then times them in rounds. */
-enum itera_status itera_bench_measure(struct itera_bench_task *const *tasks, int n,
-                                      const struct itera_bench_options *options);
+ITERA_API enum itera_status itera_bench_measure(struct itera_bench_task *const *tasks, int n,
+                                                const struct itera_bench_options *options);
 
 /* Repeats the task for about `seconds` under the meter. */
-enum itera_status itera_bench_task_energy(struct itera_bench_task *task, struct itera_meter *meter,
-                                          double seconds);
+ITERA_API enum itera_status itera_bench_task_energy(struct itera_bench_task *task,
+                                                    struct itera_meter *meter, double seconds);
 
 /* The figures so far, with the share of these peaks. */
-const struct itera_bench_row *itera_bench_task_row(struct itera_bench_task *task,
-                                                   const struct itera_bench_peaks *peaks);
+ITERA_API const struct itera_bench_row *itera_bench_task_row(struct itera_bench_task *task,
+                                                             const struct itera_bench_peaks *peaks);
 /* The ops of the task that ran on the CPU instead of its device: NULL past the last. */
-const char *itera_bench_task_fallback_op(const struct itera_bench_task *task, int index);
+ITERA_API const char *itera_bench_task_fallback_op(const struct itera_bench_task *task, int index);
 
 /* Where the time of a task goes, each op timed apart: by part of the model, then by kind of op,
  * each in descending order of seconds. */
@@ -152,16 +153,17 @@ struct itera_bench_part {
 };
 /* Repeats the profile for about `seconds`. *count is 0 where the device cannot time its ops. On
  * devices with timestamps it gives the row's device_p50, too. */
-enum itera_status itera_bench_task_breakdown(struct itera_bench_task *task, double seconds,
-                                             struct itera_bench_part parts[ITERA_BENCH_PARTS],
-                                             int *count);
+ITERA_API enum itera_status
+itera_bench_task_breakdown(struct itera_bench_task *task, double seconds,
+                           struct itera_bench_part parts[ITERA_BENCH_PARTS], int *count);
 
 /* A preset, or a configuration file, with random weights and some sizes changed: for curves of how
  * cost grows. width 1: as it is; else all widths are multiplied by it (heads and channels keep
  * their sizes and become more). positions > 0: learned positions of families that have them. */
-enum itera_status itera_bench_create_scaled(struct itera_device *device, const char *config,
-                                            double width, int32_t positions,
-                                            struct itera_model **model);
+ITERA_API enum itera_status itera_bench_create_scaled(struct itera_device *device,
+                                                      const char *config, double width,
+                                                      int32_t positions,
+                                                      struct itera_model **model);
 
 /* ---- statistics ------------------------------------------------------------------------------ */
 
@@ -171,15 +173,15 @@ struct itera_bench_interval {
 /* The median of a series in order of time and its 95% confidence interval, by order statistics for
  * as many values as the series is worth: its autocorrelation takes off. Up to 6: the extremes.
  * NAN for n == 0. Errors: ITERA_ERR_MEMORY. */
-enum itera_status itera_bench_interval(const double *series, int n,
-                                       struct itera_bench_interval *out);
+ITERA_API enum itera_status itera_bench_interval(const double *series, int n,
+                                                 struct itera_bench_interval *out);
 
 /* y = c x^exponent, by least squares of the logarithms; low and high are the 95% interval of the
  * exponent by Student's t, infinite for two points, NAN for fewer. */
 struct itera_bench_fit {
     double exponent, low, high;
 };
-struct itera_bench_fit itera_bench_fit(const double *x, const double *y, int n);
+ITERA_API struct itera_bench_fit itera_bench_fit(const double *x, const double *y, int n);
 
 /* ---- the machine ----------------------------------------------------------------------------- */
 
@@ -194,7 +196,7 @@ struct itera_bench_machine {
     uint64_t memory_bytes, available_bytes;
 };
 /* sysfs: NULL for ITERA_SYSFS, else "/sys". */
-void itera_bench_look(const char *sysfs, struct itera_bench_machine *machine);
+ITERA_API void itera_bench_look(const char *sysfs, struct itera_bench_machine *machine);
 
 /* ---- tuning ---------------------------------------------------------------------------------- */
 
@@ -204,8 +206,9 @@ void itera_bench_look(const char *sysfs, struct itera_bench_machine *machine);
  * uses defaults. fn may be NULL; progress goes from 0 to 1; a non-zero return stops
  * (ITERA_ERR_CANCELLED). On the CPU there is nothing to do. */
 typedef int itera_bench_tune_fn(void *user, const char *preset, double progress);
-enum itera_status itera_bench_tune(struct itera_device *device, const char *const *presets,
-                                   int n_presets, itera_bench_tune_fn *fn, void *user);
+ITERA_API enum itera_status itera_bench_tune(struct itera_device *device,
+                                             const char *const *presets, int n_presets,
+                                             itera_bench_tune_fn *fn, void *user);
 
 #ifdef __cplusplus
 }

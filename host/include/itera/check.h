@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "itera/status.h"
+#include "itera/version.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -25,7 +26,7 @@ struct itera_check_options {
 };
 
 enum itera_check_verdict { ITERA_CHECK_PASS, ITERA_CHECK_FAIL, ITERA_CHECK_SKIP };
-const char *itera_check_verdict_name(enum itera_check_verdict verdict); /* "pass", ... */
+ITERA_API const char *itera_check_verdict_name(enum itera_check_verdict verdict); /* "pass", ... */
 
 /* One case of one op on one device. The strings live for the callback only. */
 struct itera_check_result {
@@ -56,8 +57,9 @@ typedef int itera_check_fn(void *user, const struct itera_check_result *result);
  * that the check ran, summary->fail whether anything is wrong. fn may be NULL.
  * Errors: ITERA_ERR_ARGUMENT when no op matches; ITERA_ERR_DEVICE for an unknown device;
  * ITERA_ERR_MEMORY; ITERA_ERR_CANCELLED. */
-enum itera_status itera_check_ops(const struct itera_check_options *options, itera_check_fn *fn,
-                                  void *user, struct itera_check_summary *summary);
+ITERA_API enum itera_status itera_check_ops(const struct itera_check_options *options,
+                                            itera_check_fn *fn, void *user,
+                                            struct itera_check_summary *summary);
 
 /* Which ops a device has kernels for, in the order of the op list: called with each op's name,
  * whether it comes in several variants (scans), and, when the device lacks it for some of the shapes
@@ -66,8 +68,8 @@ enum itera_status itera_check_ops(const struct itera_check_options *options, ite
 struct itera_device;
 typedef int itera_support_fn(void *user, const char *op, int variants, int supported,
                              const char *reason);
-enum itera_status itera_check_support(struct itera_device *device, itera_support_fn *fn,
-                                      void *user);
+ITERA_API enum itera_status itera_check_support(struct itera_device *device, itera_support_fn *fn,
+                                                void *user);
 
 /* Parity of a whole model (file or directory). With `expected`, a safetensors file with
  * input_ids (batch, time) and logits (batch, time, vocabulary), and perhaps loss (mean next-token
@@ -79,9 +81,10 @@ enum itera_status itera_check_support(struct itera_device *device, itera_support
  * the largest difference over the largest value; result->op says what was compared ("logits",
  * "decode", "grad.norm.weight"). options->devices, isa, seed and gradients count. Errors: as above,
  * and those of itera_model_load. */
-enum itera_status itera_check_model(const char *model, const char *expected,
-                                    const struct itera_check_options *options, itera_check_fn *fn,
-                                    void *user, struct itera_check_summary *summary);
+ITERA_API enum itera_status itera_check_model(const char *model, const char *expected,
+                                              const struct itera_check_options *options,
+                                              itera_check_fn *fn, void *user,
+                                              struct itera_check_summary *summary);
 
 #ifdef __cplusplus
 }

@@ -8,6 +8,7 @@
 
 #include "itera/corpus.h"
 #include "itera/model.h"
+#include "itera/version.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -67,15 +68,16 @@ struct itera_prune_report {
  * Errors: ITERA_ERR_ARGUMENT for a size that is no number, impossible, or of a part that the model
  * lacks, when nothing would be removed, and when the text is too short; ITERA_ERR_UNSUPPORTED for a
  * quantised model; ITERA_ERR_CANCELLED; those of the device. */
-enum itera_status itera_prune(struct itera_model *model, const struct itera_dataset *data,
-                              const struct itera_prune_options *options, struct itera_model **out,
-                              struct itera_prune_report **report);
+ITERA_API enum itera_status itera_prune(struct itera_model *model, const struct itera_dataset *data,
+                                        const struct itera_prune_options *options,
+                                        struct itera_model **out,
+                                        struct itera_prune_report **report);
 /* The sizes that itera_prune would arrive at, without its work; parameters, bytes and FLOPs are not
  * filled in. Errors: those of sizes. */
-enum itera_status itera_prune_plan(const struct itera_model *model,
-                                   const struct itera_prune_options *options,
-                                   struct itera_prune_sizes *sizes);
-void itera_prune_report_destroy(struct itera_prune_report **report);
+ITERA_API enum itera_status itera_prune_plan(const struct itera_model *model,
+                                             const struct itera_prune_options *options,
+                                             struct itera_prune_sizes *sizes);
+ITERA_API void itera_prune_report_destroy(struct itera_prune_report **report);
 
 /* ---- quantising ------------------------------------------------------------------------------
  * The same shapes in narrower types. docs/quantization.md says what the types are, how they are
@@ -120,9 +122,9 @@ struct itera_quantize_options {
  * tensors cannot have, and a calibration text that is too short or has tokens that the model lacks;
  * ITERA_ERR_UNSUPPORTED for a model that has q8 or q4 weights already; ITERA_ERR_LIMIT for a weight
  * too large for its type; ITERA_ERR_CANCELLED; ITERA_ERR_MEMORY; those of the device. */
-enum itera_status itera_quantize(struct itera_model *model,
-                                 const struct itera_quantize_options *options,
-                                 struct itera_model **out);
+ITERA_API enum itera_status itera_quantize(struct itera_model *model,
+                                           const struct itera_quantize_options *options,
+                                           struct itera_model **out);
 
 /* ---- vocabulary ------------------------------------------------------------------------------
  * Fewer tokens: those that a text uses, or those of a new tokenizer made from it. docs/vocabulary.md
@@ -158,15 +160,17 @@ struct itera_vocab_report {
  * Errors: ITERA_ERR_ARGUMENT for a model without a tokenizer or with one of bytes, for a size that
  * is impossible, and when nothing would be removed; ITERA_ERR_UNSUPPORTED for a quantised model;
  * those of itera_tokenizer_encode and itera_tokenizer_train. */
-enum itera_status itera_vocab_reduce(struct itera_model *model, const struct itera_corpus *corpus,
-                                     const struct itera_vocab_options *options,
-                                     struct itera_model **out, struct itera_vocab_report *report);
+ITERA_API enum itera_status itera_vocab_reduce(struct itera_model *model,
+                                               const struct itera_corpus *corpus,
+                                               const struct itera_vocab_options *options,
+                                               struct itera_model **out,
+                                               struct itera_vocab_report *report);
 
 /* Compares what two tokenizers of one kind make of a text. */
-enum itera_status itera_vocab_cover(const struct itera_tokenizer *before,
-                                    const struct itera_tokenizer *after,
-                                    const struct itera_corpus *corpus,
-                                    struct itera_vocab_coverage *coverage);
+ITERA_API enum itera_status itera_vocab_cover(const struct itera_tokenizer *before,
+                                              const struct itera_tokenizer *after,
+                                              const struct itera_corpus *corpus,
+                                              struct itera_vocab_coverage *coverage);
 
 #ifdef __cplusplus
 }

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "itera/model.h"
+#include "itera/version.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -15,11 +16,11 @@ extern "C" {
 /* The parts of a model, as profiles name them: "embedding", "norm", "projections", "conv", "scan",
  * "attention", "router", "experts", "head". NULL past the last. */
 #define ITERA_MODEL_PARTS 9
-const char *itera_model_part_name(int part);
+ITERA_API const char *itera_model_part_name(int part);
 
 /* The types that weights are kept in: "f32", "f16", "bf16", "q8", "q4". NULL past the last. */
 #define ITERA_WEIGHT_DTYPES 5
-const char *itera_weight_dtype_name(int index);
+ITERA_API const char *itera_weight_dtype_name(int index);
 
 struct itera_layer_description {
     int32_t layer;    /* 0, 1, ...; -1: before and after the layers (embedding, final norm, head) */
@@ -48,19 +49,19 @@ struct itera_description {
 
 /* Errors: ITERA_ERR_ARGUMENT for an unknown preset; ITERA_ERR_IO and ITERA_ERR_FORMAT for a bad
  * configuration. Free with itera_description_destroy. */
-enum itera_status itera_describe_model(const struct itera_model *model,
-                                       struct itera_description **out);
+ITERA_API enum itera_status itera_describe_model(const struct itera_model *model,
+                                                 struct itera_description **out);
 /* Of a preset, or of a configuration file; no weights are made. vocab > 0 replaces the size of the
  * vocabulary. */
-enum itera_status itera_describe_config(const char *name, int32_t vocab,
-                                        struct itera_description **out);
-void itera_description_destroy(struct itera_description **description);
+ITERA_API enum itera_status itera_describe_config(const char *name, int32_t vocab,
+                                                  struct itera_description **out);
+ITERA_API void itera_description_destroy(struct itera_description **description);
 
 /* The op list that a phase compiles to, fused, one op a line. phase: "decode", "prefill", "eval" or
  * "train" (forward, losses and gradients); tokens: time steps of the last three. `config` is JSON,
  * as in a description. The caller frees *text with free(). */
-enum itera_status itera_describe_ops(const char *config, const char *phase, int64_t tokens,
-                                     char **text);
+ITERA_API enum itera_status itera_describe_ops(const char *config, const char *phase,
+                                               int64_t tokens, char **text);
 
 #ifdef __cplusplus
 }

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "itera/status.h"
+#include "itera/version.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -19,7 +20,7 @@ enum itera_device_type {
     ITERA_DEVICE_GPU,
     ITERA_DEVICE_SOFTWARE, /* a driver that runs a GPU's interface on the CPU */
 };
-const char *itera_device_type_name(enum itera_device_type type);
+ITERA_API const char *itera_device_type_name(enum itera_device_type type);
 
 #define ITERA_MAX_FEATURES 24
 
@@ -60,7 +61,7 @@ struct itera_device_options {
  * the devices of its backend are left out from then on.
  * Errors: ITERA_ERR_MEMORY; ITERA_ERR_ARGUMENT and ITERA_ERR_UNSUPPORTED for a level in
  * ITERA_CPU_ISA that is unknown or not here. */
-enum itera_status itera_devices(struct itera_device_info **infos, int *count);
+ITERA_API enum itera_status itera_devices(struct itera_device_info **infos, int *count);
 
 /* Opens a device by id; NULL or "auto": the best there is, found as itera_devices does, so that only
  * the drivers of the chosen one are loaded. The caller owns *device and closes it
@@ -68,15 +69,16 @@ enum itera_status itera_devices(struct itera_device_info **infos, int *count);
  * that was created from it; several devices by several threads. options may be NULL.
  * Errors: ITERA_ERR_DEVICE when there is no such device (the message lists those that are);
  * ITERA_ERR_ARGUMENT for bad options; ITERA_ERR_UNSUPPORTED for a level that the CPU lacks. */
-enum itera_status itera_device_open(const char *id, const struct itera_device_options *options,
-                                    struct itera_device **device);
-void itera_device_close(struct itera_device **device);
-const struct itera_device_info *itera_device_info(const struct itera_device *device);
+ITERA_API enum itera_status itera_device_open(const char *id,
+                                              const struct itera_device_options *options,
+                                              struct itera_device **device);
+ITERA_API void itera_device_close(struct itera_device **device);
+ITERA_API const struct itera_device_info *itera_device_info(const struct itera_device *device);
 /* CPU: the team's size; 0 for others. */
-int itera_device_threads(const struct itera_device *device);
+ITERA_API int itera_device_threads(const struct itera_device *device);
 /* The names of the ops that ran, or are to run, on the CPU instead of the device, since it was
  * opened: NULL at the end of the list. The strings are constants. */
-const char *itera_device_fallback_op(const struct itera_device *device, int index);
+ITERA_API const char *itera_device_fallback_op(const struct itera_device *device, int index);
 
 #ifdef __cplusplus
 }

@@ -21,6 +21,7 @@
 #define ITERA_DISTILL_H
 
 #include "itera/trainer.h"
+#include "itera/version.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -46,31 +47,32 @@ struct itera_distill_options {
  * checkpoint that are there are removed. Errors: ITERA_ERR_ARGUMENT for an unknown preset, a teacher
  * or model to start from with another vocabulary or inside the directory, sequences that are too
  * long, fewer steps than stages, or when the directory has a run already; those of the files. */
-enum itera_status itera_distill_create(struct itera_device *device,
-                                       const struct itera_distill_options *options,
-                                       struct itera_distill **out);
+ITERA_API enum itera_status itera_distill_create(struct itera_device *device,
+                                                 const struct itera_distill_options *options,
+                                                 struct itera_distill **out);
 /* Whether directory has a distillation to go on with. */
-bool itera_distill_can_resume(const char *directory);
+ITERA_API bool itera_distill_can_resume(const char *directory);
 /* Reads distill.json. Errors: ITERA_ERR_IO, ITERA_ERR_FORMAT. */
-enum itera_status itera_distill_open(const char *directory, struct itera_distill **out);
-void itera_distill_destroy(struct itera_distill **distill);
+ITERA_API enum itera_status itera_distill_open(const char *directory, struct itera_distill **out);
+ITERA_API void itera_distill_destroy(struct itera_distill **distill);
 
 /* As given to create; all belongs to the distillation. */
-const struct itera_distill_options *itera_distill_options(const struct itera_distill *distill);
+ITERA_API const struct itera_distill_options *
+itera_distill_options(const struct itera_distill *distill);
 /* The last student's included: at least 1. Stages are counted from 0 here. */
-int itera_distill_stages(const struct itera_distill *distill);
+ITERA_API int itera_distill_stages(const struct itera_distill *distill);
 /* How the run of a stage begins. */
-const struct itera_train_options *itera_distill_stage(const struct itera_distill *distill,
-                                                      int stage);
+ITERA_API const struct itera_train_options *itera_distill_stage(const struct itera_distill *distill,
+                                                                int stage);
 /* Whether the run of a stage is over. */
-bool itera_distill_finished(const struct itera_distill *distill, int stage);
+ITERA_API bool itera_distill_finished(const struct itera_distill *distill, int stage);
 /* The trainer of a stage whose teacher is there: resumed from its checkpoint if it has one. changes
  * may be NULL; of its max_minutes each stage gets its share, and its teacher is the first stage's.
  * Errors: as for itera_trainer_create and itera_trainer_resume. */
-enum itera_status itera_distill_trainer(const struct itera_distill *distill, int stage,
-                                        struct itera_device *device,
-                                        const struct itera_train_changes *changes,
-                                        struct itera_trainer **out, bool *resumed);
+ITERA_API enum itera_status itera_distill_trainer(const struct itera_distill *distill, int stage,
+                                                  struct itera_device *device,
+                                                  const struct itera_train_changes *changes,
+                                                  struct itera_trainer **out, bool *resumed);
 
 #ifdef __cplusplus
 }

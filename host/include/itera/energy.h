@@ -8,6 +8,7 @@
 
 #include "itera/device.h"
 #include "itera/status.h"
+#include "itera/version.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -21,14 +22,14 @@ enum itera_energy_scope {
     ITERA_SCOPE_MACHINE,  /* everything that a battery feeds, the screen included */
 };
 /* "package", "gpu", "platform", "whole machine". */
-const char *itera_energy_scope_name(enum itera_energy_scope scope);
+ITERA_API const char *itera_energy_scope_name(enum itera_energy_scope scope);
 
 enum itera_sensor_state {
     ITERA_SENSOR_USABLE,
     ITERA_SENSOR_UNUSABLE, /* it is there: `reason` says why it cannot be read, `fix` what helps */
     ITERA_SENSOR_ABSENT,   /* none of this kind; `reason` says where it was looked for */
 };
-const char *itera_sensor_state_name(enum itera_sensor_state state);
+ITERA_API const char *itera_sensor_state_name(enum itera_sensor_state state);
 
 struct itera_sensor_info {
     char kind[16]; /* "rapl", "nvml", "amdgpu", "xe", "i915", "battery" */
@@ -62,8 +63,8 @@ struct itera_meter_options {
  * is an array to free with free(). Of the options, device, sample_hz and tdp_watts do not matter;
  * options may be NULL.
  * Errors: ITERA_ERR_MEMORY. */
-enum itera_status itera_sensors(const struct itera_meter_options *options,
-                                struct itera_sensor_info **infos, int *count);
+ITERA_API enum itera_status itera_sensors(const struct itera_meter_options *options,
+                                          struct itera_sensor_info **infos, int *count);
 
 #define ITERA_ENERGY_FIGURES 16
 
@@ -102,21 +103,22 @@ struct itera_meter;
 /* A machine without sensors is no error: figure[0] then is an estimate from tdp_watts, or NAN with
  * the reason.
  * Errors: ITERA_ERR_ARGUMENT for options out of range; ITERA_ERR_MEMORY. */
-enum itera_status itera_meter_open(const struct itera_meter_options *options,
-                                   struct itera_meter **meter);
-void itera_meter_close(struct itera_meter **meter); /* NULL-safe; ends a run that was begun */
+ITERA_API enum itera_status itera_meter_open(const struct itera_meter_options *options,
+                                             struct itera_meter **meter);
+ITERA_API void
+itera_meter_close(struct itera_meter **meter); /* NULL-safe; ends a run that was begun */
 
 /* Measures for so long what the machine takes when it does nothing: the caller sees to that. From
  * then on figures have idle_watts; those of a scope that failed meanwhile stay without.
  * Errors: ITERA_ERR_ARGUMENT unless 0 < seconds <= 3600, or when a run was begun. */
-enum itera_status itera_meter_measure_idle(struct itera_meter *meter, double seconds);
+ITERA_API enum itera_status itera_meter_measure_idle(struct itera_meter *meter, double seconds);
 
 /* A run costs a few small file reads at each end, and a thread that sleeps between samples.
  * begin: ITERA_ERR_ARGUMENT when one was begun already; ITERA_ERR_LIMIT when no thread could be had.
  * end: ITERA_ERR_ARGUMENT when none was begun. A sensor that failed meanwhile is no error: its
  * figure is NAN, with the reason. */
-enum itera_status itera_meter_begin(struct itera_meter *meter);
-enum itera_status itera_meter_end(struct itera_meter *meter, struct itera_energy *energy);
+ITERA_API enum itera_status itera_meter_begin(struct itera_meter *meter);
+ITERA_API enum itera_status itera_meter_end(struct itera_meter *meter, struct itera_energy *energy);
 
 #ifdef __cplusplus
 }

@@ -8,6 +8,7 @@
 
 #include "itera/corpus.h"
 #include "itera/model.h"
+#include "itera/version.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -50,20 +51,21 @@ struct itera_eval_result {
  * Errors: ITERA_ERR_ARGUMENT for options out of range, for a dataset with tokens that the model
  * lacks, and for an empty one; ITERA_ERR_CANCELLED; those of the device. A model whose logits are
  * not finite gives ITERA_ERR_FORMAT. */
-enum itera_status itera_evaluate(struct itera_model *model, const struct itera_dataset *dataset,
-                                 const struct itera_eval_options *options,
-                                 struct itera_eval_result *result);
+ITERA_API enum itera_status itera_evaluate(struct itera_model *model,
+                                           const struct itera_dataset *dataset,
+                                           const struct itera_eval_options *options,
+                                           struct itera_eval_result *result);
 
 /* The logits (batch, time, vocabulary) of whole sequences from a fresh state: tokens is
  * (batch, time). Errors: ITERA_ERR_ARGUMENT for tokens out of range, or more of them than the model
  * has learned positions. */
-enum itera_status itera_logits(struct itera_model *model, const int32_t *tokens, int64_t batch,
-                               int64_t time, float *logits);
+ITERA_API enum itera_status itera_logits(struct itera_model *model, const int32_t *tokens,
+                                         int64_t batch, int64_t time, float *logits);
 
 /* Writes logits (time, vocabulary) of one sequence as tensor `logits` of a safetensors file,
  * atomically. */
-enum itera_status itera_logits_save(const float *logits, int64_t time, int64_t vocab,
-                                    const char *path);
+ITERA_API enum itera_status itera_logits_save(const float *logits, int64_t time, int64_t vocab,
+                                              const char *path);
 
 #ifdef __cplusplus
 }

@@ -16,5 +16,6 @@
 #include "itera/status.h"
 #include "itera/tokenizer.h"
 #include "itera/trainer.h"
+#include "itera/version.h"
 
 #endif

@@ -12,6 +12,7 @@
 
 #include "itera/device.h"
 #include "itera/tokenizer.h"
+#include "itera/version.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -24,8 +25,8 @@ struct itera_model;
  * What a file does not have inside, config.json and tokenizer.json, may lie beside it.
  * Everything is checked first: configuration, names, shapes, and that all weights are finite.
  * Errors: ITERA_ERR_IO, ITERA_ERR_FORMAT, ITERA_ERR_SHAPE, ITERA_ERR_UNSUPPORTED. */
-enum itera_status itera_model_load(struct itera_device *device, const char *path,
-                                   struct itera_model **model);
+ITERA_API enum itera_status itera_model_load(struct itera_device *device, const char *path,
+                                             struct itera_model **model);
 
 struct itera_load_options {
     bool expand; /* all weights to f32, as training needs them; else each in the type it is stored
@@ -33,9 +34,9 @@ struct itera_load_options {
     bool exact;  /* products with q8 and q4 weights do not round the other operand to int8 */
 };
 /* The same with options; NULL: all false. */
-enum itera_status itera_model_load_as(struct itera_device *device, const char *path,
-                                      const struct itera_load_options *options,
-                                      struct itera_model **model);
+ITERA_API enum itera_status itera_model_load_as(struct itera_device *device, const char *path,
+                                                const struct itera_load_options *options,
+                                                struct itera_model **model);
 
 /* A fresh model with random weights, a pure function of configuration and seed. config is a preset
  * name, or the path of a configuration in JSON. vocab > 0 replaces the vocabulary size; dropout
@@ -50,25 +51,26 @@ struct itera_model_options {
 };
 /* Errors: ITERA_ERR_ARGUMENT for an unknown preset (the message lists them); ITERA_ERR_IO and
  * ITERA_ERR_FORMAT for a bad configuration; ITERA_ERR_MEMORY. The caller owns *model. */
-enum itera_status itera_model_create(struct itera_device *device, const char *config,
-                                     const struct itera_model_options *options,
-                                     struct itera_model **model);
+ITERA_API enum itera_status itera_model_create(struct itera_device *device, const char *config,
+                                               const struct itera_model_options *options,
+                                               struct itera_model **model);
 
 /* Writes one self-contained safetensors file, atomically: what was at path stays until all of the
  * new file is on disk. Errors: ITERA_ERR_IO (a full disk, too); ITERA_ERR_MEMORY; device errors. */
-enum itera_status itera_model_save(const struct itera_model *model, const char *path);
+ITERA_API enum itera_status itera_model_save(const struct itera_model *model, const char *path);
 
 /* Everything made from the model must be destroyed before; the device after. */
-void itera_model_destroy(struct itera_model **model);
+ITERA_API void itera_model_destroy(struct itera_model **model);
 
 /* NULL when the model came without one. Belongs to the model. */
-const struct itera_tokenizer *itera_model_tokenizer(const struct itera_model *model);
+ITERA_API const struct itera_tokenizer *itera_model_tokenizer(const struct itera_model *model);
 /* Reads the tokenizer of a model's file or directory and nothing else; NULL where it has none. */
-enum itera_status itera_model_open_tokenizer(const char *path, struct itera_tokenizer **out);
+ITERA_API enum itera_status itera_model_open_tokenizer(const char *path,
+                                                       struct itera_tokenizer **out);
 /* Gives the model a tokenizer, of which it becomes the owner. Its vocabulary must not exceed the
  * model's (ITERA_ERR_SHAPE; the tokenizer then stays the caller's). */
-enum itera_status itera_model_set_tokenizer(struct itera_model *model,
-                                            struct itera_tokenizer *tokenizer);
+ITERA_API enum itera_status itera_model_set_tokenizer(struct itera_model *model,
+                                                      struct itera_tokenizer *tokenizer);
 
 struct itera_model_info {
     const char *architecture;
@@ -83,12 +85,12 @@ struct itera_model_info {
     int32_t max_positions; /* 0: no limit */
 };
 /* Cheap; computed at load. */
-const struct itera_model_info *itera_model_info(const struct itera_model *model);
+ITERA_API const struct itera_model_info *itera_model_info(const struct itera_model *model);
 /* The configuration as JSON; free with free(). */
-enum itera_status itera_model_config_json(const struct itera_model *model, char **json);
+ITERA_API enum itera_status itera_model_config_json(const struct itera_model *model, char **json);
 
 /* Names of the presets, NULL past the last. */
-const char *itera_preset_name(size_t index);
+ITERA_API const char *itera_preset_name(size_t index);
 
 #ifdef __cplusplus
 }

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "itera/model.h"
+#include "itera/version.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -37,22 +38,23 @@ struct itera_sampling {
  * must outlive the session, and its weights must not change meanwhile. options may be NULL. One
  * thread at a time may use a session, or sessions of one device.
  * Errors: ITERA_ERR_ARGUMENT for options out of range; ITERA_ERR_MEMORY. */
-enum itera_status itera_session_create(struct itera_model *model,
-                                       const struct itera_session_options *options,
-                                       struct itera_session **session);
-void itera_session_destroy(struct itera_session **session);
+ITERA_API enum itera_status itera_session_create(struct itera_model *model,
+                                                 const struct itera_session_options *options,
+                                                 struct itera_session **session);
+ITERA_API void itera_session_destroy(struct itera_session **session);
 
 /* Back to the beginning: no token read. Sampling settings stay, their random streams go on. */
-enum itera_status itera_session_reset(struct itera_session *session);
+ITERA_API enum itera_status itera_session_reset(struct itera_session *session);
 
 /* Sets how `sequence` (-1: every one; sequence s then gets seed + s) chooses tokens, and begins its
  * random stream anew. Errors: ITERA_ERR_ARGUMENT. */
-enum itera_status itera_session_set_sampling(struct itera_session *session, int32_t sequence,
-                                             const struct itera_sampling *sampling);
+ITERA_API enum itera_status itera_session_set_sampling(struct itera_session *session,
+                                                       int32_t sequence,
+                                                       const struct itera_sampling *sampling);
 
 /* Compiles everything that prefilling n tokens and decoding need, so that the calls after it
  * allocate nothing; without it, it happens on first use. */
-enum itera_status itera_session_warm(struct itera_session *session, size_t n);
+ITERA_API enum itera_status itera_session_warm(struct itera_session *session, size_t n);
 
 /* Reads n tokens of every sequence: tokens is (batch, n), row-major. It goes on from what was read
  * before; a token that itera_session_next gave out last is read first. Nothing at all (n is 0 at
@@ -63,26 +65,26 @@ enum itera_status itera_session_warm(struct itera_session *session, size_t n);
  * reads it again from a fresh state, and goes on from there; the log says so once.
  * Errors: ITERA_ERR_ARGUMENT for a token out of range, or without an end-of-text token where one is
  * needed; device errors, after which the session must be reset. */
-enum itera_status itera_session_prefill(struct itera_session *session, const int32_t *tokens,
-                                        size_t n);
+ITERA_API enum itera_status itera_session_prefill(struct itera_session *session,
+                                                  const int32_t *tokens, size_t n);
 
 /* Chooses the next token of every sequence, and gives them out in tokens (batch). The first call
  * after a prefill chooses from its logits; every later one reads the token given out before, which
  * costs the same at any position. Without a prefill, it begins from end-of-text. */
-enum itera_status itera_session_next(struct itera_session *session, int32_t *tokens);
+ITERA_API enum itera_status itera_session_next(struct itera_session *session, int32_t *tokens);
 
 /* The logits (batch, vocabulary) after the last token that was read. ITERA_ERR_ARGUMENT when none
  * was. */
-enum itera_status itera_session_logits(struct itera_session *session, float *logits);
+ITERA_API enum itera_status itera_session_logits(struct itera_session *session, float *logits);
 
-int32_t itera_session_batch(const struct itera_session *session);
+ITERA_API int32_t itera_session_batch(const struct itera_session *session);
 /* Tokens read so far per sequence, since the beginning. */
-uint64_t itera_session_tokens_read(const struct itera_session *session);
+ITERA_API uint64_t itera_session_tokens_read(const struct itera_session *session);
 /* Tokens that the model ran over for them, per sequence: without those that a window had no room
  * for, and with those that were read again. What rates are to count. */
-uint64_t itera_session_tokens_run(const struct itera_session *session);
+ITERA_API uint64_t itera_session_tokens_run(const struct itera_session *session);
 /* Device memory of the session: state, and the activations of its compiled programs. */
-size_t itera_session_bytes(const struct itera_session *session);
+ITERA_API size_t itera_session_bytes(const struct itera_session *session);
 
 #ifdef __cplusplus
 }

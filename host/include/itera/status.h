@@ -2,6 +2,8 @@
 #ifndef ITERA_STATUS_H
 #define ITERA_STATUS_H
 
+#include "itera/version.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -22,11 +24,11 @@ enum itera_status {
 };
 
 /* Lower-case name of a status ("ok", "format"), never NULL. */
-const char *itera_status_name(enum itera_status status);
+ITERA_API const char *itera_status_name(enum itera_status status);
 
 /* The message of the last error on this thread; "" when there was none. Valid until the next
  * failing call on the same thread. */
-const char *itera_last_error(void);
+ITERA_API const char *itera_last_error(void);
 
 enum itera_log_level { ITERA_LOG_ERROR, ITERA_LOG_WARNING, ITERA_LOG_INFO, ITERA_LOG_DEBUG };
 
@@ -35,7 +37,7 @@ typedef void itera_log_fn(void *user, enum itera_log_level level, const char *me
 
 /* Installs the process's log callback; NULL (the default) drops messages. Not to be called while
  * another thread is inside the library. */
-void itera_set_log(itera_log_fn *fn, void *user);
+ITERA_API void itera_set_log(itera_log_fn *fn, void *user);
 
 #ifdef __cplusplus
 }

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "itera/status.h"
+#include "itera/version.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -28,7 +29,7 @@ struct itera_tokens {
     size_t count;
     size_t capacity;
 };
-void itera_tokens_free(struct itera_tokens *tokens); /* leaves it empty */
+ITERA_API void itera_tokens_free(struct itera_tokens *tokens); /* leaves it empty */
 
 /* Makes a tokenizer by a specification, from the documents of a corpus:
  *   byte     ids 0..255 are the bytes, 256 is <|endoftext|>; needs no corpus
@@ -38,8 +39,9 @@ void itera_tokens_free(struct itera_tokens *tokens); /* leaves it empty */
  * Fewer ids than N result when the corpus has fewer words, or no pair that occurs twice. Equal
  * counts are ordered by bytes (word) or ids (bpe), so that the result is the same everywhere.
  * Errors: ITERA_ERR_ARGUMENT for a bad specification. */
-enum itera_status itera_tokenizer_train(const char *spec, const struct itera_corpus *corpus,
-                                        struct itera_tokenizer **out);
+ITERA_API enum itera_status itera_tokenizer_train(const char *spec,
+                                                  const struct itera_corpus *corpus,
+                                                  struct itera_tokenizer **out);
 
 /* Opens FILE: a tokenizer.json (Hugging Face's byte-level BPE, or one of ours of any kind), a
  * vocab.json or merges.txt (also with a prefix, as in gpt2_vocab.json) with the other beside it, or
@@ -47,32 +49,35 @@ enum itera_status itera_tokenizer_train(const char *spec, const struct itera_cor
  * A tokenizer.json means what Hugging Face's library makes of it. Errors: ITERA_ERR_IO;
  * ITERA_ERR_FORMAT, naming the file and what is wrong; ITERA_ERR_UNSUPPORTED, naming what is not
  * known; ITERA_ERR_LIMIT for files that are too large. */
-enum itera_status itera_tokenizer_open(const char *path, struct itera_tokenizer **out);
+ITERA_API enum itera_status itera_tokenizer_open(const char *path, struct itera_tokenizer **out);
 
 /* What `--tokenizer` takes: trains when `spec_or_path` is a specification, opens it otherwise. */
-enum itera_status itera_tokenizer_create(const char *spec_or_path,
-                                         const struct itera_corpus *corpus,
-                                         struct itera_tokenizer **out);
+ITERA_API enum itera_status itera_tokenizer_create(const char *spec_or_path,
+                                                   const struct itera_corpus *corpus,
+                                                   struct itera_tokenizer **out);
 
 /* The whole tokenizer as one JSON text (0-terminated UTF-8, the caller frees it), and back; `name`
  * is for messages. A bpe tokenizer is written in the layout of Hugging Face's tokenizer.json. */
-enum itera_status itera_tokenizer_to_json(const struct itera_tokenizer *tokenizer, char **json);
-enum itera_status itera_tokenizer_from_json(const char *json, size_t length, const char *name,
-                                            struct itera_tokenizer **out);
+ITERA_API enum itera_status itera_tokenizer_to_json(const struct itera_tokenizer *tokenizer,
+                                                    char **json);
+ITERA_API enum itera_status itera_tokenizer_from_json(const char *json, size_t length,
+                                                      const char *name,
+                                                      struct itera_tokenizer **out);
 
-void itera_tokenizer_destroy(struct itera_tokenizer **tokenizer);
+ITERA_API void itera_tokenizer_destroy(struct itera_tokenizer **tokenizer);
 
-const char *itera_tokenizer_kind(const struct itera_tokenizer *tokenizer); /* "byte", "char", ... */
-int32_t itera_tokenizer_vocab_size(const struct itera_tokenizer *tokenizer);
+ITERA_API const char *
+itera_tokenizer_kind(const struct itera_tokenizer *tokenizer); /* "byte", "char", ... */
+ITERA_API int32_t itera_tokenizer_vocab_size(const struct itera_tokenizer *tokenizer);
 
 /* Ids of the token that ends a text, <|endoftext|>, and of <unk>, -1 where there is none. A tokenizer that was read from a file
  * without <|endoftext|> uses its <|end_of_text|>, </s>, <eos> or <|im_end|> instead, if special.
  * In a model, the first eos_token_id of its configuration comes before all of these. */
-int32_t itera_tokenizer_end_of_text(const struct itera_tokenizer *tokenizer);
+ITERA_API int32_t itera_tokenizer_end_of_text(const struct itera_tokenizer *tokenizer);
 /* Whether a token ends a text: the one above, and the others that the model's configuration lists. */
-bool itera_tokenizer_is_end(const struct itera_tokenizer *tokenizer, int32_t id);
-int32_t itera_tokenizer_unknown(const struct itera_tokenizer *tokenizer);
-bool itera_tokenizer_is_special(const struct itera_tokenizer *tokenizer, int32_t id);
+ITERA_API bool itera_tokenizer_is_end(const struct itera_tokenizer *tokenizer, int32_t id);
+ITERA_API int32_t itera_tokenizer_unknown(const struct itera_tokenizer *tokenizer);
+ITERA_API bool itera_tokenizer_is_special(const struct itera_tokenizer *tokenizer, int32_t id);
 
 enum {
     ITERA_TEXT_PLAIN = 0,
@@ -84,20 +89,21 @@ enum {
 /* Appends the ids of `length` bytes to `tokens`, which keeps what it had when the call fails.
  * Errors: ITERA_ERR_MEMORY; ITERA_ERR_LIMIT when what a file asks for takes too long for this text;
  * ITERA_ERR_FORMAT when a bpe vocabulary from a file has no token for a byte of the text. */
-enum itera_status itera_tokenizer_encode(const struct itera_tokenizer *tokenizer, const char *text,
-                                         size_t length, unsigned flags,
-                                         struct itera_tokens *tokens);
+ITERA_API enum itera_status itera_tokenizer_encode(const struct itera_tokenizer *tokenizer,
+                                                   const char *text, size_t length, unsigned flags,
+                                                   struct itera_tokens *tokens);
 
 /* The bytes of one token, valid while the tokenizer lives, not 0-terminated, perhaps a part of a
  * UTF-8 sequence. <unk> is U+FFFD (char) or " <unk>" (word), whatever the flags.
  * Errors: ITERA_ERR_ARGUMENT when there is no such id. */
-enum itera_status itera_tokenizer_decode(const struct itera_tokenizer *tokenizer, int32_t id,
-                                         unsigned flags, const char **bytes, size_t *length);
+ITERA_API enum itera_status itera_tokenizer_decode(const struct itera_tokenizer *tokenizer,
+                                                   int32_t id, unsigned flags, const char **bytes,
+                                                   size_t *length);
 
 /* The text of `count` ids, 0-terminated besides; the caller frees it. `length` may be NULL. */
-enum itera_status itera_tokenizer_decode_all(const struct itera_tokenizer *tokenizer,
-                                             const int32_t *ids, size_t count, unsigned flags,
-                                             char **text, size_t *length);
+ITERA_API enum itera_status itera_tokenizer_decode_all(const struct itera_tokenizer *tokenizer,
+                                                       const int32_t *ids, size_t count,
+                                                       unsigned flags, char **text, size_t *length);
 
 /* Turns a stream of bytes into valid UTF-8 for a terminal or JSON: an incomplete sequence waits for
  * its end, a broken one becomes U+FFFD. {0} is a fresh stream. */
@@ -109,9 +115,9 @@ struct itera_utf8_stream {
 
 /* Both return the number of bytes put in `out`, which has ITERA_UTF8_ROOM(length) bytes for push
  * and ITERA_UTF8_ROOM(0) for finish. */
-size_t itera_utf8_stream_push(struct itera_utf8_stream *stream, const char *bytes, size_t length,
-                              char *out);
-size_t itera_utf8_stream_finish(struct itera_utf8_stream *stream, char *out);
+ITERA_API size_t itera_utf8_stream_push(struct itera_utf8_stream *stream, const char *bytes,
+                                        size_t length, char *out);
+ITERA_API size_t itera_utf8_stream_finish(struct itera_utf8_stream *stream, char *out);
 
 #ifdef __cplusplus
 }

@@ -18,6 +18,7 @@
 
 #include "itera/device.h"
 #include "itera/model.h"
+#include "itera/version.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -30,7 +31,7 @@ enum itera_schedule {
     ITERA_SCHEDULE_CONSTANT, /* warm-up, then lr */
     ITERA_SCHEDULE_LINEAR,   /* warm-up, then a straight line down to min_lr */
 };
-const char *itera_schedule_name(enum itera_schedule schedule);
+ITERA_API const char *itera_schedule_name(enum itera_schedule schedule);
 
 enum itera_precision {
     ITERA_PRECISION_F32,
@@ -39,7 +40,7 @@ enum itera_precision {
      * gradients survive in f16; a step whose gradients overflow is skipped and the scale halved. */
     ITERA_PRECISION_F16,
 };
-const char *itera_precision_name(enum itera_precision precision);
+ITERA_API const char *itera_precision_name(enum itera_precision precision);
 
 /* Fill with itera_train_options_default, then set what matters. Strings need live only for the
  * call. */
@@ -96,7 +97,7 @@ struct itera_train_options {
     int64_t patience;    /* evaluations without a better loss before stopping; 0: never stops */
     int64_t save_every;  /* steps between checkpoints; 0: one a minute */
 };
-void itera_train_options_default(struct itera_train_options *options);
+ITERA_API void itera_train_options_default(struct itera_train_options *options);
 
 /* What happened in a call of itera_trainer_step. */
 enum {
@@ -129,9 +130,9 @@ struct itera_train_report {
 /* Prepares a run: corpus, tokenizer, model, programs, and the first checkpoint (of step 0).
  * The device must outlive the trainer. Errors: ITERA_ERR_ARGUMENT for options that make no sense,
  * and when the directory has a run already; those of the files that are read or written. */
-enum itera_status itera_trainer_create(struct itera_device *device,
-                                       const struct itera_train_options *options,
-                                       struct itera_trainer **out);
+ITERA_API enum itera_status itera_trainer_create(struct itera_device *device,
+                                                 const struct itera_train_options *options,
+                                                 struct itera_trainer **out);
 
 /* What may differ when a run goes on. Zero: as it was. */
 struct itera_train_changes {
@@ -142,41 +143,44 @@ struct itera_train_changes {
 };
 
 /* Whether directory has a checkpoint to resume from. */
-bool itera_trainer_can_resume(const char *directory);
+ITERA_API bool itera_trainer_can_resume(const char *directory);
 /* What its last checkpoint says of the run in a directory, without opening it: step, seconds,
  * best_loss, best_step, skipped, and ITERA_TRAIN_FINISHED in events; the rest is 0. */
-enum itera_status itera_trainer_peek(const char *directory, struct itera_train_report *report);
+ITERA_API enum itera_status itera_trainer_peek(const char *directory,
+                                               struct itera_train_report *report);
 /* Goes on from the directory's checkpoint. Lines of train.jsonl after it are cut off, because they
  * will come again. Errors: ITERA_ERR_FORMAT for a damaged checkpoint, or when the data or the
  * teacher is not what the run began with. changes may be NULL. */
-enum itera_status itera_trainer_resume(struct itera_device *device, const char *directory,
-                                       const struct itera_train_changes *changes,
-                                       struct itera_trainer **out);
+ITERA_API enum itera_status itera_trainer_resume(struct itera_device *device, const char *directory,
+                                                 const struct itera_train_changes *changes,
+                                                 struct itera_trainer **out);
 
 /* One optimiser step, and what is due after it: a log line, an evaluation, a checkpoint. The last
  * step also writes everything. Once finished it does nothing but say so again. Errors:
  * ITERA_ERR_LIMIT when the gradients have not been finite for 10 steps in a row; ITERA_ERR_IO when
  * something could not be written (the previous checkpoint stays). */
-enum itera_status itera_trainer_step(struct itera_trainer *trainer,
-                                     struct itera_train_report *report);
+ITERA_API enum itera_status itera_trainer_step(struct itera_trainer *trainer,
+                                               struct itera_train_report *report);
 
 /* A checkpoint now, between steps. */
-enum itera_status itera_trainer_save(struct itera_trainer *trainer);
+ITERA_API enum itera_status itera_trainer_save(struct itera_trainer *trainer);
 
 /* The options as they are in force, defaults filled in; strings and all belong to the trainer. */
-const struct itera_train_options *itera_trainer_options(const struct itera_trainer *trainer);
+ITERA_API const struct itera_train_options *
+itera_trainer_options(const struct itera_trainer *trainer);
 /* The model in training; its weights are those of the last step. */
-const struct itera_model *itera_trainer_model(const struct itera_trainer *trainer);
+ITERA_API const struct itera_model *itera_trainer_model(const struct itera_trainer *trainer);
 /* NULL: none. */
-const struct itera_model *itera_trainer_teacher(const struct itera_trainer *trainer);
+ITERA_API const struct itera_model *itera_trainer_teacher(const struct itera_trainer *trainer);
 /* The state without a step: as the last report, events 0 (or FINISHED). */
-void itera_trainer_report(const struct itera_trainer *trainer, struct itera_train_report *report);
+ITERA_API void itera_trainer_report(const struct itera_trainer *trainer,
+                                    struct itera_train_report *report);
 /* Tokens of the data, training windows in it, and tokens of the validation text (0: none). */
-void itera_trainer_data(const struct itera_trainer *trainer, int64_t *tokens, int64_t *windows,
-                        int64_t *valid_tokens);
+ITERA_API void itera_trainer_data(const struct itera_trainer *trainer, int64_t *tokens,
+                                  int64_t *windows, int64_t *valid_tokens);
 
 /* Writes nothing. */
-void itera_trainer_destroy(struct itera_trainer **trainer);
+ITERA_API void itera_trainer_destroy(struct itera_trainer **trainer);
 
 #ifdef __cplusplus
 }
