@@ -12,7 +12,9 @@
  *
  * and, for dt and A, the gradients of dt where it stands as a factor and of cum in all exponents;
  * a step's dt A is part of cum from that step on. The diagonal of E is 1 whatever cum is, and is
- * left out of the gradient of cum, where it would cancel. */
+ * left out of the gradient of cum, where it would cancel. For the same reason dA takes an element
+ * of E below it with the time between its steps, cum[t] - cum[s] by A: the difference of what it
+ * adds at t and at s, each times all the time before, would leave nothing of a fast decay. */
 #include <string.h>
 
 #include "cpu_fallback/simd/scan_ssd.h"
@@ -189,17 +191,25 @@ static void advance(const struct ssd_bwd *s, int64_t head, int64_t row, int64_t 
 }
 
 /* The elementwise part: m becomes M, dm becomes Q and is added to q_sum; the gradients of cum and
- * of dt as a factor of M (but for dt's diagonal, all in `free`: per unit of dt[s]). */
-static void within_chunk(const struct ssd_bwd *s, const struct ssd_decay *d, int64_t steps,
-                         float *row_sum, float *free_sum)
+ * of dt as a factor of M (but for dt's diagonal, all in `free`: per unit of dt[s]). Returns that of
+ * A, as far as it is in E. */
+static double within_chunk(const struct ssd_bwd *s, const struct ssd_decay *d, int64_t steps,
+                           float *row_sum, float *free_sum)
 {
-    for (int64_t u = 0; u < SSD_PADDED; u++)
+    float high[SSD_PADDED], low[SSD_PADDED]; /* their sum: the time up to each step */
+    double time = 0.0, sum_a = 0.0;
+
+    for (int64_t u = 0; u < SSD_PADDED; u++) {
         free_sum[u] = 0.0f;
+        time += (double)d->dt[u];
+        high[u] = (float)time;
+        low[u] = (float)(time - (double)high[u]);
+    }
     for (int64_t t = 0; t < steps; t++) {
-        vf row = vf_zero();
+        vf row = vf_zero(), row_a = vf_zero();
         for (int64_t u = 0; u < SSD_PADDED; u += VF_N) {
             int64_t at = t * SSD_PADDED + u;
-            vf dt = vf_load(d->dt + u), e, cb, dm, free;
+            vf dt = vf_load(d->dt + u), e, cb, dm, free, between;
             if (u > t) {
                 vf_store(s->m + at, vf_zero());
                 continue;
@@ -208,7 +218,10 @@ static void within_chunk(const struct ssd_bwd *s, const struct ssd_decay *d, int
             cb = vf_mul(vf_load(s->cb + at), e);
             dm = vf_load(s->dm + at);
             free = vf_select(ssd_before(u, t), vf_mul(cb, dm), vf_zero());
+            between = vf_add(vf_sub(vf_set(high[t]), vf_load(high + u)),
+                             vf_sub(vf_set(low[t]), vf_load(low + u)));
             row = vf_fma(free, dt, row);
+            row_a = vf_fma(vf_mul(free, dt), between, row_a);
             vf_store(free_sum + u, vf_add(vf_load(free_sum + u), free));
             vf_store(s->m + at, vf_mul(cb, dt));
             vf_store(s->q_sum + at,
@@ -216,7 +229,9 @@ static void within_chunk(const struct ssd_bwd *s, const struct ssd_decay *d, int
                             vf_load(s->q_sum + at)));
         }
         row_sum[t] = vf_sum(row);
+        sum_a += (double)vf_sum(row_a);
     }
+    return sum_a;
 }
 
 /* One head's chunk. G, the gradient of the end state, becomes that of the start state. */
@@ -225,7 +240,8 @@ static void head_chunk(const struct ssd_bwd *s, int64_t head, int64_t row, int64
 {
     const struct itera_arg *in = s->call->in, *out = s->call->out;
     const float *D = itera_f32(&in[6]);
-    double rate = itera_f32(&in[3])[head], later = 0.0, total = 0.0, rise[SSD_STEPS];
+    double rate = itera_f32(&in[3])[head], later = 0.0, total = 0.0;
+    double within = 0.0, rise[SSD_STEPS] = {0};
     float row_sum[SSD_PADDED], free_sum[SSD_PADDED], direct[SSD_STEPS], skip = D ? D[head] : 0.0f;
     struct ssd_decay d;
 
@@ -237,11 +253,9 @@ static void head_chunk(const struct ssd_bwd *s, int64_t head, int64_t row, int64
     small_transpose(s->x_t, SSD_PADDED, s->x, s->ld_p, steps, s->width);
     small_gemm(steps, steps, s->width, s->dy, s->ld_p, 1, s->x_t, SSD_PADDED, 0.0f, s->dm,
                SSD_PADDED);
-    within_chunk(s, &d, steps, row_sum, free_sum);
-    for (int64_t t = 0; t < steps; t++) {
+    *sum_a += within_chunk(s, &d, steps, row_sum, free_sum);
+    for (int64_t t = 0; t < steps; t++)
         direct[t] = free_sum[t] + s->dm[t * SSD_PADDED + t] * s->cb[t * SSD_PADDED + t];
-        rise[t] = (double)row_sum[t] - (double)(d.dt[t] * free_sum[t]);
-    }
 
     /* x and B through the end state */
     small_transpose(s->g_t, s->ld_p, G, s->ld_n, s->width, s->states);
@@ -284,8 +298,9 @@ static void head_chunk(const struct ssd_bwd *s, int64_t head, int64_t row, int64
     later = total; /* cum[last] also stands in the end state */
     for (int64_t t = steps - 1; t >= 0; t--) {
         later += rise[t];
+        within += (double)row_sum[t] - (double)(d.dt[t] * free_sum[t]);
         itera_f32(&out[1])[(row + t) * out[1].ld + head] =
-            (float)((double)direct[t] + rate * later);
+            (float)((double)direct[t] + rate * (later + within));
         *sum_a += (double)d.dt[t] * later;
     }
 }
