@@ -1,10 +1,12 @@
 /* The parity harness: what it passes, and above all what it must catch. Faults are injected between
  * a real device and the harness, in the memory that it reads back. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -299,6 +301,226 @@ static void test_every_op(void **state)
     assert_true(summary.pass > ITERA_OP_COUNT);
 }
 
+/* Faults of one kind in what every op reads or writes. A buffer's contents before the run tell the
+ * words that the op wrote: each runner uploads all of its buffers in the order in which it downloads
+ * them. */
+enum { BUFFERS = 64 };
+static struct {
+    uint32_t *before;
+    size_t words;
+} uploaded[BUFFERS];
+static int uploads, fetched;
+
+/* What a fault does to a word at a distance (in words) from the largest one. True: it changed it. */
+typedef bool fault_fn(uint32_t *word, ptrdiff_t distance);
+static fault_fn *fault; /* in what is written; NULL: in what is read */
+static int drop_from;   /* the buffer whose last value is not read; -1: none */
+static size_t dropped;  /* where that value is */
+static bool harmed;     /* something came out otherwise, or something was not read */
+
+static float value_of(uint32_t word)
+{
+    float value;
+    memcpy(&value, &word, sizeof value);
+    return value;
+}
+
+static bool is_written(int buffer, const uint32_t *words, size_t i)
+{
+    return words[i] != uploaded[buffer].before[i] && isfinite(value_of(words[i]));
+}
+
+static bool opposite_sign(uint32_t *word, ptrdiff_t distance)
+{
+    if (distance || value_of(*word) == 0)
+        return false;
+    *word ^= 0x80000000u;
+    return true;
+}
+
+/* One lane of a vector of eight, 1e-5 too large: constants of too few digits, an approximation. */
+static bool lane_off(uint32_t *word, ptrdiff_t distance)
+{
+    const float value = value_of(*word) * (1 + 1e-5f);
+    if (distance % 8 || fabsf(value) < 1e-30f)
+        return false;
+    memcpy(word, &value, sizeof value);
+    return true;
+}
+
+static void inject(int buffer, uint32_t *words, size_t n)
+{
+    size_t largest = n;
+    for (size_t i = 0; i < n; i++)
+        if (is_written(buffer, words, i) &&
+            (largest == n || fabsf(value_of(words[i])) > fabsf(value_of(words[largest]))))
+            largest = i;
+    for (size_t i = 0; i < n && largest < n; i++)
+        if (is_written(buffer, words, i) && fault(&words[i], (ptrdiff_t)i - (ptrdiff_t)largest))
+            harmed = true;
+}
+
+/* Takes the last value of an operand away, as a loop that ends a step too early does. */
+static void drop_last(uint32_t *words, size_t n)
+{
+    for (size_t i = n; i-- > 0 && !harmed;)
+        if (words[i] != ITERA_TRIAL_PATTERN && words[i] << 1) {
+            dropped = i;
+            words[i] = 0;
+            harmed = true;
+        }
+}
+
+static enum itera_status noted_upload(struct itera_buffer *buffer, size_t offset, const void *data,
+                                      size_t bytes)
+{
+    if (fetched) { /* a new run */
+        for (int i = 0; i < uploads; i++)
+            free(uploaded[i].before);
+        uploads = fetched = 0;
+    }
+    assert_true(uploads < BUFFERS);
+    uint32_t *before = malloc(bytes + 1), *changed = malloc(bytes + 1);
+    assert_non_null(before);
+    assert_non_null(changed);
+    memcpy(before, data, bytes);
+    memcpy(changed, data, bytes);
+    if (uploads == drop_from)
+        drop_last(changed, bytes / 4);
+    uploaded[uploads].before = before;
+    uploaded[uploads++].words = bytes / 4;
+    enum itera_status status = itera_backend_cpu.upload(buffer, offset, changed, bytes);
+    free(changed);
+    return status;
+}
+
+static enum itera_status noted_download(struct itera_buffer *buffer, size_t offset, void *data,
+                                        size_t bytes)
+{
+    enum itera_status status = itera_backend_cpu.download(buffer, offset, data, bytes);
+    uint32_t *words = data;
+    assert_true(fetched < uploads && uploaded[fetched].words == bytes / 4);
+    if (fault)
+        inject(fetched, words, bytes / 4);
+    else if (fetched == drop_from && harmed && words[dropped] == 0) /* the operand stays as it is */
+        words[dropped] = uploaded[fetched].before[dropped];
+    fetched++;
+    return status;
+}
+
+/* Runs a case on a device with the fault: harmed says whether there was anything to spoil. */
+static bool is_caught(enum itera_op_kind kind, int index, bool gradient, int *buffers)
+{
+    static const struct itera_check_options options = {.seed = 1};
+    static struct itera_backend faulty;
+    struct itera_check_summary summary = {0};
+    struct itera_check_target target = {.name = "faulty", .device = open_device("ref", 1, false)};
+    struct itera_checker checker = {
+        .options = &options,
+        .summary = &summary,
+        .targets = &target,
+        .n_targets = 1,
+        .reference = open_device("ref", 1, false),
+        .globs = "*",
+        .all_names = true,
+    };
+    faulty = itera_backend_cpu;
+    faulty.upload = noted_upload;
+    faulty.download = noted_download;
+    target.device->backend = &faulty;
+    target.device->checking = true;
+    harmed = false;
+    itera_log_hush(1);
+    if (gradient)
+        itera_check_gradient(&checker, kind, index);
+    else
+        itera_check_forward(&checker, kind, index);
+    itera_log_hush(-1);
+    assert_int_equal(checker.status, ITERA_OK);
+    *buffers = uploads;
+    for (int i = 0; i < uploads; i++)
+        free(uploaded[i].before);
+    uploads = fetched = 0;
+    itera_device_close(&checker.reference);
+    itera_device_close(&target.device);
+    return summary.fail > 0;
+}
+
+enum { TEETH_CASES = 4 };
+
+static bool has_case(int kind, bool gradient)
+{
+    return itera_check_has_cases((enum itera_op_kind)kind) &&
+           (!gradient || itera_op_info((enum itera_op_kind)kind)->def->grad);
+}
+
+/* Of the first cases of every op, none comes out spoilt without a failure. */
+static void expect_teeth(fault_fn *fn, const char *name)
+{
+    int missed = 0, caught = 0, buffers;
+    fault = fn;
+    drop_from = -1;
+    for (int kind = 0; kind < ITERA_OP_COUNT; kind++)
+        for (int i = 0; i < 2 * TEETH_CASES; i++) {
+            const bool gradient = i >= TEETH_CASES;
+            if (!has_case(kind, gradient))
+                continue;
+            const bool noticed =
+                is_caught((enum itera_op_kind)kind, i % TEETH_CASES, gradient, &buffers);
+            caught += noticed && harmed;
+            if (noticed || !harmed)
+                continue;
+            print_message("%s, case %d%s: %s is not noticed\n",
+                          itera_op_info((enum itera_op_kind)kind)->name, i % TEETH_CASES,
+                          gradient ? " of the gradient" : "", name);
+            missed++;
+        }
+    fault = NULL;
+    assert_int_equal(missed, 0);
+    assert_true(caught > TEETH_CASES * ITERA_OP_COUNT / 2);
+}
+
+static void test_wrong_element(void **state)
+{
+    (void)state;
+    expect_teeth(opposite_sign, "one wrong element");
+}
+
+static void test_lane_off(void **state)
+{
+    (void)state;
+    expect_teeth(lane_off, "a relative error of 1e-5 in one lane");
+}
+
+/* The last value of each operand in turn: that it is missing must show in some case of every op (not
+ * in all: nothing depends on the last row of a table that no token names, and no draw on a token
+ * that was not near). */
+static void test_dropped_step(void **state)
+{
+    (void)state;
+    int missed = 0;
+    fault = NULL;
+    for (int kind = 0; kind < ITERA_OP_COUNT; kind++)
+        for (int gradient = 0; gradient < 2; gradient++) {
+            int tried = 0, caught = 0;
+            for (int i = 0; i < 4 * TEETH_CASES && !caught && has_case(kind, gradient); i++) {
+                int buffers = 1;
+                for (drop_from = 0; drop_from < buffers; drop_from++) {
+                    const bool noticed = is_caught((enum itera_op_kind)kind, i, gradient, &buffers);
+                    tried += harmed;
+                    caught += harmed && noticed;
+                }
+            }
+            if (!tried || caught)
+                continue;
+            print_message("%s%s: a dropped last step is never noticed\n",
+                          itera_op_info((enum itera_op_kind)kind)->name,
+                          gradient ? ", its gradient" : "");
+            missed++;
+        }
+    assert_int_equal(missed, 0);
+}
+
 static void test_fills(void **state)
 {
     (void)state;
@@ -335,6 +557,9 @@ int main(void)
         cmocka_unit_test(test_finite_differences),
         cmocka_unit_test(test_interface),
         cmocka_unit_test(test_every_op),
+        cmocka_unit_test(test_wrong_element),
+        cmocka_unit_test(test_lane_off),
+        cmocka_unit_test(test_dropped_step),
         cmocka_unit_test(test_fills),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -63,6 +63,8 @@ struct itera_backend {
     enum itera_status (*tune)(struct itera_device *device, const struct itera_program *program);
 };
 
+struct itera_call;
+
 /* The base of a backend's device struct. */
 struct itera_device {
     const struct itera_backend *backend;
@@ -75,6 +77,9 @@ struct itera_device {
     size_t allocated; /* bytes of buffers and of executables that are alive */
     bool checking;    /* parity checks: even the smallest op is shared by all threads, and program
                       memory is full of NaN at first */
+    /* The CPU with one thread, for parity checks: called with what each op has just computed. */
+    void (*after_op)(void *user, const struct itera_call *call);
+    void *after_op_user;
     /* GPU devices, for parity checks and tuning: of every op compiled from now on that can be
      * computed in several ways, take way force_choice - 1 where it serves the op; 0: the best. */
     int force_choice;

@@ -11,6 +11,10 @@ struct itera_check_target {
     struct itera_device *device;
 };
 
+/* Most tensors of a case that are compared: gradients of its inputs, or outputs; and operands that
+ * the op writes. */
+#define ITERA_CHECK_TENSORS (ITERA_CASE_INPUTS + ITERA_MAX_IN + ITERA_MAX_OUT)
+
 struct itera_checker {
     const struct itera_check_options *options;
     itera_check_fn *fn;
@@ -75,6 +79,16 @@ bool itera_check_run(struct itera_checker *checker, const struct itera_check_tar
                      const struct itera_trial *trial, const struct itera_runner *reference,
                      const int32_t *tensors, int n, double tolerance, int32_t first, int way,
                      int *ways, struct itera_check_outcome *out);
+
+/* What the elements of the n tensors, as `reference` left them, were summed from: summed[i] is the
+ * sum of (operand x derivative by it)^2 over the f32 operands and over the elements of tensor i,
+ * estimated by moving the operands by small random parts of themselves; more for few elements,
+ * whose errors scatter. It is of the order of the tensor's own sum of squares unless its sums
+ * cancel. Operands that the tensors are not linear in count as far as rounding them to f32 would
+ * matter at this tolerance: exp(x) changes by more than x does, but must not be computed worse. */
+enum itera_status itera_check_summed(struct itera_checker *checker,
+                                     const struct itera_runner *reference, const int32_t *tensors,
+                                     int n, double tolerance, double *summed);
 
 /* Whether the globs name an op. */
 bool itera_check_matches(const struct itera_checker *checker, const char *op);

@@ -69,6 +69,29 @@ void itera_trial_destroy(struct itera_trial *trial)
     *trial = (struct itera_trial){0};
 }
 
+enum itera_status itera_trial_copy(const struct itera_trial *trial, struct itera_trial *out)
+{
+    enum itera_status status = itera_trial_create(trial->program, 0, out);
+    for (int i = 0; i < trial->n_slots && !status; i++) {
+        free(out->slots[i].initial);
+        out->slots[i] = trial->slots[i];
+        out->slots[i].initial = malloc(trial->slots[i].bytes);
+        if (!out->slots[i].initial)
+            status = itera_fail(ITERA_ERR_MEMORY, "no memory for a parity case");
+    }
+    if (status)
+        itera_trial_destroy(out);
+    else
+        itera_trial_reset(out, trial);
+    return status;
+}
+
+void itera_trial_reset(struct itera_trial *copy, const struct itera_trial *trial)
+{
+    for (int i = 0; i < trial->n_slots; i++)
+        memcpy(copy->slots[i].initial, trial->slots[i].initial, trial->slots[i].bytes);
+}
+
 void *itera_trial_data(const struct itera_trial *trial, int32_t tensor)
 {
     int32_t slot = trial->slot_of[tensor];
@@ -244,7 +267,8 @@ static bool compare_element(float got, float expected, double tolerance, struct 
 }
 
 static bool compare_real(const struct itera_runner *runner, const struct itera_runner *reference,
-                         int32_t tensor, double tolerance, struct itera_difference *out)
+                         int32_t tensor, double tolerance, double summed,
+                         struct itera_difference *out)
 {
     const struct itera_program *p = runner->trial->program;
     const struct itera_tensor *t = &p->tensors[tensor];
@@ -267,7 +291,7 @@ static bool compare_real(const struct itera_runner *runner, const struct itera_r
             }
         }
     /* The floor keeps tensors of flushed subnormals from counting as all wrong. */
-    double nmse = sums.error / (sums.reference + (double)sums.count * 1e-60);
+    double nmse = sums.error / (fmax(sums.reference, summed) + (double)sums.count * 1e-60);
     if (sums.error == 0)
         nmse = 0;
     if (nmse > out->nmse)
@@ -380,7 +404,7 @@ static bool check_foreign(const struct itera_runner *runner, const int32_t *tens
 }
 
 void itera_trial_compare(const struct itera_runner *runner, const struct itera_runner *reference,
-                         const int32_t *tensors, int n, double tolerance,
+                         const int32_t *tensors, int n, double tolerance, const double *summed,
                          struct itera_difference *out)
 {
     *out = (struct itera_difference){0};
@@ -388,7 +412,7 @@ void itera_trial_compare(const struct itera_runner *runner, const struct itera_r
         return;
     for (int i = 0; i < n && !out->reason[0]; i++) {
         if (runner->trial->program->tensors[tensors[i]].dtype == ITERA_F32)
-            compare_real(runner, reference, tensors[i], tolerance, out);
+            compare_real(runner, reference, tensors[i], tolerance, summed ? summed[i] : 0, out);
         else
             compare_whole(runner, reference, tensors[i], out);
     }

@@ -44,6 +44,10 @@ void itera_trial_fill_weights(enum itera_dtype dtype, double a, double b, struct
 enum itera_status itera_trial_create(const struct itera_program *program, int shift,
                                      struct itera_trial *out);
 void itera_trial_destroy(struct itera_trial *trial); /* leaves it empty */
+/* Another trial of the same program with the same layout, contents and aliases. */
+enum itera_status itera_trial_copy(const struct itera_trial *trial, struct itera_trial *out);
+/* Gives a copy its first contents again. */
+void itera_trial_reset(struct itera_trial *copy, const struct itera_trial *trial);
 /* The initial content of a bound tensor (element 0), or NULL. */
 void *itera_trial_data(const struct itera_trial *trial, int32_t tensor);
 /* Binds `tensor` to the very storage of `input`: both must be bound, with the same layout. */
@@ -70,9 +74,10 @@ const void *itera_runner_data(const struct itera_runner *runner, int32_t tensor)
 
 /* Compares the n tensors of `runner` with those of `reference` (two runs of programs with the same
  * tensor ids) and checks that nothing else changed in the runner's buffers. The first violation
- * ends up in reason. */
+ * ends up in reason. An error is measured by the size of the reference's tensor, or where that is
+ * larger by summed[i] (itera_check_summed); NULL: by the former. */
 void itera_trial_compare(const struct itera_runner *runner, const struct itera_runner *reference,
-                         const int32_t *tensors, int n, double tolerance,
+                         const int32_t *tensors, int n, double tolerance, const double *summed,
                          struct itera_difference *out);
 /* Whether a run wrote nothing but the n tensors, and all of their elements. */
 void itera_trial_check_writes(const struct itera_runner *runner, const int32_t *tensors, int n,

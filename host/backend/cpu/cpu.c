@@ -400,12 +400,15 @@ static void run_steps(void *user, struct itera_team *team)
     const struct cpu_executable *e = user;
     unsigned old = flush_begin(e->flush);
     struct itera_team one = {.rank = 0, .size = 1, .pool = team->pool};
+    const struct itera_device *device = e->base.device;
     for (int32_t i = 0; i < e->n_steps; i++) {
         const struct step *step = &e->steps[i];
         if (!step->alone)
             step->run(&step->call, team);
         else if (team->rank == 0)
             step->run(&step->call, &one);
+        if (device->after_op && device->threads == 1)
+            device->after_op(device->after_op_user, &step->call);
         if (step->barrier)
             itera_team_barrier(team);
     }

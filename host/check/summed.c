@@ -1,0 +1,246 @@
+/* What the elements of a result were summed from. A sum that cancels is far smaller than its terms,
+ * and rounding errors are relative to the terms: compared with the sum alone, they look large. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/cpu/kernel.h"
+#include "check/checker.h"
+#include "core/log.h"
+
+/* Large enough to show through an operand's rounding to f16. */
+#define STEP 0x1p-12f
+/* Small enough that hardly any choice between operands becomes another. */
+#define STEP_OF_CHOICE 0x1p-20f
+/* A rounding or two to f32, of an operand that a result is not linear in. */
+#define ROUNDING 0x1p-23
+
+enum { DRAWS = 9 };
+
+/* How the results depend on an operand. */
+enum way { LINEAR, CURVED, BY_CHOICE, WAYS };
+
+/* Operands are moved in `moved`, which `runner` runs. */
+struct moves {
+    const struct itera_runner *reference;
+    struct itera_trial moved;
+    struct itera_runner runner;
+    const int32_t *tensors;
+    int n;
+};
+
+static bool is_real(const struct moves *m, int32_t tensor)
+{
+    return m->moved.program->tensors[tensor].dtype == ITERA_F32;
+}
+
+/* Multiplies the values of a slot by `low` or `high`, at random; with `ties` those that are equal in
+ * a row alike. What the program only writes holds ITERA_TRIAL_PATTERN, which is not a number. */
+static void multiply(const struct moves *m, int slot, float low, float high, bool ties,
+                     struct itera_rng *rng)
+{
+    const int32_t tensor = m->moved.slots[slot].tensor;
+    const struct itera_shape *s = &m->moved.program->tensors[tensor].shape;
+    const uint32_t key = itera_rng_u32(rng);
+    float *x = itera_trial_data(&m->moved, tensor);
+    for (int64_t k = 0; k < itera_shape_span(s); k++) {
+        uint32_t bits;
+        memcpy(&bits, &x[k], sizeof bits);
+        const uint64_t index = ties ? (uint64_t)(k / s->ld) << 32 | bits : (uint64_t)k;
+        if (isfinite(x[k]))
+            x[k] *= itera_rng_at(rng->seed, key, index) >> 31 ? high : low;
+    }
+}
+
+static const float *row_of(const struct itera_runner *runner, int32_t tensor, int64_t row)
+{
+    const struct itera_shape *s = &runner->trial->program->tensors[tensor].shape;
+    return (const float *)itera_runner_data(runner, tensor) + row * s->ld;
+}
+
+/* Sums over result i, as it is now: of (now - reference)^2, and of its elements. */
+static double change(const struct moves *m, int i, double *count)
+{
+    const struct itera_shape *s = &m->moved.program->tensors[m->tensors[i]].shape;
+    double sum = 0;
+    *count = 0;
+    for (int64_t r = 0; r < itera_shape_rows(s); r++) {
+        const float *now = row_of(&m->runner, m->tensors[i], r);
+        const float *was = row_of(m->reference, m->tensors[i], r);
+        for (int64_t c = 0; c < itera_shape_cols(s); c++) {
+            const double d = (double)now[c] - was[c];
+            *count += 1;
+            sum += isfinite(d) ? d * d : 0;
+        }
+    }
+    return sum;
+}
+
+/* |x(2) - 2 x(1) + x(0)|^2 of result i, x(f) with f times an operand, and what it is part of. */
+static void bend_of(const struct moves *m, int i, const struct itera_runner *none, double *bend,
+                    double *size)
+{
+    const struct itera_shape *s = &m->moved.program->tensors[m->tensors[i]].shape;
+    for (int64_t r = 0; r < itera_shape_rows(s); r++) {
+        const float *x0 = row_of(none, m->tensors[i], r);
+        const float *x1 = row_of(m->reference, m->tensors[i], r);
+        const float *x2 = row_of(&m->runner, m->tensors[i], r);
+        for (int64_t c = 0; c < itera_shape_cols(s); c++) {
+            const double d = (double)x2[c] - 2 * (double)x1[c] + x0[c];
+            *bend += d * d;
+            *size += (double)x2[c] * x2[c] + (double)x0[c] * x0[c];
+        }
+    }
+}
+
+/* Whether an op chooses by the values of a slot's tensor. */
+static bool is_chosen_by(const struct moves *m, int slot)
+{
+    const struct itera_program *p = m->moved.program;
+    for (int32_t i = 0; i < p->n_ops; i++)
+        if (p->ops[i].kind == ITERA_OP_moe_route &&
+            p->tensors[p->ops[i].in[0]].base == m->moved.slots[slot].tensor)
+            return true;
+    return false;
+}
+
+/* Whether the results are linear in a slot's tensor: then twice the operand moves them as far one way as
+ * none of it moves them the other. */
+static enum itera_status find_way(struct moves *m, int slot, enum way *way)
+{
+    struct itera_runner none = {0};
+    struct itera_rng rng = {0};
+    enum itera_status status = itera_runner_create(&m->moved, m->runner.device, &none);
+    if (!status) {
+        multiply(m, slot, 0, 0, false, &rng);
+        status = itera_runner_run(&none);
+    }
+    itera_trial_reset(&m->moved, m->reference->trial);
+    if (!status) {
+        multiply(m, slot, 2, 2, false, &rng);
+        status = itera_runner_run(&m->runner);
+    }
+    itera_trial_reset(&m->moved, m->reference->trial);
+    double bend = 0, size = 0;
+    for (int i = 0; i < m->n && !status; i++)
+        if (is_real(m, m->tensors[i]))
+            bend_of(m, i, &none, &bend, &size);
+    *way = is_chosen_by(m, slot) ? BY_CHOICE : bend <= 1e-8 * size ? LINEAR : CURVED;
+    itera_runner_destroy(&none);
+    return status;
+}
+
+struct noise {
+    struct itera_rng rng;
+    int n_calls;
+};
+
+/* Multiplies what an op has computed, as rounding it does, by numbers near 1. */
+static void disturb(void *user, const struct itera_call *call)
+{
+    struct noise *noise = user;
+    for (int k = 0; k < ITERA_MAX_OUT; k++) {
+        const struct itera_arg *out = &call->out[k];
+        const uint64_t stream = noise->rng.stream + (uint64_t)(noise->n_calls * ITERA_MAX_OUT + k);
+        for (int64_t r = 0; out->data && out->dtype == ITERA_F32 && r < out->rows; r++)
+            for (int64_t c = 0; c < out->cols; c++) {
+                float *x = (float *)out->data + r * out->ld + c;
+                const uint64_t index = (uint64_t)(r * out->cols + c);
+                if (isfinite(*x))
+                    *x *= itera_rng_at(noise->rng.seed, stream, index) >> 31 ? 1 + STEP : 1 - STEP;
+            }
+    }
+    noise->n_calls++;
+}
+
+/* Moves the operands of one way, with those that are not linear all that lies between the ops, and
+ * adds (the change by their step, in steps)^2 to the draw of each result. */
+static enum itera_status draw(struct moves *m, const enum way *ways, enum way way, double weight,
+                              struct itera_rng *rng, double *sums)
+{
+    const float step = way == BY_CHOICE ? STEP_OF_CHOICE : STEP;
+    for (int k = 0; k < m->moved.n_slots; k++)
+        if (is_real(m, m->moved.slots[k].tensor) && ways[k] == way)
+            multiply(m, k, 1 - step, 1 + step, way == BY_CHOICE, rng);
+    struct noise noise = {.rng = {.seed = rng->seed, .stream = (uint64_t)itera_rng_u32(rng) << 32}};
+    if (way == CURVED) {
+        m->runner.device->after_op = disturb;
+        m->runner.device->after_op_user = &noise;
+    }
+    enum itera_status status = itera_runner_run(&m->runner);
+    m->runner.device->after_op = NULL;
+    itera_trial_reset(&m->moved, m->reference->trial);
+    for (int i = 0; i < m->n && !status; i++) {
+        if (!is_real(m, m->tensors[i]))
+            continue;
+        double count, sum = change(m, i, &count) / ((double)step * step);
+        /* The errors of few elements may all be far from their mean. */
+        const double few = 1 + 3 / sqrt(fmax(count, 1));
+        sums[i] += weight * few * few * sum;
+    }
+    return status;
+}
+
+/* The most terms that a product is the sum of. */
+static double most_terms(const struct itera_program *p)
+{
+    double most = 1;
+    for (int32_t i = 0; i < p->n_ops; i++) {
+        const struct itera_op *op = &p->ops[i];
+        if (op->kind == ITERA_OP_matmul || op->kind == ITERA_OP_grouped_matmul)
+            most = fmax(most, itera_op_cost(p, op).flops / 2 /
+                                  (double)itera_shape_elements(&p->tensors[op->out[0]].shape));
+    }
+    return most;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static enum itera_status measure(struct moves *m, uint64_t seed, double tolerance, enum way *ways,
+                                 double (*draws)[ITERA_CHECK_TENSORS], double *summed)
+{
+    enum itera_status status = ITERA_OK;
+    struct itera_rng rng = {.seed = seed, .stream = itera_check_stream("summed", 0, 0)};
+    /* Roundings add up: of n terms, sqrt(n) parts of each are lost. */
+    const double terms = fmax(most_terms(m->moved.program) / 8, 1);
+    const double rest = fmin(terms * ROUNDING * ROUNDING / tolerance, 1);
+    const double weights[WAYS] = {[LINEAR] = 1, [CURVED] = rest, [BY_CHOICE] = rest};
+    for (int k = 0; k < m->moved.n_slots && !status; k++)
+        if (is_real(m, m->moved.slots[k].tensor))
+            status = find_way(m, k, &ways[k]);
+    for (int k = 0; k < DRAWS && !status; k++)
+        for (enum way way = LINEAR; way < WAYS && !status; way++)
+            status = draw(m, ways, way, weights[way], &rng, draws[k]);
+    for (int i = 0; i < m->n && !status; i++) {
+        double of[DRAWS];
+        for (int k = 0; k < DRAWS; k++)
+            of[k] = draws[k][i];
+        qsort(of, DRAWS, sizeof of[0], by_size);
+        summed[i] = of[DRAWS / 2];
+    }
+    return status;
+}
+
+enum itera_status itera_check_summed(struct itera_checker *checker,
+                                     const struct itera_runner *reference, const int32_t *tensors,
+                                     int n, double tolerance, double *summed)
+{
+    struct moves m = {.reference = reference, .tensors = tensors, .n = n};
+    double draws[DRAWS][ITERA_CHECK_TENSORS] = {{0}};
+    enum way *ways = calloc((size_t)reference->trial->n_slots + 1, sizeof *ways);
+    enum itera_status status =
+        ways ? itera_trial_copy(reference->trial, &m.moved)
+             : itera_fail(ITERA_ERR_MEMORY, "no memory to check what a result is summed from");
+    if (!status)
+        status = itera_runner_create(&m.moved, checker->reference, &m.runner);
+    if (!status)
+        status = measure(&m, checker->options->seed, tolerance, ways, draws, summed);
+    itera_runner_destroy(&m.runner);
+    itera_trial_destroy(&m.moved);
+    free(ways);
+    return status;
+}
