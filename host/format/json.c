@@ -146,6 +146,10 @@ const json_t *itera_json_value(struct itera_json_reader *reader, const char *key
     if (!known && reader->used_count < ITERA_JSON_MAX_KEYS)
         reader->used[reader->used_count++] = key;
     const json_t *value = json_object_get(reader->object, key);
+    if (reader->complete && !reader->status && (!value || json_is_null(value)))
+        reader->status = itera_fail(
+            ITERA_ERR_FORMAT, "%s: key \"%s\" %s: the file is damaged, or another version wrote it",
+            reader->source, key, value ? "has no value" : "is missing");
     return json_is_null(value) ? NULL : value;
 }
 
@@ -154,12 +158,17 @@ bool itera_json_has(struct itera_json_reader *reader, const char *key)
     return itera_json_value(reader, key) != NULL;
 }
 
+bool itera_json_is_null(struct itera_json_reader *reader, const char *key)
+{
+    return json_is_null(json_object_get(reader->object, key));
+}
+
 enum itera_status itera_json_fail(struct itera_json_reader *reader, const char *key,
                                   const char *expected)
 {
     if (reader->status == ITERA_OK) {
         char found[96];
-        itera_json_describe(itera_json_value(reader, key), found, sizeof found);
+        itera_json_describe(json_object_get(reader->object, key), found, sizeof found);
         reader->status = itera_fail(ITERA_ERR_FORMAT, "%s: key \"%s\": found %s, expected %s",
                                     reader->source, key, found, expected);
     }
@@ -240,6 +249,67 @@ const char *itera_json_string(struct itera_json_reader *reader, const char *key,
         return absent;
     }
     return json_string_value(value);
+}
+
+static const char PERCENT[] = "percent";
+
+json_t *itera_json_from_text(const char *text)
+{
+    if (!text)
+        return json_null();
+    json_t *plain = json_string(text);
+    char *escaped = plain ? NULL : malloc(3 * strlen(text) + 1), *to = escaped;
+    if (!escaped)
+        return plain;
+    for (const char *c = text; *c; c++) {
+        if ((unsigned char)*c >= 0x20 && (unsigned char)*c < 0x7f && *c != '%')
+            *to++ = *c;
+        else
+            to += snprintf(to, 4, "%%%02X", (unsigned)(unsigned char)*c);
+    }
+    *to = 0;
+    json_t *value = json_pack("{s:s}", PERCENT, escaped);
+    free(escaped);
+    return value;
+}
+
+static int hex_digit(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+const char *itera_json_to_text(const json_t *value, struct itera_arena *arena)
+{
+    if (json_is_string(value))
+        return itera_arena_strdup(arena, json_string_value(value));
+    const char *from = json_string_value(json_object_get(value, PERCENT));
+    char *text = from ? itera_arena_strdup(arena, from) : NULL, *to = text;
+    while (text && *from) {
+        if (*from != '%') {
+            *to++ = *from++;
+            continue;
+        }
+        const int high = hex_digit(from[1]), low = high < 0 ? -1 : hex_digit(from[2]);
+        if (low < 0 || !(high | low))
+            return NULL;
+        *to++ = (char)(high << 4 | low);
+        from += 3;
+    }
+    if (text)
+        *to = 0;
+    return text;
+}
+
+const char *itera_json_text(struct itera_json_reader *reader, const char *key,
+                            struct itera_arena *arena)
+{
+    const json_t *value = itera_json_is_null(reader, key) ? NULL : itera_json_value(reader, key);
+    if (!value || reader->status)
+        return NULL;
+    const char *text = itera_json_to_text(value, arena);
+    if (!text)
+        itera_json_fail(reader, key, "a string, or percent-encoded text");
+    return text;
 }
 
 const json_t *itera_json_array(struct itera_json_reader *reader, const char *key)

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/arena.h"
 #include "itera/status.h"
 
 /* Parses size bytes of UTF-8 (need not end with a NUL). source names the text in messages:
@@ -36,6 +37,9 @@ struct itera_json_reader {
     const json_t *object; /* borrowed */
     const char *source;   /* borrowed */
     enum itera_status status;
+    /* Set after itera_json_begin for files that only we write: whatever is asked for must be there,
+     * and null is an error, too, unless itera_json_is_null was asked first. */
+    bool complete;
     int used_count;
     const char *used[ITERA_JSON_MAX_KEYS]; /* keys that were asked for */
 };
@@ -45,6 +49,8 @@ enum itera_status itera_json_begin(struct itera_json_reader *reader, const json_
                                    const char *source);
 
 bool itera_json_has(struct itera_json_reader *reader, const char *key);
+/* Whether the key is there, and null. */
+bool itera_json_is_null(struct itera_json_reader *reader, const char *key);
 
 /* An integer in [min, max]; 64.0 is taken as 64. */
 int64_t itera_json_int(struct itera_json_reader *reader, const char *key, int64_t absent,
@@ -63,6 +69,15 @@ const json_t *itera_json_array(struct itera_json_reader *reader, const char *key
 const json_t *itera_json_object(struct itera_json_reader *reader, const char *key);
 /* The value itself, whatever its type; NULL when absent. */
 const json_t *itera_json_value(struct itera_json_reader *reader, const char *key);
+
+/* Text that need not be UTF-8, such as a path, losslessly: a string where it is UTF-8, otherwise
+ * {"percent": "caf%E9.txt"}. NULL is null. Returns NULL without memory. */
+json_t *itera_json_from_text(const char *text);
+/* The same read back, from the arena; NULL where it is absent, null, or after an error. */
+const char *itera_json_text(struct itera_json_reader *reader, const char *key,
+                            struct itera_arena *arena);
+/* The same of a value alone; NULL when it is no such text or there is no memory. */
+const char *itera_json_to_text(const json_t *value, struct itera_arena *arena);
 
 /* Reports the first error of the reader as "source: key "key": found X, expected <expected>". */
 enum itera_status itera_json_fail(struct itera_json_reader *reader, const char *key,

@@ -92,49 +92,48 @@ static unsigned choice_value(struct itera_json_reader *r, const char *name, enum
     return 0;
 }
 
+static json_t *field_to_json(const struct itera_train_options *o, const struct field *f)
+{
+    const void *at = field_at(o, f);
+    switch (f->kind) {
+    case FIELD_STRING:
+        return itera_json_from_text(*(const char *const *)at);
+    case FIELD_INTEGER:
+        return json_integer(*(const int64_t *)at);
+    case FIELD_REAL:
+        return json_real(*(const double *)at);
+    case FIELD_SCHEDULE:
+    case FIELD_PRECISION:
+        break;
+    }
+    return json_string(choice_name(f->kind, *(const unsigned *)at));
+}
+
 json_t *itera_train_options_to_json(const struct itera_train_options *o)
 {
     json_t *object = json_object();
-    for (int i = 0; i < FIELDS; i++) {
-        const void *at = field_at(o, &fields[i]);
-        json_t *value = NULL;
-        switch (fields[i].kind) {
-        case FIELD_STRING: {
-            const char *text = *(const char *const *)at;
-            value = text ? json_string(text) : json_null();
-            break;
-        }
-        case FIELD_INTEGER:
-            value = json_integer(*(const int64_t *)at);
-            break;
-        case FIELD_REAL:
-            value = json_real(*(const double *)at);
-            break;
-        case FIELD_SCHEDULE:
-        case FIELD_PRECISION:
-            value = json_string(choice_name(fields[i].kind, *(const unsigned *)at));
-            break;
-        }
-        json_object_set_new(object, fields[i].name, value);
-    }
+    int failed = 0;
+    for (int i = 0; i < FIELDS; i++)
+        failed |= json_object_set_new(object, fields[i].name, field_to_json(o, &fields[i]));
     /* JSON integers are signed here; the bits are what counts. */
-    json_object_set_new(object, "seed", json_integer((json_int_t)o->seed));
-    return object;
+    failed |= json_object_set_new(object, "seed", json_integer((json_int_t)o->seed));
+    if (!failed)
+        return object;
+    json_decref(object);
+    return NULL;
 }
 
 enum itera_status itera_train_options_from_json(struct itera_arena *arena,
                                                 struct itera_json_reader *r,
                                                 struct itera_train_options *o)
 {
+    r->complete = true;
     for (int i = 0; i < FIELDS; i++) {
         char *at = (char *)o + fields[i].offset;
-        const char *name = fields[i].name, *text;
+        const char *name = fields[i].name;
         switch (fields[i].kind) {
         case FIELD_STRING:
-            text = itera_json_string(r, name, NULL);
-            *(const char **)(void *)at = text ? itera_arena_strdup(arena, text) : NULL;
-            if (text && !*(const char **)(void *)at && !r->status)
-                r->status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory", r->source);
+            *(const char **)(void *)at = itera_json_text(r, name, arena);
             break;
         case FIELD_INTEGER:
             *(int64_t *)(void *)at =
@@ -195,32 +194,45 @@ static json_t *number_or_null(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
-static json_t *state_to_json(const struct itera_trainer *t)
+/* NULL when there is no memory. */
+static json_t *state_to_json(const struct itera_trainer *t, const float scale[2])
 {
-    json_t *plan = json_pack("{s:I, s:I, s:I, s:f}", "steps", (json_int_t)t->plan.steps, "warmup",
-                             (json_int_t)t->plan.warmup, "from_step", (json_int_t)t->plan.from_step,
-                             "from_progress", t->plan.from_progress);
+    const struct member {
+        const char *name;
+        json_t *value; /* given away */
+    } members[] = {
+        {"format", json_string(FORMAT)},
+        {"step", json_integer(t->step)},
+        {"seconds", json_real(itera_seconds() - t->began)},
+        {"timed", json_boolean(t->timed)},
+        {"plan", json_pack("{s:I, s:I, s:I, s:f}", "steps", (json_int_t)t->plan.steps, "warmup",
+                           (json_int_t)t->plan.warmup, "from_step", (json_int_t)t->plan.from_step,
+                           "from_progress", t->plan.from_progress)},
+        {"best_loss", number_or_null(t->best_loss)},
+        {"best_step", json_integer(t->best_step)},
+        {"bad_evaluations", json_integer(t->bad_evaluations)},
+        {"skipped", json_integer(t->skipped)},
+        {"skipped_in_a_row", json_integer(t->skipped_in_a_row)},
+        {"loss_scale", json_real((double)scale[0])},
+        {"loss_scale_steps", json_real((double)scale[1])},
+        {"finish", itera_json_from_text(t->finish)},
+        {"log_bytes", json_integer(t->log_bytes)},
+        {"data_hash", json_integer((json_int_t)t->data_hash)},
+        {"valid_hash", json_integer((json_int_t)t->valid_hash)},
+        {"teacher_hash", json_integer((json_int_t)t->teacher_hash)},
+        {"teacher_loss", number_or_null(t->last.teacher_loss)},
+        {"device", json_string(itera_device_info(t->device)->id)},
+        {"threads", json_integer(itera_device_threads(t->device))},
+        {"options", itera_train_options_to_json(&t->options)},
+    };
     json_t *root = json_object();
-    json_object_set_new(root, "format", json_string(FORMAT));
-    json_object_set_new(root, "step", json_integer(t->step));
-    json_object_set_new(root, "seconds", json_real(itera_seconds() - t->began));
-    json_object_set_new(root, "timed", json_boolean(t->timed));
-    json_object_set_new(root, "plan", plan);
-    json_object_set_new(root, "best_loss", number_or_null(t->best_loss));
-    json_object_set_new(root, "best_step", json_integer(t->best_step));
-    json_object_set_new(root, "bad_evaluations", json_integer(t->bad_evaluations));
-    json_object_set_new(root, "skipped", json_integer(t->skipped));
-    json_object_set_new(root, "skipped_in_a_row", json_integer(t->skipped_in_a_row));
-    json_object_set_new(root, "finish", t->finish ? json_string(t->finish) : json_null());
-    json_object_set_new(root, "log_bytes", json_integer(t->log_bytes));
-    json_object_set_new(root, "data_hash", json_integer((json_int_t)t->data_hash));
-    json_object_set_new(root, "valid_hash", json_integer((json_int_t)t->valid_hash));
-    json_object_set_new(root, "teacher_hash", json_integer((json_int_t)t->teacher_hash));
-    json_object_set_new(root, "teacher_loss", number_or_null(t->last.teacher_loss));
-    json_object_set_new(root, "device", json_string(itera_device_info(t->device)->id));
-    json_object_set_new(root, "threads", json_integer(itera_device_threads(t->device)));
-    json_object_set_new(root, "options", itera_train_options_to_json(&t->options));
-    return root;
+    int failed = 0;
+    for (size_t i = 0; i < sizeof members / sizeof *members; i++)
+        failed |= json_object_set_new(root, members[i].name, members[i].value);
+    if (!failed)
+        return root;
+    json_decref(root);
+    return NULL;
 }
 
 static enum itera_status write_text(const char *path, const char *text)
@@ -245,15 +257,6 @@ enum itera_status itera_train_write_json(json_t *root, const char *path)
     free(text);
     json_decref(root);
     return status;
-}
-
-static enum itera_status save_state(const struct itera_trainer *t, const float scale[2],
-                                    const char *path)
-{
-    json_t *root = state_to_json(t);
-    json_object_set_new(root, "loss_scale", json_real((double)scale[0]));
-    json_object_set_new(root, "loss_scale_steps", json_real((double)scale[1]));
-    return itera_train_write_json(root, path);
 }
 
 static enum itera_status save_moment(const struct itera_trainer *t, const struct itera_buffer *from,
@@ -293,7 +296,7 @@ static enum itera_status save_files(struct itera_trainer *t, const char *folder)
         status = itera_train_program_get_scale(&t->program, scale);
     if (!status)
         status = itera_path_join(path, sizeof path, folder, "state.json");
-    return status ? status : save_state(t, scale, path);
+    return status ? status : itera_train_write_json(state_to_json(t, scale), path);
 }
 
 enum itera_status itera_train_checkpoint_save(struct itera_trainer *t)
@@ -320,19 +323,20 @@ enum itera_status itera_train_checkpoint_save(struct itera_trainer *t)
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
+/* A loss that was finite, or NaN. */
+static double read_loss(struct itera_json_reader *r, const char *key)
+{
+    return itera_json_is_null(r, key) ? (double)NAN
+                                      : itera_json_real(r, key, (double)NAN, -1e30, 1e30);
+}
+
 static void read_plan(struct itera_trainer *t, struct itera_json_reader *r, const char *source)
 {
     const json_t *plan = itera_json_object(r, "plan");
     struct itera_json_reader p;
-    if (r->status)
+    if (r->status || (r->status = itera_json_begin(&p, plan, source)))
         return;
-    if (!plan) {
-        itera_json_fail(r, "plan", "an object");
-        return;
-    }
-    r->status = itera_json_begin(&p, plan, source);
-    if (r->status)
-        return;
+    p.complete = true;
     const int64_t most = INT64_C(1) << 53;
     t->plan.steps = itera_json_need_int(&p, "steps", 1, most);
     t->plan.warmup = itera_json_need_int(&p, "warmup", 0, most);
@@ -357,12 +361,13 @@ enum itera_status itera_train_checkpoint_read_state(struct itera_trainer *t, con
         status = itera_json_fail(&r, "format", FORMAT);
     if (status)
         goto done;
+    r.complete = true;
     const int64_t most = INT64_C(1) << 53;
     t->step = itera_json_need_int(&r, "step", 0, most);
     t->began = itera_seconds() - itera_json_real(&r, "seconds", 0, 0, 1e12);
     t->timed = itera_json_bool(&r, "timed", false);
     read_plan(t, &r, path);
-    t->best_loss = itera_json_real(&r, "best_loss", (double)NAN, -1e30, 1e30);
+    t->best_loss = read_loss(&r, "best_loss");
     t->best_step = itera_json_int(&r, "best_step", 0, 0, most);
     t->bad_evaluations = itera_json_int(&r, "bad_evaluations", 0, 0, most);
     t->skipped = itera_json_int(&r, "skipped", 0, 0, most);
@@ -373,16 +378,12 @@ enum itera_status itera_train_checkpoint_read_state(struct itera_trainer *t, con
     t->data_hash = (uint64_t)itera_json_int(&r, "data_hash", 0, INT64_MIN, INT64_MAX);
     t->valid_hash = (uint64_t)itera_json_int(&r, "valid_hash", 0, INT64_MIN, INT64_MAX);
     t->teacher_hash = (uint64_t)itera_json_int(&r, "teacher_hash", 0, INT64_MIN, INT64_MAX);
-    t->last.teacher_loss = itera_json_real(&r, "teacher_loss", (double)NAN, -1e30, 1e30);
-    const char *finish = itera_json_string(&r, "finish", NULL);
-    if (finish && !(t->finish = itera_arena_strdup(t->arena, finish)))
-        r.status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory", path);
+    t->last.teacher_loss = read_loss(&r, "teacher_loss");
+    t->finish = itera_json_text(&r, "finish", t->arena);
     const char *device = itera_json_string(&r, "device", "");
     const int64_t threads = itera_json_int(&r, "threads", 0, 0, 1 << 20);
     const json_t *options = itera_json_object(&r, "options");
     status = r.status;
-    if (!status && !options)
-        status = itera_json_fail(&r, "options", "an object");
     if (!status)
         status = itera_json_begin(&o, options, path);
     if (!status)
@@ -417,12 +418,15 @@ enum itera_status itera_trainer_peek(const char *directory, struct itera_train_r
     if (!status)
         status = itera_json_begin(&r, root, path);
     if (!status) {
+        r.complete = true;
         report->step = itera_json_need_int(&r, "step", 0, most);
         report->seconds = itera_json_real(&r, "seconds", 0, 0, 1e12);
-        report->best_loss = itera_json_real(&r, "best_loss", (double)NAN, -1e30, 1e30);
+        report->best_loss = read_loss(&r, "best_loss");
         report->best_step = itera_json_int(&r, "best_step", 0, 0, most);
         report->skipped = itera_json_int(&r, "skipped", 0, 0, most);
-        report->events = itera_json_string(&r, "finish", NULL) ? ITERA_TRAIN_FINISHED : 0;
+        const bool going_on = itera_json_is_null(&r, "finish");
+        report->events =
+            !going_on && itera_json_string(&r, "finish", NULL) ? ITERA_TRAIN_FINISHED : 0;
         status = r.status;
     }
     json_decref(root);

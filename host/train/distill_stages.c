@@ -141,13 +141,18 @@ static enum itera_status derive(struct itera_distill *d)
 static enum itera_status save(const struct itera_distill *d, const char *path)
 {
     const struct itera_distill_options *o = &d->options;
-    json_t *via = json_array(), *root = json_object();
+    json_t *via = json_array();
+    int failed = 0;
     for (int i = 0; i < o->n_via; i++)
-        json_array_append_new(via, json_string(o->via[i]));
-    json_object_set_new(root, "format", json_string(FORMAT));
-    json_object_set_new(root, "via", via);
-    json_object_set_new(root, "stage_steps", json_integer(o->stage_steps));
-    json_object_set_new(root, "options", itera_train_options_to_json(&o->train));
+        failed |= json_array_append_new(via, itera_json_from_text(o->via[i]));
+    /* What is NULL makes a NULL of the whole, and no member is lost. */
+    json_t *root =
+        json_pack("{s:s, s:o, s:I, s:o}", "format", FORMAT, "via", via, "stage_steps",
+                  (json_int_t)o->stage_steps, "options", itera_train_options_to_json(&o->train));
+    if (failed) {
+        json_decref(root);
+        root = NULL;
+    }
     return itera_train_write_json(root, path);
 }
 
@@ -159,11 +164,9 @@ static enum itera_status read_via(struct itera_distill *d, struct itera_json_rea
         return itera_json_fail(r, "via", "fewer presets");
     json_array_foreach((json_t *)(uintptr_t)via, i, name)
     {
-        if (!json_is_string(name))
-            return itera_json_fail(r, "via", "names of presets");
-        d->via[i] = itera_arena_strdup(d->arena, json_string_value(name));
+        d->via[i] = itera_json_to_text(name, d->arena);
         if (!d->via[i])
-            return no_memory();
+            return itera_json_fail(r, "via", "names of presets");
         d->options.n_via++;
     }
     return r->status;
@@ -180,12 +183,13 @@ static enum itera_status load(struct itera_distill *d, const char *path)
     const char *format = status ? "" : itera_json_string(&r, "format", "");
     if (!status && strcmp(format, FORMAT) != 0)
         status = itera_json_fail(&r, "format", FORMAT);
+    r.complete = true;
     if (!status)
         status = read_via(d, &r);
     if (!status) {
         d->options.stage_steps = itera_json_int(&r, "stage_steps", 0, 0, INT64_C(1) << 40);
         const json_t *options = itera_json_object(&r, "options");
-        status = !r.status && !options ? itera_json_fail(&r, "options", "an object") : r.status;
+        status = r.status;
         if (!status)
             status = itera_json_begin(&o, options, path);
     }
