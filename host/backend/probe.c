@@ -16,6 +16,7 @@
 
 #include "core/clock.h"
 #include "core/log.h"
+#include "core/number.h"
 
 /* What the child writes: messages as they come, then the result. */
 enum { PROBE_MESSAGE, PROBE_RESULT };
@@ -180,7 +181,7 @@ enum itera_status itera_probe(const struct itera_backend *backend, double second
         return status;
     char how[96] = "ended the process";
     if (got == LATE)
-        snprintf(how, sizeof how, "gave no answer in %.3g seconds", seconds);
+        itera_format(how, sizeof how, "gave no answer in %.3g seconds", seconds);
     else if (got == GARBLED)
         snprintf(how, sizeof how, "gave an answer that makes no sense");
     else if (waited == child && WIFSIGNALED(state)) /* else the host reaps all children itself */

@@ -7,6 +7,7 @@
 #include "bench/bench.h"
 #include "core/clock.h"
 #include "core/log.h"
+#include "core/number.h"
 
 enum itera_status itera_bench_task_begin(struct itera_device *device, struct itera_bench_task **out)
 {
@@ -159,11 +160,11 @@ static enum itera_status conclude(const struct measurement *m, struct itera_benc
     if (row->blocks < FEWEST)
         snprintf(why, sizeof row->unstable_because, "only %d blocks of runs", row->blocks);
     else if (width > widest)
-        snprintf(why, sizeof row->unstable_because, "the interval is %.0f%% of the median wide",
-                 100 * width);
+        itera_format(why, sizeof row->unstable_because, "the interval is %.0f%% of the median wide",
+                     100 * width);
     else if (spread > widest)
-        snprintf(why, sizeof row->unstable_because,
-                 "the processor's speed varied by %.0f%% meanwhile", 100 * spread);
+        itera_format(why, sizeof row->unstable_because,
+                     "the processor's speed varied by %.0f%% meanwhile", 100 * spread);
     row->stable = !*why;
     if (task->has_peer && task->peer.blocks) {
         status = itera_bench_interval(task->peer.medians, task->peer.blocks, &median);

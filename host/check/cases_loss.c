@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "check/case.h"
+#include "core/number.h"
 
 itera_case_fn itera_case_cross_entropy, itera_case_kl_loss;
 
@@ -64,8 +65,8 @@ bool itera_case_kl_loss(struct itera_case *c)
     in[1] = itera_case_strided(c, "teacher", 2, dim, padding ? padding + 1 : 0, ITERA_FILL_NORMAL,
                                1.0, 2.0);
     itera_case_constant(c, in[1]);
-    snprintf(c->label, sizeof c->label, "rows=%d classes=%d temperature=%g%s", (int)dim[0],
-             (int)dim[1], (double)attr.scale, padding ? " strided" : "");
+    itera_format(c->label, sizeof c->label, "rows=%d classes=%d temperature=%g%s", (int)dim[0],
+                 (int)dim[1], (double)attr.scale, padding ? " strided" : "");
     itera_record(c->program, ITERA_OP_kl_loss, &attr, in, out);
     return true;
 }

@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "check/case.h"
+#include "core/number.h"
 
 itera_case_fn itera_case_cast, itera_case_unscale, itera_case_loss_scale;
 
@@ -54,8 +55,8 @@ bool itera_case_loss_scale(struct itera_case *c)
         return false;
     struct itera_attr attr = {.count = c->index % 3 + 1};
     double scale = scales[c->index % 6], finite = c->index % 4 ? 1.0 : 0.0;
-    snprintf(c->label, sizeof c->label, "scale=%g count=%d%s", scale, attr.count,
-             finite > 0 ? "" : " overflow");
+    itera_format(c->label, sizeof c->label, "scale=%g count=%d%s", scale, attr.count,
+                 finite > 0 ? "" : " overflow");
     int32_t in[2] = {itera_case_input(c, "scale", 1, &two, ITERA_FILL_NORMAL, scale, 0.0),
                      itera_case_input(c, "norm", 1, &two, ITERA_FILL_NORMAL, finite, 0.0)};
     itera_case_constant(c, in[0]);

@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "check/case.h"
+#include "core/number.h"
 
 itera_case_fn itera_case_sample;
 itera_case_fn itera_case_advance;
@@ -37,9 +38,10 @@ bool itera_case_sample(struct itera_case *c)
     }
     int32_t rng =
         itera_case_strided(c, "rng", 2, four, c->index % 2 ? 2 : 0, ITERA_FILL_BITS, 0, 0);
-    snprintf(c->label, sizeof c->label, "batch=%d vocabulary=%d temperature=%g top_k=%g top_p=%g%s",
-             (int)batch, (int)vocabulary, (double)value[0], (double)value[1], (double)value[2],
-             extreme ? " ties" : "");
+    itera_format(c->label, sizeof c->label,
+                 "batch=%d vocabulary=%d temperature=%g top_k=%g top_p=%g%s", (int)batch,
+                 (int)vocabulary, (double)value[0], (double)value[1], (double)value[2],
+                 extreme ? " ties" : "");
     const int32_t in[] = {logits, table, rng};
     int32_t out[] = {ITERA_NEW};
     itera_record(c->program, ITERA_OP_sample, NULL, in, out);

@@ -9,6 +9,7 @@
 #include "check/model_values.h"
 #include "core/environment.h"
 #include "core/log.h"
+#include "core/number.h"
 #include "format/safetensors.h"
 #include "itera/check.h"
 #include "itera/session.h"
@@ -70,8 +71,9 @@ static enum itera_status report(struct context *c, const char *op, const char *l
     else if (!e->finite)
         snprintf(reason, sizeof reason, "not finite at element %lld", (long long)e->worst);
     else if (!pass)
-        snprintf(reason, sizeof reason, "relative error %.3g, at most %.3g; worst at element %lld",
-                 figure, tolerance, (long long)e->worst);
+        itera_format(reason, sizeof reason,
+                     "relative error %.3g, at most %.3g; worst at element %lld", figure, tolerance,
+                     (long long)e->worst);
     struct itera_check_result result = {
         .op = op,
         .dtype = "f32",
@@ -119,7 +121,7 @@ static enum itera_status check_scalar(struct context *c, const char *op, double 
                                       double expected, double limit)
 {
     char label[96];
-    snprintf(label, sizeof label, "%.7g, expected %.7g", value, expected);
+    itera_format(label, sizeof label, "%.7g, expected %.7g", value, expected);
     struct error e = {.max_abs = fabs(value - expected), .finite = isfinite(value)};
     e.max_rel = e.max_abs / fmax(fabs(expected), 1e-30);
     e.nmse = e.max_rel * e.max_rel;
@@ -222,19 +224,19 @@ static enum itera_status check_decode(struct context *c, struct itera_model *m,
         struct error e = compare(logits, expected->logits, batch * time * vocab);
         int64_t some = time < 128 ? (time + 1) / 2 : 64;
         char label[160];
-        snprintf(label, sizeof label,
-                 "%lld tokens one by one; rms error first %lld %.2g, last %.2g", (long long)time,
-                 (long long)some, rms(logits, expected->logits, some * vocab),
-                 rms(logits + (time - some) * vocab, expected->logits + (time - some) * vocab,
-                     some * vocab));
+        itera_format(label, sizeof label,
+                     "%lld tokens one by one; rms error first %lld %.2g, last %.2g",
+                     (long long)time, (long long)some, rms(logits, expected->logits, some * vocab),
+                     rms(logits + (time - some) * vocab, expected->logits + (time - some) * vocab,
+                         some * vocab));
         status = report(c, "decode", label, &e, e.max_rel, c->logits_limit, NULL);
     }
     if (!status) {
         double share = agreement(logits, expected->logits, batch * time, vocab, c->logits_limit);
         char label[96], why[96];
-        snprintf(label, sizeof label, "%.2f%% of %lld tokens agree", 100 * share,
-                 (long long)(batch * time));
-        snprintf(why, sizeof why, "at least %.0f%% must agree", 100 * AGREEMENT);
+        itera_format(label, sizeof label, "%.2f%% of %lld tokens agree", 100 * share,
+                     (long long)(batch * time));
+        itera_format(why, sizeof why, "at least %.0f%% must agree", 100 * AGREEMENT);
         struct error e = {.max_rel = 1 - share, .finite = true};
         status = report(c, "greedy", label, &e, 1 - share, 1 - AGREEMENT,
                         share < AGREEMENT ? why : NULL);
@@ -280,10 +282,10 @@ static enum itera_status check_forward(struct context *c, const struct itera_mod
     const double limit = c->integer ? sqrt(integer) : c->logits_limit;
     char label[128], most[32] = "";
     if (c->integer)
-        snprintf(most, sizeof most, ", at most %.2g", limit);
-    snprintf(label, sizeof label, "%lld x %lld tokens, %lld logits each, rms error %.2g%s",
-             (long long)expected->batch, (long long)expected->time, (long long)vocab, sqrt(e.nmse),
-             most);
+        itera_format(most, sizeof most, ", at most %.2g", limit);
+    itera_format(label, sizeof label, "%lld x %lld tokens, %lld logits each, rms error %.2g%s",
+                 (long long)expected->batch, (long long)expected->time, (long long)vocab,
+                 sqrt(e.nmse), most);
     status = report(c, "logits", label, &e, figure, limit, NULL);
     const double loss_limit = c->integer ? integer : LOSS_LIMIT;
     if (!status && expected->has_loss)

@@ -7,6 +7,7 @@
 
 #include "check/checker.h"
 #include "core/log.h"
+#include "core/number.h"
 #include "program/autodiff.h"
 
 /* The program of a case, differentiated. */
@@ -337,9 +338,9 @@ static void check_direction(const struct direction *d, struct itera_difference *
     out->max_rel = fmax(out->max_rel, fmin(best_scale, best_scale * best + tolerance));
     out->nmse = out->max_rel * out->max_rel;
     if (!(best <= 1))
-        snprintf(out->reason, sizeof out->reason,
-                 "the gradient of %.40s is off by %.2g of its size along a random direction",
-                 d->forward->trial->program->tensors[d->wrt].name, best_scale);
+        itera_format(out->reason, sizeof out->reason,
+                     "the gradient of %.40s is off by %.2g of its size along a random direction",
+                     d->forward->trial->program->tensors[d->wrt].name, best_scale);
 }
 
 /* Steps that suit each element: 1 stands for the input's own magnitude, no element moves by more

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/log.h"
+#include "core/number.h"
 #include "tensor/blocks.h"
 
 /* Guards are wide enough for a kernel that runs a full unrolled tile too far. */
@@ -244,8 +245,8 @@ static bool compare_element(float got, float expected, double tolerance, struct 
         return true;
     if (!isfinite(got) || !isfinite(expected)) {
         bool untouched = bits_of(got) == ITERA_TRIAL_PATTERN;
-        snprintf(out->reason, sizeof out->reason, "%s is %g%s where the reference has %.9g", where,
-                 (double)got, untouched ? " (never written)" : "", (double)expected);
+        itera_format(out->reason, sizeof out->reason, "%s is %g%s where the reference has %.9g",
+                     where, (double)got, untouched ? " (never written)" : "", (double)expected);
         return false;
     }
     double error = fabs((double)got - expected), size = fabs((double)expected);
@@ -298,13 +299,13 @@ static bool compare_real(const struct itera_runner *runner, const struct itera_r
         out->nmse = nmse;
     if (nmse <= tolerance)
         return true;
-    int used = snprintf(out->reason, sizeof out->reason, "%.40s: NMSE %.2g is above %.2g",
-                        tensor_name(p, tensor), nmse, tolerance);
+    int used = itera_format(out->reason, sizeof out->reason, "%.40s: NMSE %.2g is above %.2g",
+                            tensor_name(p, tensor), nmse, tolerance);
     if (sums.row >= 0 && used > 0 && (size_t)used < sizeof out->reason)
-        snprintf(out->reason + used, sizeof out->reason - (size_t)used,
-                 "; the first bad element is %s = %.9g, expected %.9g",
-                 element_text(p, tensor, sums.row, sums.col, where), (double)sums.got,
-                 (double)sums.expected);
+        itera_format(out->reason + used, sizeof out->reason - (size_t)used,
+                     "; the first bad element is %s = %.9g, expected %.9g",
+                     element_text(p, tensor, sums.row, sums.col, where), (double)sums.got,
+                     (double)sums.expected);
     return false;
 }
 

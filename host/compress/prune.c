@@ -7,6 +7,7 @@
 #include "compress/calibrate.h"
 #include "compress/surgery.h"
 #include "core/log.h"
+#include "core/number.h"
 #include "itera/compress.h"
 
 enum { BLOCK = 32 }; /* of q8 and q4 weights */
@@ -29,7 +30,7 @@ static enum itera_status read_size(const char *part, const char *text, int32_t n
                                    const char *why, bool in_blocks, int32_t *size)
 {
     char *end;
-    double number = strtod(text, &end);
+    double number = itera_read_number(text, &end);
     bool percent = end != text && *end == '%';
     if (end == text || end[percent] || !isfinite(number) || (!percent && number != floor(number)))
         return itera_fail(ITERA_ERR_ARGUMENT,

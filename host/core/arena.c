@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/number.h"
+
 #define DEFAULT_BLOCK ((size_t)64 * 1024)
 #define MAX_ALIGN     ((size_t)4096)
 
@@ -130,13 +132,13 @@ __attribute__((format(printf, 2, 0))) static char *format_into(struct itera_aren
 {
     va_list copy;
     va_copy(copy, args);
-    int length = vsnprintf(NULL, 0, format, copy);
+    int length = itera_format_args(NULL, 0, format, copy);
     va_end(copy);
     if (length < 0)
         return NULL;
     char *text = itera_arena_alloc(arena, (size_t)length + 1, 1);
     if (text)
-        vsnprintf(text, (size_t)length + 1, format, args);
+        itera_format_args(text, (size_t)length + 1, format, args);
     return text;
 }
 

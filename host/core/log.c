@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/number.h"
+
 static _Thread_local char last_error[1024];
 static _Thread_local int hushed;
 static itera_log_fn *log_fn;
@@ -53,7 +55,7 @@ static void format_message(char *out, size_t size, const char *format, va_list a
 {
     char text[8192];
     static const char gap[] = " ... ";
-    int printed = vsnprintf(text, sizeof text, format, args);
+    int printed = itera_format_args(text, sizeof text, format, args);
     size_t length = printed < 0 ? 0 : strlen(text);
     text[length] = '\0';
     if (length < size) {

@@ -11,6 +11,7 @@
 
 #include "core/clock.h"
 #include "core/log.h"
+#include "core/number.h"
 #include "energy/figures.h"
 #include "energy/sensor.h"
 
@@ -66,19 +67,20 @@ static bool counter_step(struct channel *c, uint64_t now, double seconds, uint64
         return true;
     }
     if (range == 0 || c->last > range) {
-        snprintf(c->why, sizeof c->why,
-                 "the counter went back from %.6f J to %.6f J (a suspended machine or a driver "
-                 "that was reloaded)",
-                 (double)c->last * 1e-6, (double)now * 1e-6);
+        itera_format(c->why, sizeof c->why,
+                     "the counter went back from %.6f J to %.6f J (a suspended machine or a driver "
+                     "that was reloaded)",
+                     (double)c->last * 1e-6, (double)now * 1e-6);
         return false;
     }
     *step = range - c->last + now;
     double limit = MOST_WATTS * (seconds + c->sensor->info.update_seconds);
     if ((double)*step * 1e-6 > (limit > MOST_JUMP ? limit : MOST_JUMP)) {
-        snprintf(c->why, sizeof c->why,
-                 "the counter was reset: as a wrap, %.6f J to %.6f J in %.3g s would be more than "
-                 "%.0f W",
-                 (double)c->last * 1e-6, (double)now * 1e-6, seconds, MOST_WATTS);
+        itera_format(
+            c->why, sizeof c->why,
+            "the counter was reset: as a wrap, %.6f J to %.6f J in %.3g s would be more than "
+            "%.0f W",
+            (double)c->last * 1e-6, (double)now * 1e-6, seconds, MOST_WATTS);
         return false;
     }
     return true;
@@ -211,7 +213,7 @@ __attribute__((format(printf, 2, 3))) static void figure_fail(struct itera_energ
 {
     va_list args;
     va_start(args, format);
-    vsnprintf(f->reason, sizeof f->reason, format, args);
+    itera_format_args(f->reason, sizeof f->reason, format, args);
     va_end(args);
     f->joules = f->watts = f->error_joules = NAN;
     f->measured = 0;
@@ -300,7 +302,7 @@ enum itera_status itera_meter_end(struct itera_meter *meter, struct itera_energy
         measure(meter, i, seconds, f);
         /* The reason why nothing was measured stays. */
         if (i == 0 && !f->measured && meter->tdp_watts > 0) {
-            snprintf(f->source, sizeof f->source, "tdp %g W", meter->tdp_watts);
+            itera_format(f->source, sizeof f->source, "tdp %g W", meter->tdp_watts);
             f->watts = meter->tdp_watts;
             f->joules = seconds * meter->tdp_watts;
         }

@@ -10,6 +10,7 @@
 #include "core/clock.h"
 #include "core/environment.h"
 #include "core/log.h"
+#include "core/number.h"
 
 static const struct itera_sensor_kind *const kinds[] = {
     &itera_sensor_rapl,
@@ -59,7 +60,7 @@ void itera_sensor_refuse(struct itera_sensor *sensor, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    vsnprintf(sensor->info.reason, sizeof sensor->info.reason, format, args);
+    itera_format_args(sensor->info.reason, sizeof sensor->info.reason, format, args);
     va_end(args);
     sensor->info.state = ITERA_SENSOR_UNUSABLE;
 }

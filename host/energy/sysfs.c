@@ -12,6 +12,12 @@
 
 #include "energy/sensor.h"
 
+/* What isspace says in C's locale. */
+static bool white_space(char c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
 int itera_sysfs_text(const char *path, char *out, size_t size)
 {
     out[0] = '\0';
@@ -28,9 +34,9 @@ int itera_sysfs_text(const char *path, char *out, size_t size)
         return error;
     out[n] = '\0';
     size_t length = strlen(out), skip = 0;
-    while (length && isspace((unsigned char)out[length - 1]))
+    while (length && white_space(out[length - 1]))
         out[--length] = '\0';
-    while (isspace((unsigned char)out[skip]))
+    while (white_space(out[skip]))
         skip++;
     memmove(out, out + skip, length - skip + 1);
     return 0;

@@ -8,8 +8,25 @@
 
 #include "core/file.h"
 #include "core/log.h"
+#include "core/number.h"
 
 #define MAX_FILE ((size_t)512 * 1024 * 1024)
+
+json_t *itera_json_read(const char *text, size_t size, size_t flags, json_error_t *error)
+{
+    struct itera_c_locale saved = itera_c_locale_enter();
+    json_t *value = json_loadb(text, size, flags, error);
+    itera_c_locale_leave(&saved);
+    return value;
+}
+
+char *itera_json_write(const json_t *value, size_t flags)
+{
+    struct itera_c_locale saved = itera_c_locale_enter();
+    char *text = json_dumps(value, flags);
+    itera_c_locale_leave(&saved);
+    return text;
+}
 
 enum itera_status itera_json_parse(const char *text, size_t size, const char *source, json_t **out)
 {
@@ -23,7 +40,7 @@ enum itera_status itera_json_parse(const char *text, size_t size, const char *so
             "without one",
             source, utf8 ? "" : " of UTF-16");
     json_error_t error;
-    json_t *value = json_loadb(text ? text : "", size, JSON_REJECT_DUPLICATES, &error);
+    json_t *value = itera_json_read(text ? text : "", size, JSON_REJECT_DUPLICATES, &error);
     if (!value) {
         if (json_error_code(&error) == json_error_out_of_memory)
             return itera_fail(ITERA_ERR_MEMORY, "%s: out of memory while reading JSON", source);
@@ -109,7 +126,7 @@ const char *itera_json_describe(const json_t *value, char *out, size_t size)
         snprintf(out, size, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
         break;
     case JSON_REAL:
-        snprintf(out, size, "%.9g", json_real_value(value));
+        itera_format(out, size, "%.9g", json_real_value(value));
         break;
     case JSON_TRUE:
         snprintf(out, size, "true");
@@ -220,7 +237,7 @@ double itera_json_real(struct itera_json_reader *reader, const char *key, double
     double number = json_number_value(value);
     if (!json_is_number(value) || !(number >= min && number <= max)) {
         char expected[96];
-        snprintf(expected, sizeof expected, "a number from %g to %g", min, max);
+        itera_format(expected, sizeof expected, "a number from %g to %g", min, max);
         itera_json_fail(reader, key, expected);
         return absent;
     }

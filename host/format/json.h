@@ -11,6 +11,11 @@
 #include "core/arena.h"
 #include "itera/status.h"
 
+/* json_loadb and json_dumps in C's locale: jansson writes and reads fractions with the program's. All
+ * JSON of the library goes through these two. */
+json_t *itera_json_read(const char *text, size_t size, size_t flags, json_error_t *error);
+char *itera_json_write(const json_t *value, size_t flags);
+
 /* Parses size bytes of UTF-8 (need not end with a NUL). source names the text in messages:
  * "file: line 3, column 7: what". The caller drops *out with json_decref.
  * Errors: ITERA_ERR_FORMAT; ITERA_ERR_MEMORY. */

@@ -114,7 +114,7 @@ static enum itera_status make_header(const char *path,
                              "tensor");
     }
     if (status == ITERA_OK) {
-        *out = json_dumps(header, JSON_COMPACT);
+        *out = itera_json_write(header, JSON_COMPACT);
         if (!*out)
             status = itera_fail(ITERA_ERR_MEMORY, "%s: out of memory for the header", path);
     }

@@ -8,6 +8,7 @@
 
 #include "core/file.h"
 #include "core/log.h"
+#include "core/number.h"
 #include "format/json.h"
 
 /* One table says for every field and family the key, the limits and the default; reading,
@@ -670,8 +671,8 @@ static size_t real_digits(const struct itera_config *config)
         for (size_t i = 0; exact && i < LENGTH(real_fields); i++) {
             char text[64];
             double value = get_real(config, real_fields[i].offset);
-            snprintf(text, sizeof text, "%.*g", choices[c], value);
-            exact = strtod(text, NULL) == value;
+            itera_format(text, sizeof text, "%.*g", choices[c], value);
+            exact = itera_read_number(text, NULL) == value;
         }
         if (exact)
             return (size_t)choices[c];
@@ -767,7 +768,7 @@ enum itera_status itera_config_to_json(const struct itera_config *config, char *
         return status;
     json_t *root = json_object();
     if (root && write_config(config, root) == 0)
-        *out = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(real_digits(config)));
+        *out = itera_json_write(root, JSON_INDENT(2) | JSON_REAL_PRECISION(real_digits(config)));
     json_decref(root);
     return *out ? ITERA_OK
                 : itera_fail(ITERA_ERR_MEMORY, "out of memory while writing a configuration");

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/log.h"
+#include "format/json.h"
 #include "tensor/blocks.h"
 
 #define HEAD "lm_head.weight"
@@ -430,7 +431,7 @@ enum itera_status itera_layout_shapes(const struct itera_layout *layout, char **
         }
     }
     if (memory && json_object_size(shapes))
-        memory = (*json = json_dumps(shapes, JSON_COMPACT)) != NULL;
+        memory = (*json = itera_json_write(shapes, JSON_COMPACT)) != NULL;
     json_decref(shapes);
     return memory ? ITERA_OK
                   : itera_fail(ITERA_ERR_MEMORY, "no memory to describe quantised tensors");

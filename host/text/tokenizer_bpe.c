@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "core/log.h"
+#include "format/json.h"
 #include "text/tokenizer_impl.h"
 #include "text/utf8.h"
 
@@ -89,7 +90,8 @@ enum itera_status itera_bpe_compile(struct itera_tokenizer *tokenizer, const cha
     texts[0] = texts[0] ? texts[0] : "null";
     texts[1] = texts[1] ? texts[1] : gpt2;
     for (int i = 0; i < 2 && !status; i++) {
-        json[i] = json_loads(texts[i], JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+        json[i] =
+            itera_json_read(texts[i], strlen(texts[i]), JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
         if (!json[i])
             status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory for its %s", name,
                                 itera_bpe_part_names[i]);

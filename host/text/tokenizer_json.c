@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/log.h"
+#include "format/json.h"
 #include "text/byte_letters.h"
 #include "text/tokenizer_impl.h"
 #include "text/utf8.h"
@@ -67,7 +68,8 @@ static enum itera_status parse_json(const char *json, size_t length, const char 
         return itera_fail(ITERA_ERR_LIMIT, "%s: more than %d values in its JSON", name,
                           MOST_VALUES);
     json_error_t error;
-    *root = json_loadb(json ? json : "", length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    *root =
+        itera_json_read(json ? json : "", length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     if (!*root)
         return itera_fail(ITERA_ERR_FORMAT, "%s: not JSON: line %d column %d: %s", name, error.line,
                           error.column, quote(error.text).text);
@@ -552,7 +554,7 @@ static enum itera_status keep_part(const json_t *root, enum itera_bpe_part part,
     const json_t *json = json_object_get(root, itera_bpe_part_names[part]);
     if (!json || json_is_null(json))
         return ITERA_OK;
-    bpe->parts[part] = json_dumps(json, JSON_COMPACT | JSON_ENCODE_ANY);
+    bpe->parts[part] = itera_json_write(json, JSON_COMPACT | JSON_ENCODE_ANY);
     return bpe->parts[part] ? ITERA_OK
                             : itera_fail(ITERA_ERR_MEMORY, "%s: no memory for its %s", name,
                                          itera_bpe_part_names[part]);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/log.h"
+#include "format/json.h"
 #include "text/byte_letters.h"
 #include "text/tokenizer_impl.h"
 #include "text/utf8.h"
@@ -105,7 +106,8 @@ static json_t *write_byte_level(bool add_prefix_space, bool use_regex)
 static json_t *write_part(const struct itera_bpe *bpe, enum itera_bpe_part part)
 {
     if (bpe->parts[part])
-        return json_loads(bpe->parts[part], JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+        return itera_json_read(bpe->parts[part], strlen(bpe->parts[part]),
+                               JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
     if (part == ITERA_PRE_TOKENIZER)
         return write_byte_level(false, true);
     return part == ITERA_DECODER ? write_byte_level(true, true) : json_null();
@@ -166,7 +168,7 @@ enum itera_status itera_tokenizer_to_json(const struct itera_tokenizer *tokenize
     json_t *root = tokenizer->kind == ITERA_BPE ? write_bpe(tokenizer) : write_own(tokenizer);
     if (!root)
         return no_memory();
-    *json = json_dumps(root, JSON_COMPACT);
+    *json = itera_json_write(root, JSON_COMPACT);
     json_decref(root);
     return *json ? ITERA_OK : no_memory();
 }

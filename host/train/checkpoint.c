@@ -251,7 +251,7 @@ static enum itera_status write_text(const char *path, const char *text)
 
 enum itera_status itera_train_write_json(json_t *root, const char *path)
 {
-    char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
+    char *text = root ? itera_json_write(root, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
     enum itera_status status =
         text ? write_text(path, text) : itera_fail(ITERA_ERR_MEMORY, "%s: no memory", path);
     free(text);

@@ -10,6 +10,7 @@
 
 #include "core/file.h"
 #include "core/log.h"
+#include "core/number.h"
 #include "train/trainer_impl.h"
 
 static const char NAME[] = "train.jsonl";
@@ -91,7 +92,7 @@ static enum itera_status begin_line(struct itera_trainer *t)
 static void put(FILE *f, const char *key, double value)
 {
     if (isfinite(value))
-        fprintf(f, ", \"%s\": %.9g", key, value);
+        itera_print(f, ", \"%s\": %.9g", key, value);
     else
         fprintf(f, ", \"%s\": null", key);
 }
@@ -125,11 +126,11 @@ enum itera_status itera_train_log_step(struct itera_trainer *t)
         fputs(", \"expert_load\": [", f);
         for (int i = 0; i < t->program.n_moe; i++)
             for (int e = 0; e < experts; e++)
-                fprintf(f, "%s%.4f%s",
-                        e   ? ", "
-                        : i ? ", ["
-                            : "[",
-                        t->load[i * experts + e], e + 1 == experts ? "]" : "");
+                itera_print(f, "%s%.4f%s",
+                            e   ? ", "
+                            : i ? ", ["
+                                : "[",
+                            t->load[i * experts + e], e + 1 == experts ? "]" : "");
         fputs("]", f);
     }
     if (t->skipped)

@@ -7,6 +7,7 @@
 #include "backend/gpu/gpu.h"
 #include "core/environment.h"
 #include "core/log.h"
+#include "core/number.h"
 #include "program/plan.h"
 #include "tensor/blocks.h"
 
@@ -201,7 +202,7 @@ int itera_gpu_choice(struct itera_gpu_lowering *l, const char *const *names, int
     int n = snprintf(l->choice_key, sizeof l->choice_key, "%s ", op_name(l));
     va_list args;
     va_start(args, key_format);
-    vsnprintf(l->choice_key + n, sizeof l->choice_key - (size_t)n, key_format, args);
+    itera_format_args(l->choice_key + n, sizeof l->choice_key - (size_t)n, key_format, args);
     va_end(args);
     l->n_choices = count;
     l->choice = fallback;

@@ -104,7 +104,7 @@ enum itera_status itera_gpu_tuning_save(struct itera_gpu_tuning *tuning)
     tuning->choices = merged;
     json_t *root =
         json_pack("{s:s, s:O}", "identity", tuning->identity, "choices", tuning->choices);
-    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_SORT_KEYS) : NULL;
+    char *text = root ? itera_json_write(root, JSON_INDENT(1) | JSON_SORT_KEYS) : NULL;
     json_decref(root);
     struct itera_writer *writer = NULL;
     enum itera_status status = text && itera_environment_cache_dir(folder, sizeof folder)

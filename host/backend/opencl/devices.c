@@ -6,6 +6,7 @@
 
 #include "backend/opencl/opencl.h"
 #include "core/log.h"
+#include "core/number.h"
 
 enum { MAX_PLATFORMS = 16, MAX_DEVICES = 32 };
 
@@ -39,7 +40,7 @@ static void warn(bool wanted, const char *format, ...)
     char text[512];
     va_list args;
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    itera_format_args(text, sizeof text, format, args);
     va_end(args);
     itera_log(ITERA_LOG_WARNING, "opencl: %s", text);
 }

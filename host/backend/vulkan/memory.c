@@ -7,6 +7,7 @@
 
 #include "backend/vulkan/device.h"
 #include "core/log.h"
+#include "core/number.h"
 
 enum { GRAIN = 256, SMALL = 65536 };
 static const uint64_t BLOCK = (uint64_t)64 << 20;
@@ -293,7 +294,7 @@ static enum itera_status fail_memory(struct vulkan_device *d, uint64_t bytes, in
     char left[48] = "";
     uint64_t free;
     if (free_bytes(d, type, &free))
-        snprintf(left, sizeof left, ", %.1f MiB of them free", (double)free * mib);
+        itera_format(left, sizeof left, ", %.1f MiB of them free", (double)free * mib);
     return itera_fail(ITERA_ERR_MEMORY,
                       "%s (%s): no memory for a buffer of %.1f MiB (%s; the device has %.1f MiB%s, "
                       "and %.1f MiB are used here); close other programs that use the device, or "

@@ -32,7 +32,8 @@ ITERA_API const char *itera_last_error(void);
 
 enum itera_log_level { ITERA_LOG_ERROR, ITERA_LOG_WARNING, ITERA_LOG_INFO, ITERA_LOG_DEBUG };
 
-/* Receives one line without newline. May be called from any thread. */
+/* Receives one line without newline. May be called from any thread. Numbers are as in C's locale,
+ * here as in every file that the library writes and reads, whatever the program's setlocale chose. */
 typedef void itera_log_fn(void *user, enum itera_log_level level, const char *message);
 
 /* Installs the process's log callback; NULL (the default) drops messages. Not to be called while
