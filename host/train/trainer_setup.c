@@ -497,6 +497,14 @@ static enum itera_status open_same_teacher(struct itera_trainer *t)
     return status ? status : itera_train_teacher_open(t);
 }
 
+/* Removes the checkpoint before the one that was read, which a killed save left. */
+static enum itera_status remove_older(const char *directory, const char *read)
+{
+    char older[4096];
+    enum itera_status status = itera_path_join(older, sizeof older, directory, "checkpoint.old");
+    return status || strcmp(older, read) == 0 ? status : itera_remove_tree(older);
+}
+
 enum itera_status itera_trainer_resume(struct itera_device *device, const char *directory,
                                        const struct itera_train_changes *changes,
                                        struct itera_trainer **out)
@@ -557,6 +565,8 @@ enum itera_status itera_trainer_resume(struct itera_device *device, const char *
         status = check_same_data(t->valid, o->valid, t->valid_hash);
     if (!status)
         status = itera_train_checkpoint_read_moments(t, folder);
+    if (!status)
+        status = remove_older(directory, folder);
     if (!status)
         start_clocks(t);
     else
