@@ -8,6 +8,7 @@
 
 #include "core/log.h"
 #include "text/matches.h"
+#include "text/unicode_newer.h"
 #include "text/utf8.h"
 
 enum {
@@ -118,8 +119,12 @@ static enum itera_status decompose(struct itera_normalizer *n, const struct step
         uint32_t code = 0;
         int bound = 0;
         itera_utf8_next(text + at, length - at, &code, &used);
-        utf8proc_ssize_t count = utf8proc_decompose_char(
-            (utf8proc_int32_t)code, n->codes + n->code_count, MOST, options, &bound);
+        utf8proc_ssize_t count = 1;
+        if (itera_unicode_newer(code) & ITERA_NEWER_FORM)
+            n->codes[n->code_count] = (utf8proc_int32_t)code;
+        else
+            count = utf8proc_decompose_char((utf8proc_int32_t)code, n->codes + n->code_count, MOST,
+                                            options, &bound);
         if (count < 0 || count > MOST)
             return itera_fail(ITERA_ERR_FORMAT, "encode: U+%04X cannot be normalized", code);
         n->code_count += (size_t)count;
@@ -129,7 +134,8 @@ static enum itera_status decompose(struct itera_normalizer *n, const struct step
 
 static unsigned combining(utf8proc_int32_t code)
 {
-    return (unsigned)utf8proc_get_property(code)->combining_class;
+    const unsigned class = (unsigned)utf8proc_get_property(code)->combining_class;
+    return class && itera_unicode_newer((uint32_t)code) & ITERA_NEWER_CLASS ? 0 : class;
 }
 
 /* Sorts marks by their combining class, equal ones staying in order. */
@@ -175,6 +181,22 @@ static enum itera_status order_marks(struct itera_normalizer *n)
     return status;
 }
 
+/* Composes what lies between characters that compose with nothing. */
+static void compose(struct itera_normalizer *n)
+{
+    size_t length = 0;
+    for (size_t at = 0, end; at < n->code_count; at = end) {
+        for (end = at + 1; end < n->code_count; end++)
+            if (itera_unicode_newer((uint32_t)n->codes[end]) & ITERA_NEWER_CLASS)
+                break;
+        utf8proc_ssize_t count = utf8proc_normalize_utf32(
+            n->codes + at, (utf8proc_ssize_t)(end - at), UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+        for (utf8proc_ssize_t i = 0; i < count; i++) /* never more than there were */
+            n->codes[length++] = n->codes[at + (size_t)i];
+    }
+    n->code_count = length;
+}
+
 static enum itera_status make_form(struct itera_normalizer *n, const struct step *step,
                                    const struct buffer *in, struct buffer *out)
 {
@@ -194,11 +216,8 @@ static enum itera_status make_form(struct itera_normalizer *n, const struct step
         status = decompose(n, step, in->bytes + at, end - at);
         if (!status)
             status = order_marks(n);
-        if (!status && step->compose) {
-            utf8proc_ssize_t count = utf8proc_normalize_utf32(
-                n->codes, (utf8proc_ssize_t)n->code_count, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-            n->code_count = count < 0 ? 0 : (size_t)count;
-        }
+        if (!status && step->compose)
+            compose(n);
         for (size_t i = 0; i < n->code_count && !status; i++)
             status = put_code(n, out, (uint32_t)n->codes[i]);
         at = end;
@@ -233,7 +252,8 @@ static enum itera_status drop_accents(const struct itera_normalizer *n, const st
     for (size_t at = 0; at < in->length && !status; at += used) {
         uint32_t code = 0;
         itera_utf8_next(in->bytes + at, in->length - at, &code, &used);
-        if (!(itera_classes(code) & ITERA_CLASS_MARK))
+        if (!(itera_classes(code) & ITERA_CLASS_MARK) ||
+            itera_unicode_newer(code) & ITERA_NEWER_MARK)
             status = put_bytes(n, out, in->bytes + at, used);
     }
     return status;
