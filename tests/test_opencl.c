@@ -468,7 +468,7 @@ static void caches_binaries(void **state)
     uint64_t length;
     memcpy(&length, map.data + 16, sizeof length);
     assert_true(length < sizeof identity);
-    memcpy(identity, map.data + 40, (size_t)length);
+    memcpy(identity, map.data + 48, (size_t)length);
     assert_non_null(strstr(identity, "-cl-std=CL1.2"));
     size_t size = map.size;
     itera_map_close(&map);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "core/log.h"
+#include "core/private.h"
 
 /* Small appends are gathered: a safetensors writer sends many tensors of a few bytes. */
 #define WRITE_BUFFER ((size_t)256 * 1024)
@@ -101,7 +102,7 @@ static int create_temporary(struct itera_writer *writer)
     return -1;
 }
 
-enum itera_status itera_writer_open(const char *path, struct itera_writer **out)
+static enum itera_status open_writer(const char *path, bool private, struct itera_writer **out)
 {
     *out = NULL;
     if (!*path)
@@ -119,7 +120,12 @@ enum itera_status itera_writer_open(const char *path, struct itera_writer **out)
     }
 
     struct stat st;
-    bool exists = stat(path, &st) == 0;
+    bool exists = (private ? lstat(path, &st) : stat(path, &st)) == 0;
+    if (private && exists && (!S_ISREG(st.st_mode) || st.st_uid != geteuid())) {
+        const char *why = itera_private_defect(&st);
+        status = itera_fail(ITERA_ERR_IO, "%s %s; remove it", path, why ? why : "is root's");
+        goto fail;
+    }
     if (exists && S_ISDIR(st.st_mode)) {
         status = itera_fail(ITERA_ERR_IO, "%s: is a directory; expected the name of a file", path);
         goto fail;
@@ -136,7 +142,7 @@ enum itera_status itera_writer_open(const char *path, struct itera_writer **out)
         return ITERA_OK;
     }
 
-    writer->target = exists ? realpath(path, NULL) : strdup(path);
+    writer->target = exists && !private ? realpath(path, NULL) : strdup(path);
     if (!writer->target) {
         status = fail_errno(path, "cannot resolve");
         goto fail;
@@ -146,8 +152,8 @@ enum itera_status itera_writer_open(const char *path, struct itera_writer **out)
         status = fail_errno(path, "cannot create a temporary file beside it");
         goto fail;
     }
-    if (exists && fchmod(writer->fd, st.st_mode & 0777) != 0) {
-        status = fail_errno(path, "cannot keep the file's permissions");
+    if ((private || exists) && fchmod(writer->fd, private ? 0600 : st.st_mode & 0777) != 0) {
+        status = fail_errno(path, "cannot set the file's permissions");
         unlink(writer->temporary);
         goto fail;
     }
@@ -157,6 +163,16 @@ enum itera_status itera_writer_open(const char *path, struct itera_writer **out)
 fail:
     writer_free(writer);
     return status;
+}
+
+enum itera_status itera_writer_open(const char *path, struct itera_writer **out)
+{
+    return open_writer(path, false, out);
+}
+
+enum itera_status itera_writer_open_private(const char *path, struct itera_writer **out)
+{
+    return open_writer(path, true, out);
 }
 
 /* Closes and removes the temporary file; the message names what the user asked for. */

@@ -33,6 +33,9 @@ enum itera_status itera_map_check_all(void);
  * or a failed append removes the temporary file. Every error (a full disk, too) names path. */
 struct itera_writer;
 enum itera_status itera_writer_open(const char *path, struct itera_writer **out);
+/* The same for a file that only the user may read and write (core/private.h): what is there is replaced
+ * when it is a regular file of the user's, and else it is an error; no link is followed. */
+enum itera_status itera_writer_open_private(const char *path, struct itera_writer **out);
 enum itera_status itera_writer_append(struct itera_writer *writer, const void *data, size_t size);
 enum itera_status itera_writer_commit(struct itera_writer **writer); /* destroys the writer */
 void itera_writer_abort(struct itera_writer **writer);

@@ -1,6 +1,5 @@
 /* The cache on disk, and the faults that tests ask for. */
-#include <errno.h>
-#include <stdio.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,13 +7,21 @@
 #include "core/environment.h"
 #include "core/file.h"
 #include "core/log.h"
+#include "core/private.h"
+#include "core/siphash.h"
 
-/* What a cache file begins with; then the identity, then the data. */
+/* What a cache file begins with; then the identity, then the data. The checksum is of the file's name,
+ * the sizes, the identity and the data, with the key of the user's cache folder: drivers trust what
+ * they are given, so that nothing may reach them which another made, moved or cut. */
 struct header {
     char magic[16];
-    uint64_t identity_bytes, data_bytes, checksum;
+    uint64_t identity_bytes, data_bytes;
+    uint8_t checksum[ITERA_SIPHASH_BYTES];
 };
-static const char magic[16] = "itera-cache 1\n";
+static const char magic[16] = "itera-cache 2\n";
+
+/* Pipeline caches of some drivers have tens of megabytes. */
+#define MAX_FILE ((size_t)1 << 30)
 
 uint64_t itera_gpu_hash(uint64_t seed, const void *data, size_t bytes)
 {
@@ -25,84 +32,100 @@ uint64_t itera_gpu_hash(uint64_t seed, const void *data, size_t bytes)
     return hash;
 }
 
-static uint64_t checksum(const void *identity, size_t identity_bytes, const void *data,
-                         size_t data_bytes)
+static void checksum(const uint8_t *key, const char *name, const struct header *h,
+                     const void *identity, const void *data, uint8_t *out)
 {
-    return itera_gpu_hash(itera_gpu_hash(0, identity, identity_bytes), data, data_bytes);
-}
-
-static bool cache_path(char *out, size_t size, const char *name)
-{
-    char folder[768];
-    return itera_environment_cache_dir(folder, sizeof folder) &&
-           itera_path_join(out, size, folder, name) == ITERA_OK;
+    struct itera_siphash hash;
+    itera_siphash_begin(&hash, key);
+    itera_siphash_add(&hash, name, strlen(name) + 1);
+    itera_siphash_add(&hash, h, offsetof(struct header, checksum));
+    itera_siphash_add(&hash, identity, (size_t)h->identity_bytes);
+    itera_siphash_add(&hash, data, (size_t)h->data_bytes);
+    itera_siphash_end(&hash, out);
 }
 
 /* Why a file is not usable, NULL when it is. Another identity is no fault of the file. */
-static const char *defect(const struct itera_map *map)
+static const char *defect(const char *name, const uint8_t *key, const uint8_t *file, size_t size)
 {
-    const struct header *h = (const struct header *)map->data;
-    if (map->size < sizeof *h)
+    struct header h;
+    if (size < sizeof h)
         return "too short";
-    if (memcmp(h->magic, magic, sizeof magic) != 0)
+    memcpy(&h, file, sizeof h);
+    if (memcmp(h.magic, magic, sizeof magic) != 0)
         return "not a cache file of this version";
-    uint64_t rest = map->size - sizeof *h;
-    if (h->identity_bytes > rest || h->data_bytes != rest - h->identity_bytes)
+    uint64_t rest = size - sizeof h;
+    if (h.identity_bytes > rest || h.data_bytes != rest - h.identity_bytes)
         return "cut short";
-    const uint8_t *identity = map->data + sizeof *h;
-    if (checksum(identity, (size_t)h->identity_bytes, identity + h->identity_bytes,
-                 (size_t)h->data_bytes) != h->checksum)
-        return "damaged";
+    uint8_t expected[ITERA_SIPHASH_BYTES];
+    const uint8_t *identity = file + sizeof h;
+    checksum(key, name, &h, identity, identity + h.identity_bytes, expected);
+    if (memcmp(expected, h.checksum, sizeof expected) != 0)
+        return "damaged, or was made elsewhere";
     return NULL;
 }
 
 enum itera_status itera_gpu_cache_read(const char *name, const char *identity, void **data,
                                        size_t *bytes)
 {
-    char path[1024];
+    char path[1024], folder[768];
+    uint8_t key[ITERA_PRIVATE_KEY];
+    void *file;
+    size_t size;
     *data = NULL;
     *bytes = 0;
-    if (!cache_path(path, sizeof path, name) || !itera_file_exists(path))
+    if (!itera_environment_cache_dir(folder, sizeof folder) ||
+        itera_path_join(path, sizeof path, folder, name))
         return ITERA_OK;
-    struct itera_map map;
     itera_log_hush(1);
-    enum itera_status status = itera_map_open(path, &map);
+    enum itera_status status = itera_private_read(path, MAX_FILE, &file, &size);
+    if (!status && file)
+        status = itera_private_key(folder, key);
     itera_log_hush(-1);
     if (status) {
         itera_log(ITERA_LOG_WARNING, "cache: %s; going on without", itera_last_error());
+        free(file);
         return ITERA_OK;
     }
-    const char *why = defect(&map);
-    const struct header *h = (const struct header *)map.data;
+    if (!file)
+        return ITERA_OK;
+    const char *why = defect(name, key, file, size);
     if (why) {
         itera_log(ITERA_LOG_WARNING, "cache: %s is %s; it will be made again", path, why);
-    } else if (h->identity_bytes == strlen(identity) &&
-               !memcmp(map.data + sizeof *h, identity, (size_t)h->identity_bytes)) {
-        *data = malloc((size_t)h->data_bytes + 1);
-        if (*data) {
-            *bytes = (size_t)h->data_bytes;
-            memcpy(*data, map.data + sizeof *h + h->identity_bytes, *bytes);
-        } else {
-            status = itera_fail(ITERA_ERR_MEMORY, "no memory to read %s", path);
-        }
+        free(file);
+        return ITERA_OK;
     }
-    itera_map_close(&map);
-    return status;
+    struct header h;
+    memcpy(&h, file, sizeof h);
+    const uint8_t *at = (const uint8_t *)file + sizeof h;
+    if (h.identity_bytes == strlen(identity) && !memcmp(at, identity, (size_t)h.identity_bytes)) {
+        *bytes = (size_t)h.data_bytes;
+        memmove(file, at + h.identity_bytes, *bytes);
+        *data = file;
+    } else {
+        free(file);
+    }
+    return ITERA_OK;
 }
 
 void itera_gpu_cache_write(const char *name, const char *identity, const void *data, size_t bytes)
 {
     char path[1024], folder[768];
+    uint8_t key[ITERA_PRIVATE_KEY];
     struct header h = {.identity_bytes = strlen(identity), .data_bytes = bytes};
     struct itera_writer *writer = NULL;
-    if (!itera_environment_cache_dir(folder, sizeof folder) || !cache_path(path, sizeof path, name))
+    if (!itera_environment_cache_dir(folder, sizeof folder) ||
+        itera_path_join(path, sizeof path, folder, name) ||
+        bytes > MAX_FILE - sizeof h - (size_t)h.identity_bytes)
         return;
     memcpy(h.magic, magic, sizeof magic);
-    h.checksum = checksum(identity, (size_t)h.identity_bytes, data, bytes);
     itera_log_hush(1);
     enum itera_status status = itera_make_directory(folder);
     if (!status)
-        status = itera_writer_open(path, &writer);
+        status = itera_private_key(folder, key);
+    if (!status) {
+        checksum(key, name, &h, identity, data, h.checksum);
+        status = itera_writer_open_private(path, &writer);
+    }
     if (!status)
         status = itera_writer_append(writer, &h, sizeof h);
     if (!status)

@@ -7,7 +7,10 @@
 #include "core/environment.h"
 #include "core/file.h"
 #include "core/log.h"
+#include "core/private.h"
 #include "format/json.h"
+
+#define MAX_FILE ((size_t)16 << 20)
 
 struct itera_gpu_tuning {
     char *identity;
@@ -22,10 +25,15 @@ struct itera_gpu_tuning {
 static json_t *load(const struct itera_gpu_tuning *tuning)
 {
     json_t *root = NULL, *choices = NULL;
-    if (tuning->path[0] && itera_file_exists(tuning->path)) {
+    if (tuning->path[0]) {
+        void *text = NULL;
+        size_t bytes = 0;
         itera_log_hush(1);
-        enum itera_status status = itera_json_load(tuning->path, &root);
+        enum itera_status status = itera_private_read(tuning->path, MAX_FILE, &text, &bytes);
+        if (!status && text)
+            status = itera_json_parse(text, bytes, tuning->path, &root);
         itera_log_hush(-1);
+        free(text);
         if (status)
             itera_log(ITERA_LOG_WARNING, "tuning data: %s; measuring again", itera_last_error());
         const char *identity = json_string_value(json_object_get(root, "identity"));
@@ -111,7 +119,7 @@ enum itera_status itera_gpu_tuning_save(struct itera_gpu_tuning *tuning)
                                    ? itera_make_directory(folder)
                                    : itera_fail(ITERA_ERR_MEMORY, "no memory for tuning data");
     if (!status)
-        status = itera_writer_open(tuning->path, &writer);
+        status = itera_writer_open_private(tuning->path, &writer);
     if (!status)
         status = itera_writer_append(writer, text, strlen(text));
     if (!status)
