@@ -78,10 +78,10 @@ static void look_after(struct bench *b, json_t *host)
     itera_bench_look(NULL, &after);
     json_object_set_new(host, "memory_bytes", json_integer((json_int_t)before->memory_bytes));
     json_object_set_new(host, "virtual",
-                        *before->virtual_machine ? json_string(before->virtual_machine)
+                        *before->virtual_machine ? output_string(before->virtual_machine)
                                                  : json_null());
     json_object_set_new(host, "governor",
-                        *before->governor ? json_string(before->governor) : json_null());
+                        *before->governor ? output_string(before->governor) : json_null());
     json_t *clock = before_after(before->clock_mhz, after.clock_mhz);
     if (json_is_object(clock))
         json_object_set_new(clock, "max", output_number(before->clock_max_mhz));
@@ -106,9 +106,9 @@ static json_t *host_json(struct bench *b)
     struct utsname u;
     json_t *host = json_object();
     if (!uname(&u)) {
-        json_object_set_new(host, "system", json_string(u.sysname));
-        json_object_set_new(host, "release", json_string(u.release));
-        json_object_set_new(host, "machine", json_string(u.machine));
+        json_object_set_new(host, "system", output_string(u.sysname));
+        json_object_set_new(host, "release", output_string(u.release));
+        json_object_set_new(host, "machine", output_string(u.machine));
     }
     struct itera_device_info *infos = NULL;
     int count = 0;
@@ -194,9 +194,9 @@ json_t *bench_result(struct bench *b, int argc, char **argv)
     note_rows(b);
     json_object_set(host, "notes", b->notes);
     json_object_set(host, "peaks", b->peaks);
-    json_t *settings =
-        json_pack("{s:o, s:b, s:f, s:i, s:s?}", "command", command_line(argc, argv), "quick",
-                  b->s->quick, "seconds", b->s->seconds, "seed", SEED, "profile", b->s->profile);
+    json_t *settings = json_pack("{s:o, s:b, s:f, s:i, s:o}", "command", command_line(argc, argv),
+                                 "quick", b->s->quick, "seconds", b->s->seconds, "seed", SEED,
+                                 "profile", output_path(b->s->profile));
     return json_pack("{s:s, s:o, s:o, s:O, s:O}", "schema", "itera-bench/1", "host", host,
                      "settings", settings, "runs", b->runs, "sweeps", b->sweeps);
 }

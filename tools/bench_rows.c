@@ -104,7 +104,7 @@ static json_t *row_json(const struct itera_bench_row *r)
                                   r->low * 1e3, "high", r->high * 1e3));
     json_object_set_new(row, "stable", json_boolean(r->stable));
     if (!r->stable)
-        json_object_set_new(row, "unstable_because", json_string(r->unstable_because));
+        json_object_set_new(row, "unstable_because", output_string(r->unstable_because));
     json_object_set_new(row, "device_ms",
                         isnan(r->device_p50) ? json_null()
                                              : json_pack("{s:f}", "p50", r->device_p50 * 1e3));

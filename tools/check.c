@@ -69,11 +69,12 @@ static int find_target(struct report *report, const struct itera_check_result *r
 static void add_json(struct report *report, const struct itera_check_result *result)
 {
     json_t *entry = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:s, s:s}", "op", result->op, "dtype",
+        "{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:s, s:o}", "op", result->op, "dtype",
         result->dtype, "device", result->device, "variant", result->variant, "case", result->label,
         "max_abs", output_number(result->max_abs), "max_rel", output_number(result->max_rel),
         "nmse", output_number(result->nmse), "tolerance", output_number(result->tolerance),
-        "status", itera_check_verdict_name(result->verdict), "reason", result->reason);
+        "status", itera_check_verdict_name(result->verdict), "reason",
+        output_string(result->reason));
     if (entry && result->seconds > 0) {
         json_object_set_new(entry, "seconds", output_number(result->seconds));
         json_object_set_new(entry, "gflops", output_number(result->gflops));

@@ -73,11 +73,12 @@ static int on_result(void *user, const struct itera_check_result *result)
     if (!r->results)
         return 0;
     json_t *entry = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:s, s:s}", "op", result->op, "dtype",
+        "{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:s, s:o}", "op", result->op, "dtype",
         result->dtype, "device", result->device, "variant", result->variant, "case", result->label,
         "max_abs", output_number(result->max_abs), "max_rel", output_number(result->max_rel),
         "nmse", output_number(result->nmse), "tolerance", output_number(result->tolerance),
-        "status", itera_check_verdict_name(result->verdict), "reason", result->reason);
+        "status", itera_check_verdict_name(result->verdict), "reason",
+        output_string(result->reason));
     if (!entry || json_array_append_new(r->results, entry))
         r->out_of_memory = true;
     return r->out_of_memory;

@@ -18,10 +18,11 @@ static json_t *device_json(const struct itera_device_info *info)
         json_object_set_new(features, info->features[i].name, json_boolean(info->features[i].used));
     json_t *memory = info->memory_bytes <= INT64_MAX ? json_integer((json_int_t)info->memory_bytes)
                                                      : json_null();
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s?, s:o, s:o}", "id", info->id, "backend",
-                     info->backend, "name", info->name, "type", itera_device_type_name(info->type),
-                     "driver", info->driver, "pci", *info->pci ? info->pci : NULL, "memory_bytes",
-                     memory, "features", features);
+    return json_pack("{s:s, s:s, s:o, s:s, s:o, s:s?, s:o, s:o}", "id", info->id, "backend",
+                     info->backend, "name", output_string(info->name), "type",
+                     itera_device_type_name(info->type), "driver", output_string(info->driver),
+                     "pci", *info->pci ? info->pci : NULL, "memory_bytes", memory, "features",
+                     features);
 }
 
 static int print_json(const struct itera_device_info *infos, int count, const char *file)
@@ -94,7 +95,7 @@ static json_t *ops_json(const struct itera_device_info *infos, int count, const 
         for (int d = 0; d < count; d++)
             json_object_set_new(devices, infos[d].id,
                                 ops->row[i].supported[d] ? json_true()
-                                                         : json_string(ops->row[i].reason[d]));
+                                                         : output_string(ops->row[i].reason[d]));
         json_array_append_new(list, json_pack("{s:s, s:b, s:o}", "op", ops->row[i].name, "variants",
                                               ops->row[i].variants, "devices", devices));
     }

@@ -143,10 +143,10 @@ static json_t *stages_json(const struct itera_distill *d)
         if (!itera_trainer_can_resume(o->directory) || itera_trainer_peek(o->directory, &r))
             break; /* it has not begun */
         const char *student = o->init ? o->init : o->config ? o->config : o->preset;
-        json_t *stage =
-            json_pack("{s:s, s:s, s:s, s:I, s:b}", "student", student ? student : "micro",
-                      "teacher", o->teacher, "directory", o->directory, "step", (json_int_t)r.step,
-                      "finished", (r.events & ITERA_TRAIN_FINISHED) != 0);
+        json_t *stage = json_pack(
+            "{s:o, s:o, s:o, s:I, s:b}", "student", output_path(student ? student : "micro"),
+            "teacher", output_path(o->teacher), "directory", output_path(o->directory), "step",
+            (json_int_t)r.step, "finished", (r.events & ITERA_TRAIN_FINISHED) != 0);
         json_object_set_new(stage, "best_loss", output_number(r.best_loss));
         json_object_set_new(stage, "seconds", output_number(r.seconds));
         json_array_append_new(stages, stage);
@@ -177,7 +177,7 @@ static int summarize(const struct distill_arguments *a, const struct itera_disti
     const struct option_optional *json = &a->run.json;
     if (json->given) {
         json_t *root = train_summary_json(o->directory, device, trainer, r);
-        json_object_set_new(root, "teacher", json_string(o->teacher));
+        json_object_set_new(root, "teacher", output_path(o->teacher));
         json_object_set_new(root, "temperature", json_real(o->temperature));
         json_object_set_new(root, "weight", json_real(o->teacher_weight));
         json_object_set_new(root, "stage", json_integer(stage + 1));

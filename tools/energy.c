@@ -130,11 +130,11 @@ static void print_figures(const struct itera_energy *energy)
 
 static json_t *sensor_json(const struct itera_sensor_info *s)
 {
-    json_t *root = json_pack("{s:s, s:s, s:s}", "kind", s->kind, "name", s->name, "state",
-                             itera_sensor_state_name(s->state));
+    json_t *root = json_pack("{s:s, s:o, s:s}", "kind", s->kind, "name", output_string(s->name),
+                             "state", itera_sensor_state_name(s->state));
     if (s->state != ITERA_SENSOR_ABSENT) {
         json_object_set_new(root, "scope", json_string(itera_energy_scope_name(s->scope)));
-        json_object_set_new(root, "path", json_string(s->path));
+        json_object_set_new(root, "path", output_path(s->path));
     }
     if (*s->pci)
         json_object_set_new(root, "pci", json_string(s->pci));
@@ -145,8 +145,8 @@ static json_t *sensor_json(const struct itera_sensor_info *s)
         json_object_set_new(root, "update_seconds", output_number(s->update_seconds));
         return root;
     }
-    json_object_set_new(root, "reason", json_string(s->reason));
-    json_object_set_new(root, "fix", *s->fix ? json_string(s->fix) : json_null());
+    json_object_set_new(root, "reason", output_string(s->reason));
+    json_object_set_new(root, "fix", *s->fix ? output_string(s->fix) : json_null());
     return root;
 }
 

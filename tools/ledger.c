@@ -324,7 +324,7 @@ static json_t *entry_json(const struct ledger *l, struct entry *e)
             json_object_set_new(types, itera_weight_dtype_name(k),
                                 json_integer((json_int_t)e->dtype_bytes[k]));
     json_t *root = json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:o, s:I}", "model", e->name, "architecture",
+        "{s:o, s:s, s:I, s:I, s:I, s:o, s:I}", "model", output_string(e->name), "architecture",
         itera_model_info(e->model)->architecture, "bytes_on_disk", (json_int_t)e->file_bytes,
         "parameters", (json_int_t)e->parameters, "bytes", (json_int_t)e->bytes, "bytes_by_dtype",
         types, "peak_memory_bytes", (json_int_t)e->peak_memory);
@@ -347,13 +347,13 @@ static json_t *ledger_json(const struct ledger *l)
     for (int i = 0; i < l->n; i++)
         json_array_append_new(models, entry_json(l, &l->entries[i]));
     json_t *root =
-        json_pack("{s:s, s:s, s:i, s:I, s:I, s:o, s:o}", "data", l->data, "device",
+        json_pack("{s:o, s:s, s:i, s:I, s:I, s:o, s:o}", "data", output_path(l->data), "device",
                   itera_device_info(l->device)->id, "threads", itera_device_threads(l->device),
                   "prompt", (json_int_t)l->prompt, "rounds", (json_int_t)l->rounds, "fallback_ops",
                   device_fallback_json(l->device), "models", models);
     const struct itera_energy_figure *energy = l->entries[0].energy.figure;
     if (isnan(energy->joules))
-        json_object_set_new(root, "energy_reason", json_string(energy->reason));
+        json_object_set_new(root, "energy_reason", output_string(energy->reason));
     return root;
 }
 

@@ -16,7 +16,7 @@ enum itera_status meter_open(const struct meter_request *request,
 
 static json_t *text_or_null(const char *text)
 {
-    return *text ? json_string(text) : json_null();
+    return *text ? output_string(text) : json_null();
 }
 
 json_t *meter_figure_json(const struct itera_energy_figure *f)

@@ -114,16 +114,10 @@ json_t *output_number(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
-json_t *output_string(const char *text)
+json_t *output_path(const char *path)
 {
-    const size_t length = strlen(text);
-    json_t *string = json_string(text);
-    for (size_t cut = 1; !string && cut <= 3 && cut < length; cut++) {
-        if ((unsigned char)text[length - cut] < 0x80)
-            break;
-        string = json_stringn(text, length - cut);
-    }
-    char *copy = string ? NULL : strdup(text);
+    json_t *string = path ? json_string(path) : json_null();
+    char *copy = string ? NULL : strdup(path);
     for (char *c = copy; c && *c; c++)
         if ((unsigned char)*c >= 0x80)
             *c = '?';
@@ -133,14 +127,19 @@ json_t *output_string(const char *text)
     return string;
 }
 
-enum { JSON_STYLE = JSON_INDENT(2) | JSON_REAL_PRECISION(9) };
-
-void output_json_line(const json_t *root, FILE *stream)
+json_t *output_string(const char *text)
 {
-    json_dumpf(root, stream, JSON_COMPACT | JSON_REAL_PRECISION(9));
-    fputc('\n', stream);
-    fflush(stream);
+    const size_t length = text ? strlen(text) : 0;
+    json_t *string = text ? json_string(text) : json_null();
+    for (size_t cut = 1; !string && cut <= 3 && cut < length; cut++) {
+        if ((unsigned char)text[length - cut] < 0x80)
+            break;
+        string = json_stringn(text, length - cut);
+    }
+    return string ? string : output_path(text);
 }
+
+enum { JSON_STYLE = JSON_INDENT(2) | JSON_REAL_PRECISION(9) };
 
 /* Whether `file` is replaced by a rename: what is not a plain file (a pipe, /dev/stdout) is
  * written to as it is. */
@@ -253,17 +252,18 @@ int output_text(const char *file, const char *what, const char *text)
 
 int output_json(const json_t *root, const char *file)
 {
-    if (!file || strcmp(file, "-") == 0) {
-        json_dumpf(root, stdout, JSON_STYLE);
-        putchar('\n');
-        return EXIT_OK;
-    }
-    char *text = json_dumps(root, JSON_STYLE), *line = NULL;
+    const bool to_stdout = !file || strcmp(file, "-") == 0;
+    char *text = root ? json_dumps(root, JSON_STYLE) : NULL, *line = NULL;
     int code = EXIT_FAILED;
-    if (text && asprintf(&line, "%s\n", text) >= 0)
+    if (!text || asprintf(&line, "%s\n", text) < 0) {
+        command_error("%s: cannot write JSON: no memory, or a text in it that is no UTF-8",
+                      to_stdout ? "stdout" : file);
+    } else if (to_stdout) { /* what is lost on the way is an error of output_finish() */
+        fputs(line, stdout);
+        code = EXIT_OK;
+    } else {
         code = output_text(file, "JSON", line);
-    else
-        command_error("%s: no memory to write JSON", file);
+    }
     free(text);
     free(line);
     return code;

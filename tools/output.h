@@ -18,7 +18,8 @@ void table_destroy(struct table **table); /* NULL-safe, nulls *table */
 
 /* Writes root, indented and with a newline, to `file`: by way of a temporary file beside it,
  * renamed into place, so that a reader never sees half of it; NULL or "-" is stdout. Steals
- * nothing. Returns EXIT_OK, or EXIT_FAILED after printing why. */
+ * nothing. A root of NULL, which could not be made, is an error. Returns EXIT_OK, or EXIT_FAILED
+ * after printing why. */
 int output_json(const json_t *root, const char *file);
 /* Whether output_json(root, file) has a place to write to, before hours of work end in a path that
  * never existed. Returns EXIT_OK, or EXIT_FAILED after printing why. */
@@ -30,13 +31,13 @@ int output_file_check(const char *file, const char *what);
 int output_keeps(const char *out, const char *input);
 /* Writes a text in the same way. `what` names it in messages ("JSON", "the report"). */
 int output_text(const char *file, const char *what, const char *text);
-/* root on one line of stdout or another stream, flushed: for logs that grow. */
-void output_json_line(const json_t *root, FILE *stream);
 /* A JSON number, or null for NaN and infinities, which JSON lacks. */
 json_t *output_number(double value);
 /* A JSON string of text from outside: without the half letter that cutting may have left at its
- * end, and with '?' for its other bytes beyond ASCII where it is no UTF-8. */
+ * end, and with '?' for its other bytes beyond ASCII where it is no UTF-8. NULL is null. */
 json_t *output_string(const char *text);
+/* The same of a whole path, of which no end is cut. NULL is null. */
+json_t *output_path(const char *path);
 
 /* 1234567 as "1,234,567", and bytes as "1.18 MiB", into a caller's buffer; they return it. */
 const char *output_grouped(int64_t n, char *out, size_t size);

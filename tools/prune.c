@@ -204,13 +204,13 @@ static int write_json(const struct arguments *a, const struct outcome *o,
                       const struct itera_device *device)
 {
     json_t *root =
-        json_pack("{s:s, s:s, s:{s:s, s:I}, s:o, s:o, s:o}", "model", a->model, "out", a->out,
-                  "calibration", "data", a->calibrate, "tokens", (json_int_t)o->report->tokens,
-                  "before", sizes_json(&o->report->before), "after", sizes_json(&o->report->after),
-                  "layers", layers_json(o->report));
+        json_pack("{s:o, s:o, s:{s:o, s:I}, s:o, s:o, s:o}", "model", output_path(a->model), "out",
+                  output_path(a->out), "calibration", "data", output_path(a->calibrate), "tokens",
+                  (json_int_t)o->report->tokens, "before", sizes_json(&o->report->before), "after",
+                  sizes_json(&o->report->after), "layers", layers_json(o->report));
     if (a->valid) {
         json_t *quality =
-            json_pack("{s:s, s:o, s:o}", "data", a->valid, "before",
+            json_pack("{s:o, s:o, s:o}", "data", output_path(a->valid), "before",
                       quality_result_json(&o->before), "after", quality_result_json(&o->pruned));
         if (a->finetune.steps)
             json_object_set_new(quality, "finetuned", quality_result_json(&o->finetuned));

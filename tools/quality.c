@@ -131,7 +131,7 @@ json_t *quality_result_json(const struct itera_eval_result *r)
 
 json_t *quality_json(const struct quality *q, const char *data)
 {
-    return json_pack("{s:s, s:o, s:o, s:o, s:o, s:I}", "data", data, "before",
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:I}", "data", output_path(data), "before",
                      quality_result_json(&q->before), "after", quality_result_json(&q->after),
                      "perplexity_ratio", output_number(q->after.perplexity / q->before.perplexity),
                      "agreement", output_number(q->agreement), "compared", (json_int_t)q->compared);

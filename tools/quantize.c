@@ -186,9 +186,9 @@ static json_t *tensors_json(const struct outcome *o)
         for (int k = 0; k < t->rank; k++)
             json_array_append_new(shape, json_integer(t->dim[k]));
         json_array_append_new(
-            list, json_pack("{s:s, s:o, s:s, s:s, s:s, s:I, s:I, s:o, s:o, s:o}", "name", t->name,
-                            "shape", shape, "from", t->from, "to", t->to, "asked", t->asked,
-                            "bytes_before", (json_int_t)t->bytes_from, "bytes",
+            list, json_pack("{s:o, s:o, s:s, s:s, s:s, s:I, s:I, s:o, s:o, s:o}", "name",
+                            output_string(t->name), "shape", shape, "from", t->from, "to", t->to,
+                            "asked", t->asked, "bytes_before", (json_int_t)t->bytes_from, "bytes",
                             (json_int_t)t->bytes_to, "rms_error", output_number(t->rms_error),
                             "max_error", output_number(t->max_error), "weighted_error",
                             output_number(t->weighted_error)));
@@ -201,15 +201,16 @@ static int write_json(const struct request *r, const struct outcome *o,
 {
     json_t *set = json_array();
     for (size_t i = 0; i < r->set.n; i++)
-        json_array_append_new(set, json_string(r->set.item[i]));
-    json_t *root = json_pack(
-        "{s:s, s:s, s:s, s:o, s:s?, s:s, s:I, s:I, s:I, s:o, s:o, s:s, s:o}", "model", r->model,
-        "out", r->out, "to", r->to, "set", set, "calibration", r->calibrate, "rounding",
-        r->plain ? "plain" : "search", "parameters", (json_int_t)o->parameters, "bytes_before",
-        (json_int_t)o->bytes_before, "bytes", (json_int_t)o->bytes_after, "quality",
-        o->evaluated ? quality_json(&o->quality, r->valid) : json_null(), "tensors",
-        tensors_json(o), "device", itera_device_info(device)->id, "fallback_ops",
-        device_fallback_json(device));
+        json_array_append_new(set, output_path(r->set.item[i]));
+    json_t *root =
+        json_pack("{s:o, s:o, s:s, s:o, s:o, s:s, s:I, s:I, s:I, s:o, s:o, s:s, s:o}", "model",
+                  output_path(r->model), "out", output_path(r->out), "to", r->to, "set", set,
+                  "calibration", output_path(r->calibrate), "rounding",
+                  r->plain ? "plain" : "search", "parameters", (json_int_t)o->parameters,
+                  "bytes_before", (json_int_t)o->bytes_before, "bytes", (json_int_t)o->bytes_after,
+                  "quality", o->evaluated ? quality_json(&o->quality, r->valid) : json_null(),
+                  "tensors", tensors_json(o), "device", itera_device_info(device)->id,
+                  "fallback_ops", device_fallback_json(device));
     int code = output_json(root, r->json.value);
     json_decref(root);
     return code;

@@ -132,8 +132,8 @@ int shrink_finetune(struct itera_device *device, const struct finetune_request *
 json_t *shrink_finetune_json(const struct finetune_request *request,
                              const struct finetune_result *r)
 {
-    return json_pack("{s:s, s:I, s:I, s:o, s:o, s:o, s:b}", "data", request->data, "steps",
-                     (json_int_t)r->steps, "tokens", (json_int_t)r->tokens, "lr",
+    return json_pack("{s:o, s:I, s:I, s:o, s:o, s:o, s:b}", "data", output_path(request->data),
+                     "steps", (json_int_t)r->steps, "tokens", (json_int_t)r->tokens, "lr",
                      output_number(request->lr), "loss", output_number(r->loss), "seconds",
                      output_number(r->seconds), "stopped", r->stopped);
 }

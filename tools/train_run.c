@@ -303,8 +303,8 @@ json_t *train_summary_json(const char *directory, const struct itera_device *dev
     snprintf(model, sizeof model, "%s/model.safetensors", directory);
     const struct itera_model_info *info = itera_model_info(itera_trainer_model(trainer));
     json_t *root =
-        json_pack("{s:s, s:I, s:s, s:I, s:I, s:I, s:b, s:s?}", "architecture", info->architecture,
-                  "parameters", (json_int_t)info->parameters, "model", model, "step",
+        json_pack("{s:s, s:I, s:o, s:I, s:I, s:I, s:b, s:s?}", "architecture", info->architecture,
+                  "parameters", (json_int_t)info->parameters, "model", output_path(model), "step",
                   (json_int_t)r->step, "steps", (json_int_t)r->steps, "tokens",
                   (json_int_t)r->tokens, "finished", r->finish != NULL, "finish", r->finish);
     json_object_set_new(root, "loss", output_number(r->loss));

@@ -152,12 +152,12 @@ static void print_outcome(const struct arguments *a, const struct outcome *o)
 
 static json_t *coverage_json(const char *source, const struct itera_vocab_coverage *c)
 {
-    return json_pack("{s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "data", source, "bytes",
-                     (json_int_t)c->bytes, "tokens_before", (json_int_t)c->before, "tokens_after",
-                     (json_int_t)c->after, "tokens_per_byte_before",
-                     output_number(ratio(c->before, c->bytes)), "tokens_per_byte_after",
-                     output_number(ratio(c->after, c->bytes)), "same_tokens",
-                     output_number(ratio(c->same_tokens, c->before)), "same_bytes",
+    return json_pack("{s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "data",
+                     output_path(source), "bytes", (json_int_t)c->bytes, "tokens_before",
+                     (json_int_t)c->before, "tokens_after", (json_int_t)c->after,
+                     "tokens_per_byte_before", output_number(ratio(c->before, c->bytes)),
+                     "tokens_per_byte_after", output_number(ratio(c->after, c->bytes)),
+                     "same_tokens", output_number(ratio(c->same_tokens, c->before)), "same_bytes",
                      output_number(ratio(c->same_bytes, c->bytes)), "unknown_before",
                      output_number(ratio(c->unknown_before, c->before)), "unknown_after",
                      output_number(ratio(c->unknown_after, c->after)));
@@ -170,15 +170,16 @@ static int write_json(const struct arguments *a, const struct outcome *o,
     json_t *coverage = json_pack("[o]", coverage_json(a->data, &o->data));
     if (a->valid)
         json_array_append_new(coverage, coverage_json(a->valid, &o->valid));
-    json_t *root = json_pack(
-        "{s:s, s:s, s:{s:i, s:I, s:I}, s:{s:i, s:I, s:I}, s:i, s:i, s:o}", "model", a->model, "out",
-        a->out, "before", "vocabulary", r->vocab_before, "parameters",
-        (json_int_t)r->parameters_before, "bytes", (json_int_t)r->bytes_before, "after",
-        "vocabulary", r->vocab_after, "parameters", (json_int_t)r->parameters_after, "bytes",
-        (json_int_t)r->bytes_after, "kept", r->kept, "averaged", r->averaged, "coverage", coverage);
+    json_t *root =
+        json_pack("{s:o, s:o, s:{s:i, s:I, s:I}, s:{s:i, s:I, s:I}, s:i, s:i, s:o}", "model",
+                  output_path(a->model), "out", output_path(a->out), "before", "vocabulary",
+                  r->vocab_before, "parameters", (json_int_t)r->parameters_before, "bytes",
+                  (json_int_t)r->bytes_before, "after", "vocabulary", r->vocab_after, "parameters",
+                  (json_int_t)r->parameters_after, "bytes", (json_int_t)r->bytes_after, "kept",
+                  r->kept, "averaged", r->averaged, "coverage", coverage);
     if (a->valid) {
         json_t *quality =
-            json_pack("{s:s, s:o, s:o}", "data", a->valid, "before",
+            json_pack("{s:o, s:o, s:o}", "data", output_path(a->valid), "before",
                       quality_result_json(&o->before), "after", quality_result_json(&o->smaller));
         if (a->finetune.steps)
             json_object_set_new(quality, "finetuned", quality_result_json(&o->finetuned));
