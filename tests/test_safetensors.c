@@ -220,6 +220,21 @@ static void test_writer_refuses(void **state)
 #define T(dtype, shape, from, to)                                                                  \
     "{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" from "," to "]}"
 
+/* Small in the file, a hundred times larger in memory. */
+static void test_header_of_brackets(void **state)
+{
+    (void)state;
+    enum { COUNT = 5 << 20 };
+    char *header = malloc(3 * COUNT + 32);
+    assert_non_null(header);
+    char *end = stpcpy(header, "{\"x\":[");
+    for (int i = 0; i < COUNT; i++)
+        end = stpcpy(end, "[],");
+    strcpy(end, "0]}");
+    assert_bad(header, 0, "more than 8388608 values");
+    free(header);
+}
+
 static void test_bad_headers(void **state)
 {
     (void)state;
@@ -416,6 +431,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_round_trip, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_writer_refuses, set_up, tear_down),
+        cmocka_unit_test(test_header_of_brackets),
         cmocka_unit_test(test_bad_headers),
         cmocka_unit_test_setup_teardown(test_truncated, set_up, tear_down),
         cmocka_unit_test(test_unaligned),

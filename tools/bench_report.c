@@ -539,11 +539,8 @@ int bench_report_html(const json_t *const *results, int n, const char *file)
 
 json_t *ledger_load(const char *file)
 {
-    json_error_t error;
-    json_t *root = json_load_file(file, JSON_REJECT_DUPLICATES, &error);
-    if (!root) {
-        command_error("%s: cannot read it as JSON: %s", file, error.text);
-    } else if (!json_array_size(json_object_get(root, "models"))) {
+    json_t *root = results_json(file);
+    if (root && !json_array_size(json_object_get(root, "models"))) {
         command_error("%s: no JSON of itera ledger: it has no \"models\"", file);
         json_decref(root);
         root = NULL;

@@ -71,7 +71,7 @@ int results_check(json_t *root, const char *name)
     return EXIT_FAILED;
 }
 
-json_t *results_load(const char *file)
+json_t *results_json(const char *file)
 {
     struct stat info;
     if (!stat(file, &info) && info.st_size > FILE_LIMIT) {
@@ -89,6 +89,12 @@ json_t *results_load(const char *file)
         command_error("%s: line %d is not JSON: %s", file, error.line, error.text);
     else if (!root)
         command_error("%s: cannot read results: %s", file, error.text);
+    return root;
+}
+
+json_t *results_load(const char *file)
+{
+    json_t *root = results_json(file);
     if (root && results_check(root, file) != EXIT_OK) {
         json_decref(root);
         root = NULL;

@@ -9,6 +9,9 @@
 /* A result file, or NULL after printing what is wrong with it, by file and key. Files from before
  * the key "schema" get it. The caller owns it. */
 json_t *results_load(const char *file);
+
+/* The JSON of a file that itera wrote, whatever its schema: as above. */
+json_t *results_json(const char *file);
 /* Whether root is what docs/bench.schema.json says; prints what is not, naming it `name`. Control
  * characters in its strings, which would reach a terminal, become spaces. Returns EXIT_OK or
  * EXIT_FAILED. */

@@ -28,6 +28,26 @@ char *itera_json_write(const json_t *value, size_t flags)
     return text;
 }
 
+enum itera_status itera_json_check_size(const char *text, size_t size, const char *source)
+{
+    /* What stands for a value takes up to 150 bytes of memory, an object 300. */
+    enum { MOST = 8 << 20 };
+    size_t count = 0;
+    bool quoted = false;
+    for (size_t i = 0; i < size; i++) {
+        const char c = text[i];
+        if (quoted && c == '\\')
+            i++;
+        else if (c == '"')
+            quoted = !quoted;
+        else if (!quoted)
+            count += c == ',' || c == ':' ? 1 : c == '[' ? 2 : c == '{' ? 4 : 0;
+    }
+    return count <= MOST ? ITERA_OK
+                         : itera_fail(ITERA_ERR_LIMIT, "%s: more than %d values in its JSON",
+                                      source, (int)MOST);
+}
+
 enum itera_status itera_json_parse(const char *text, size_t size, const char *source, json_t **out)
 {
     *out = NULL;
@@ -40,6 +60,9 @@ enum itera_status itera_json_parse(const char *text, size_t size, const char *so
             "without one",
             source, utf8 ? "" : " of UTF-16");
     json_error_t error;
+    enum itera_status status = itera_json_check_size(text ? text : "", size, source);
+    if (status)
+        return status;
     json_t *value = itera_json_read(text ? text : "", size, JSON_REJECT_DUPLICATES, &error);
     if (!value) {
         if (json_error_code(&error) == json_error_out_of_memory)

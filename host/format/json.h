@@ -16,9 +16,13 @@
 json_t *itera_json_read(const char *text, size_t size, size_t flags, json_error_t *error);
 char *itera_json_write(const json_t *value, size_t flags);
 
+/* ITERA_ERR_LIMIT for a text of more values than a gigabyte of memory has room for: a file of brackets
+ * becomes a hundred times larger when it is read. */
+enum itera_status itera_json_check_size(const char *text, size_t size, const char *source);
+
 /* Parses size bytes of UTF-8 (need not end with a NUL). source names the text in messages:
  * "file: line 3, column 7: what". The caller drops *out with json_decref.
- * Errors: ITERA_ERR_FORMAT; ITERA_ERR_MEMORY. */
+ * Errors: ITERA_ERR_FORMAT; ITERA_ERR_LIMIT, as itera_json_check_size; ITERA_ERR_MEMORY. */
 enum itera_status itera_json_parse(const char *text, size_t size, const char *source, json_t **out);
 
 /* The same for what Python's json module writes: Infinity, -Infinity and NaN become strings, so that

@@ -11,7 +11,6 @@
 #include "text/utf8.h"
 
 enum {
-    MOST_VALUES = 8 << 20,  /* a gigabyte of them */
     LONGEST_TOKEN = 1 << 16 /* bytes */
 };
 
@@ -39,24 +38,6 @@ static struct excerpt quote(const char *string)
     return excerpt;
 }
 
-/* JSON takes up to 150 bytes of memory for each of its values, an object 300, whatever they are: a
- * file of brackets would become a hundred times larger. Counted before it is read. */
-static bool has_too_many_values(const char *json, size_t length)
-{
-    size_t count = 0;
-    bool text = false;
-    for (size_t i = 0; i < length; i++) {
-        char c = json[i];
-        if (text && c == '\\')
-            i++;
-        else if (c == '"')
-            text = !text;
-        else if (!text)
-            count += c == ',' || c == ':' ? 1 : c == '[' ? 2 : c == '{' ? 4 : 0;
-    }
-    return count > MOST_VALUES;
-}
-
 static enum itera_status parse_json(const char *json, size_t length, const char *name,
                                     json_t **root)
 {
@@ -64,9 +45,9 @@ static enum itera_status parse_json(const char *json, size_t length, const char 
     if (length > ITERA_MAX_TOKENIZER_FILE)
         return itera_fail(ITERA_ERR_LIMIT, "%s: %zu bytes of tokenizer JSON; %d are the limit",
                           name, length, (int)ITERA_MAX_TOKENIZER_FILE);
-    if (has_too_many_values(json ? json : "", length))
-        return itera_fail(ITERA_ERR_LIMIT, "%s: more than %d values in its JSON", name,
-                          MOST_VALUES);
+    enum itera_status status = itera_json_check_size(json ? json : "", length, name);
+    if (status)
+        return status;
     json_error_t error;
     *root =
         itera_json_read(json ? json : "", length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
