@@ -103,8 +103,8 @@ refused 1 'unknown preset' $teacher --via itera-giant --out new
 refused 1 '128 positions' $teacher --via micro --preset itera-m-micro --seq 256 --out new
 refused 1 'its own tokenizer' $teacher --tokenizer byte --out unused
 refused 1 'nothing.txt' $teacher --data nothing.txt --out unused # which is no run yet
-refused 1 'would be replaced' $teacher --out teacher --force
-refused 1 'would be replaced' teacher --out teacher --force
+refused 1 'is what is read' $teacher --out teacher --force
+refused 1 'is what is read' teacher --out teacher --force
 refused 1 'cannot make the directory: Not a directory' $teacher --out $teacher --force
 refused 1 '--resume' $teacher --out whole
 refused 1 '--weight is not what' --out whole --resume --weight 0.7

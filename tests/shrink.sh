@@ -63,6 +63,20 @@ refused 1 'tuned: has a training run already' vocab small.safetensors --data "$t
     --run tuned -o x
 cmp -s tuned/model.safetensors smaller.safetensors || die "not the best model"
 
+# A fine-tuning that is killed leaves what was there: a model that is only pruned is no result.
+for command in 'prune --keep 50%' 'vocab --size 280'; do
+    echo old >there.safetensors
+    rm -rf killed
+    # shellcheck disable=SC2086
+    "$itera" ${command%% *} $model ${command#* } --data "$text" --finetune 100000 --seq 16 -b 1 \
+        --run killed -o there.safetensors >out 2>err &
+    pid=$!
+    while [ ! -e killed/checkpoint/state.json ] && kill -0 $pid 2>/dev/null; do sleep 0.05; done
+    kill -9 $pid || die "$command: ended before it was killed"
+    wait $pid 2>/dev/null || true
+    [ "$(cat there.safetensors)" = old ] || die "$command: wrote its output before it was done"
+done
+
 refused 1 'cannot keep 1 of 4; from 2 (a token goes to 2) to 4' prune $model --experts 1 -o x
 refused 1 'inner channels: cannot keep 0 of 128; from 1 to 128' prune $model --inner 0 -o x
 refused 1 '"most" is neither a number nor a percentage' prune $model --ffn most -o x
@@ -70,9 +84,9 @@ refused 1 'nothing would be removed' prune $model --keep 100% -o x
 refused 1 'too short: it has .* tokens, 90000 are needed' prune $model --keep 50% --tokens 90000 \
     --calibrate "$text" -o x
 refused 1 '/nonexistent/x: cannot write a model' prune $model --keep 50% -o /nonexistent/x
-refused 1 'is the model itself' prune run --keep 50% -o ./run/model.safetensors
+refused 1 'is what is read' prune run --keep 50% -o ./run/model.safetensors
 echo '{"weight_map": {"model.embed_tokens.weight": "model.safetensors"}}' >run/index.json
-refused 1 'is the model itself' prune run/index.json --keep 50% -o run/model.safetensors
+refused 1 'is what is read' prune run/index.json --keep 50% -o run/model.safetensors
 rm run/index.json
 refused 2 'one of --experts' prune $model -o x
 refused 2 '-o FILE is needed' prune $model --keep 50%
@@ -107,8 +121,8 @@ refused 1 "'q3' in the rule for '\*proj\*' is no type" quantize $model --to q8 -
 refused 1 'they are one matrix' quantize $model --to q8 --set '*up_proj*=q4' -o x
 refused 1 'too short: it has .* tokens, 90000 are needed' quantize $model --to q4 --tokens 90000 \
     --calibrate "$text" -o x
-refused 1 'is the model itself' quantize $model --to q4 -o run/./model.safetensors
-refused 1 'is the model itself' quantize run --to q4 -o run/model.safetensors
+refused 1 'is what is read' quantize $model --to q4 -o run/./model.safetensors
+refused 1 'is what is read' quantize run --to q4 -o run/model.safetensors
 refused 1 '/nonexistent/x: cannot write a model' quantize $model --to q4 -o /nonexistent/x
 refused 2 "not 'q5'" quantize $model --to q5 -o x
 refused 2 '-o OUT is needed' quantize $model --to q4
@@ -138,7 +152,7 @@ refused 1 'cannot keep 200 of 300 tokens; from 257 (bytes and special tokens) to
     --data cat.txt --size 200 -o x
 refused 1 'nosuch.txt: cannot open' vocab $model --data nosuch.txt -o x
 refused 1 'not smaller; the model has 300' vocab $model --data cat.txt --retrain 400 -o x
-refused 1 'is the model itself' vocab $model --data cat.txt -o run/./model.safetensors
+refused 1 'is what is read' vocab $model --data cat.txt -o run/./model.safetensors
 refused 2 'data SRC is needed' vocab $model -o x
 refused 2 'run needs --finetune' vocab $model --data cat.txt --run dir -o x
 refused 2 'retrain makes new tokens' vocab $model --data cat.txt --retrain 260 --size 260 -o x

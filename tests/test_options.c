@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "tools/command.h"
+#include "tools/option_files.c"
 #include "tools/options.c"
 
 static char message[1024];

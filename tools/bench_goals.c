@@ -237,7 +237,7 @@ int bench_goals_write(const json_t *result, const char *file)
         } else {
             from += strlen(begin);
             snprintf(all, size, "%.*s%s%s", (int)(from - old), old, table, to);
-            code = output_text(file, "the table of goals", all);
+            code = output_text(file, all);
         }
     }
     free(table);

@@ -257,7 +257,7 @@ int itera_command_check(int argc, char **argv)
         {"first", 0, OPTION_INTEGER, &first, "N", "begin with case N of each op (default: 0)", 0,
          1e6},
         {"cases", 0, OPTION_INTEGER, &cases, "N", "at most N cases per op", 1, 1e9},
-        {"expected", 0, OPTION_STRING, &expected, "FILE",
+        {"expected", 0, OPTION_INPUT, &expected, "FILE",
          "with MODEL: compare with this file (input_ids, logits, loss,\naux_loss, grad.*) instead "
          "of the reference"},
         {"json", 0, OPTION_OPTIONAL, &json, "FILE", "write JSON to FILE, or to stdout"},

@@ -131,7 +131,7 @@ int compare_csv(const struct comparison *c, const char *file)
                     put_row(out, c, i, k);
     }
     if (out && fclose(out) == 0)
-        code = output_text(file, "CSV", text);
+        code = output_text(file, text);
     else
         command_error("%s: no memory to write CSV", file);
     free(text);

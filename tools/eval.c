@@ -94,7 +94,7 @@ int itera_command_eval(int argc, char **argv)
     int64_t window = 0, stride = 0, batch = 0, tokens = 0;
     struct option_optional json = {0};
     const struct command_option options[] = {
-        {"data", 0, OPTION_STRING, &data, "SRC",
+        {"data", 0, OPTION_INPUT, &data, "SRC",
          "text to predict: builtin:stories?valid, a file, a folder,\nor a comma list of these"},
         DEVICE_OPTIONS(request),
         EXACT_OPTION(load.exact),
@@ -108,7 +108,7 @@ int itera_command_eval(int argc, char **argv)
          "windows computed together (default: chosen by size)", 1, 4096},
         {"max-tokens", 0, OPTION_INTEGER, &tokens, "N", "stop after about N tokens (default: all)",
          1, 9e15},
-        {"tokenizer", 0, OPTION_STRING, &tokenizer_file, "FILE",
+        {"tokenizer", 0, OPTION_INPUT, &tokenizer_file, "FILE",
          "for a model that comes without one"},
         {"json", 0, OPTION_OPTIONAL, &json, "FILE", "write JSON to FILE, or to stdout"},
         {0}};

@@ -256,7 +256,7 @@ int gallery_markdown(const json_t *const *results, const char *const *names, int
     char *text = list ? gallery_text(list, n) : NULL;
     int code = EXIT_FAILED;
     if (text && file && strcmp(file, "-") != 0) {
-        code = output_text(file, "Markdown", text);
+        code = output_text(file, text);
     } else if (text) {
         fputs(text, stdout);
         code = EXIT_OK;

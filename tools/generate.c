@@ -354,7 +354,7 @@ int itera_command_generate(int argc, char **argv)
         {"prompt", 'p', OPTION_STRING, &r.prompt, "TEXT",
          "what to go on from; - reads it from stdin (default: nothing,\nwhich stands for "
          "end-of-text)"},
-        {"prompt-file", 'f', OPTION_STRING, &r.prompt_file, "FILE", "read the prompt from a file"},
+        {"prompt-file", 'f', OPTION_INPUT, &r.prompt_file, "FILE", "read the prompt from a file"},
         {"tokens", 'n', OPTION_INTEGER, &r.count, "N", "tokens to generate (default: 256)", 0,
          1e15},
         {"temp", 0, OPTION_NUMBER, &r.temperature, "X",
@@ -366,7 +366,7 @@ int itera_command_generate(int argc, char **argv)
         {"seed", 's', OPTION_INTEGER, &r.seed, "N", "of the random choices (default: 0)", 0, 9e15},
         DEVICE_OPTIONS(r.device),
         EXACT_OPTION(r.load.exact),
-        {"tokenizer", 0, OPTION_STRING, &r.tokenizer, "FILE", "for a model that comes without one"},
+        {"tokenizer", 0, OPTION_INPUT, &r.tokenizer, "FILE", "for a model that comes without one"},
         {"positions", 0, OPTION_INTEGER, &r.positions, "N",
          "models with learned positions: use at most N of them", 1, 1e9},
         {"special", 0, OPTION_FLAG, &r.special, NULL,

@@ -148,7 +148,7 @@ int itera_command_info(int argc, char **argv)
     bool ops = false, phase_given = false;
     struct option_optional json = {0};
     const struct command_option options[] = {
-        {"preset", 0, OPTION_STRING, &preset, "P", "describe a preset, or a configuration file"},
+        {"preset", 0, OPTION_INPUT, &preset, "P", "describe a preset, or a configuration file"},
         {"vocab", 0, OPTION_INTEGER, &vocab, "N", "with --preset: another size of vocabulary", 1,
          1 << 24},
         {"ops", 0, OPTION_FLAG, &ops, NULL, "print the list of ops instead"},

@@ -128,9 +128,9 @@ int itera_command_logits(int argc, char **argv)
     struct itera_load_options load = {0};
     const struct command_option options[] = {
         {"tokens", 0, OPTION_STRING, &tokens, "IDS", "token ids: 1,2,3"},
-        {"tokens-file", 0, OPTION_STRING, &tokens_file, "FILE",
+        {"tokens-file", 0, OPTION_INPUT, &tokens_file, "FILE",
          "read the ids from a file (- is stdin)"},
-        {"output", 'o', OPTION_STRING, &out, "FILE",
+        {"output", 'o', OPTION_OUTPUT, &out, "FILE",
          "safetensors file to write: tensor `logits` (T, V) f32"},
         DEVICE_OPTIONS(request),
         EXACT_OPTION(load.exact),

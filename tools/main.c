@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "command.h"
+#include "itera/file.h"
 #include "itera/status.h"
 #include "itera/version.h"
 #include "options.h"
@@ -139,5 +140,6 @@ int main(int argc, char **argv)
     /* Nor must the limit of a file's size (`ulimit -f`): it is an error like a full disk. */
     signal(SIGXFSZ, SIG_IGN);
     itera_set_log(print_message, NULL);
+    itera_file_keep_read(true);
     return output_finish(dispatch(argc, argv));
 }

@@ -273,6 +273,9 @@ static int set_value(const struct command_spec *spec, const struct command_optio
         *(bool *)option->value = true;
         return -1;
     case OPTION_STRING:
+    case OPTION_INPUT:
+    case OPTION_OUTPUT:
+    case OPTION_FOLDER:
         *(const char **)option->value = text;
         return -1;
     case OPTION_CHOICE:
@@ -464,6 +467,8 @@ int options_parse(const struct command_spec *spec, int argc, char **argv, struct
     }
     if (code < 0)
         code = check_positionals(spec, args, &loan);
+    if (code < 0 && options_check_files(spec, args) != EXIT_OK)
+        code = EXIT_FAILED;
     if (code >= 0)
         options_free(args);
     return code;

@@ -30,11 +30,14 @@
 enum option_kind {
     OPTION_FLAG,     /* bool; no value */
     OPTION_STRING,   /* const char *, into argv */
+    OPTION_INPUT,    /* the same: a file or folder to read, or a comma list of them */
+    OPTION_OUTPUT,   /* the same: a file to write */
+    OPTION_FOLDER,   /* the same: the directory of a training run */
     OPTION_CHOICE,   /* const char *, one of `choices` ("f32|f16|q8") */
     OPTION_INTEGER,  /* int64_t, in [min, max] */
     OPTION_NUMBER,   /* double, in [min, max], finite */
-    OPTION_OPTIONAL, /* struct option_optional: `--json` alone or with a file. A following argument
-                        is its value unless it starts with '-' (but "-" is), is a directory or a
+    OPTION_OPTIONAL, /* struct option_optional: `--json` alone or with a file to write. A following
+                        argument is its value unless it starts with '-' (but "-" is), is a directory or a
                         file that holds something else than JSON, or is needed as a positional
                         argument; `--json=FILE` is always clear. */
     OPTION_INTEGERS, /* struct option_integers: 1,2,8; each in [min, max] */
@@ -83,11 +86,16 @@ struct command_args {
     void *memory; /* what lists point to */
 };
 
-/* Returns -1 to go on, or an exit code: 0 after --help, 2 after a usage error, whose message has
- * been printed. After -1, args is to be freed; lists in option values live until then. */
+/* Returns -1 to go on, or an exit code: 0 after --help, 2 after a usage error, 1 where an output is
+ * an input or two outputs are one file; the message has been printed. From then on the library does
+ * not write over an input. After -1, args is to be freed; lists in option values live until then. */
 int options_parse(const struct command_spec *spec, int argc, char **argv,
                   struct command_args *args);
 void options_free(struct command_args *args);
+
+/* The check of options_parse: every positional argument is an input, too. Returns EXIT_OK or
+ * EXIT_FAILED. */
+int options_check_files(const struct command_spec *spec, const struct command_args *args);
 
 /* Prints `itera <command>: <message>` with a hint at --help; returns EXIT_USAGE. For what the table
  * cannot say (options that exclude each other). */

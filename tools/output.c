@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "command.h"
+#include "itera/file.h"
 #include "itera/model.h"
 
 struct table {
@@ -141,31 +142,27 @@ json_t *output_string(const char *text)
 
 enum { JSON_STYLE = JSON_INDENT(2) | JSON_REAL_PRECISION(9) };
 
-/* Whether `file` is replaced by a rename: what is not a plain file (a pipe, /dev/stdout) is
- * written to as it is. */
-static bool can_replace(const char *file)
-{
-    struct stat info;
-    return lstat(file, &info) != 0 || S_ISREG(info.st_mode);
-}
-
 int output_file_check(const char *file, const char *what)
 {
-    char folder[PATH_MAX];
-    const char *slash = strrchr(file, '/');
-    int length = slash ? (int)(slash - file) : 1;
+    char target[PATH_MAX], folder[PATH_MAX];
     struct stat info;
     int reason = 0;
-    if (slash == file)
-        length = 1; /* the root */
-    snprintf(folder, sizeof folder, "%.*s", length, slash ? file : ".");
+    const bool there = stat(file, &info) == 0;
+    /* A link stays one: what it leads to is replaced, in its own folder. */
+    const char *path = there && realpath(file, target) ? target : file, *slash = strrchr(path, '/');
+    snprintf(folder, sizeof folder, "%.*s",
+             slash == path ? 1 /* the root */
+             : slash       ? (int)(slash - path)
+                           : 1,
+             slash ? path : ".");
     if (*file == '\0')
         reason = ENOENT;
     else if (strlen(file) + 32 > PATH_MAX)
         reason = ENAMETOOLONG;
-    else if (stat(file, &info) == 0 && S_ISDIR(info.st_mode))
+    else if (there && S_ISDIR(info.st_mode))
         reason = EISDIR;
-    else if (access(can_replace(file) ? folder : file, W_OK) != 0)
+    /* What is no plain file (a pipe, /dev/stdout) is written to as it is. */
+    else if (access(there && !S_ISREG(info.st_mode) ? file : folder, W_OK) != 0)
         reason = errno;
     if (!reason)
         return EXIT_OK;
@@ -181,16 +178,6 @@ int output_json_check(const char *file)
     if (*file)
         return output_file_check(file, "JSON");
     command_error("--json: cannot write JSON: %s", strerror(ENOENT));
-    return EXIT_FAILED;
-}
-
-int output_keeps(const char *out, const char *input)
-{
-    struct stat a, b;
-    if (!out || !input || strcmp(out, "-") == 0 || stat(out, &a) || stat(input, &b) ||
-        !S_ISREG(a.st_mode) || a.st_dev != b.st_dev || a.st_ino != b.st_ino)
-        return EXIT_OK;
-    command_error("%s: is what is read; write to another file", out);
     return EXIT_FAILED;
 }
 
@@ -221,33 +208,9 @@ const char *output_size(int64_t bytes, char *out, size_t size)
     return out;
 }
 
-int output_text(const char *file, const char *what, const char *text)
+int output_text(const char *file, const char *text)
 {
-    char path[PATH_MAX];
-    bool replace = can_replace(file);
-    int length = snprintf(path, sizeof path, replace ? "%s.%ld.tmp" : "%s", file, (long)getpid());
-    if (length < 0 || (size_t)length >= sizeof path) {
-        command_error("%s: the path is too long to write %s to", file, what);
-        return EXIT_FAILED;
-    }
-    FILE *stream = fopen(path, "wb");
-    bool good = stream && fputs(text, stream) != EOF && fflush(stream) == 0 &&
-                (!replace || fsync(fileno(stream)) == 0);
-    int reason = errno;
-    if (stream && fclose(stream) != 0 && good) {
-        reason = errno;
-        good = false;
-    }
-    if (good && replace && rename(path, file) != 0) {
-        reason = errno;
-        good = false;
-    }
-    if (good)
-        return EXIT_OK;
-    if (replace && stream)
-        unlink(path);
-    command_error("%s: cannot write %s: %s", file, what, strerror(reason));
-    return EXIT_FAILED;
+    return itera_file_write(file, text, strlen(text)) ? EXIT_FAILED : EXIT_OK;
 }
 
 int output_json(const json_t *root, const char *file)
@@ -262,7 +225,7 @@ int output_json(const json_t *root, const char *file)
         fputs(line, stdout);
         code = EXIT_OK;
     } else {
-        code = output_text(file, "JSON", line);
+        code = output_text(file, line);
     }
     free(text);
     free(line);

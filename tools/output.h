@@ -26,11 +26,8 @@ int output_json(const json_t *root, const char *file);
 int output_json_check(const char *file);
 /* The same for another file that a command is to write, atomically; what: "a model". */
 int output_file_check(const char *file, const char *what);
-/* Whether a result may be written to `out` (NULL and "-": stdout) without replacing `input` (NULL:
- * none), by whatever name. Returns EXIT_OK, or EXIT_FAILED after printing that it is the same file. */
-int output_keeps(const char *out, const char *input);
-/* Writes a text in the same way. `what` names it in messages ("JSON", "the report"). */
-int output_text(const char *file, const char *what, const char *text);
+/* Writes a text in the same way. */
+int output_text(const char *file, const char *text);
 /* A JSON number, or null for NaN and infinities, which JSON lacks. */
 json_t *output_number(double value);
 /* A JSON string of text from outside: without the half letter that cutting may have left at its

@@ -34,7 +34,7 @@ struct outcome {
 static int parse(int argc, char **argv, struct arguments *a, struct command_args *args)
 {
     const struct command_option options[] = {
-        {"out", 'o', OPTION_STRING, &a->out, "FILE", "the smaller model"},
+        {"out", 'o', OPTION_OUTPUT, &a->out, "FILE", "the smaller model"},
         {"experts", 0, OPTION_STRING, &a->prune.experts, "N",
          "keep N (or P%) experts in each layer that has any"},
         {"ffn", 0, OPTION_STRING, &a->prune.ffn, "N",
@@ -43,16 +43,16 @@ static int parse(int argc, char **argv, struct arguments *a, struct command_args
          "keep N (or P%) inner channels of each SSM mixer"},
         {"keep", 0, OPTION_STRING, &a->prune.channels, "P%",
          "both of these, as far as the model has them"},
-        {"calibrate", 0, OPTION_STRING, &a->calibrate, "SRC",
+        {"calibrate", 0, OPTION_INPUT, &a->calibrate, "SRC",
          "text that shows what matters: best a part of what the model\n"
          "was trained on (default: builtin:stories)"},
         {"tokens", 0, OPTION_INTEGER, &a->tokens, "N", "of that text (default: 32768)", 1, 1e12},
-        {"valid", 0, OPTION_STRING, &a->valid, "SRC",
+        {"valid", 0, OPTION_INPUT, &a->valid, "SRC",
          "held-out text to score before and after (default: none)"},
         {"eval-tokens", 0, OPTION_INTEGER, &a->eval_tokens, "N",
          "score about N tokens of --valid (default: all)", 1, 1e15},
         FINETUNE_OPTIONS(a->finetune),
-        {"data", 0, OPTION_STRING, &a->finetune.data, "SRC",
+        {"data", 0, OPTION_INPUT, &a->finetune.data, "SRC",
          "with --finetune: text to train on (default: that of\n--calibrate)"},
         {"report", 0, OPTION_FLAG, &a->report, NULL, "say what was kept in each layer"},
         DEVICE_OPTIONS(a->device),
@@ -225,7 +225,7 @@ static int write_json(const struct arguments *a, const struct outcome *o,
     return code;
 }
 
-/* Prunes into a->out; *out is the smaller model. */
+/* *out is the smaller model, which is in a->out unless it is to be trained first. */
 static int make_smaller(const struct arguments *a, struct itera_model *model,
                         struct itera_model **out, struct outcome *o)
 {
@@ -243,15 +243,16 @@ static int make_smaller(const struct arguments *a, struct itera_model *model,
     enum itera_status status = itera_prune(model, text, &options, out, &o->report);
     progress_finish(0);
     itera_dataset_destroy(&text);
-    if (!status)
+    if (!status && !a->finetune.steps)
         status = itera_model_save(*out, a->out);
     return status ? EXIT_FAILED : EXIT_OK;
 }
 
-static int finetune(const struct arguments *a, struct itera_device *device, int32_t positions,
-                    struct outcome *o)
+static int finetune(const struct arguments *a, struct itera_device *device,
+                    struct itera_model **smaller, int32_t positions, struct outcome *o)
 {
-    int code = shrink_finetune(device, &a->finetune, positions, a->valid, a->out, &o->finetune);
+    int code =
+        shrink_finetune(device, smaller, &a->finetune, positions, a->valid, a->out, &o->finetune);
     struct itera_model *model = NULL;
     if (code != EXIT_OK || !a->valid)
         return code;
@@ -276,9 +277,9 @@ static int prune(const struct arguments *a, struct itera_device *device)
         code = shrink_score(smaller, a->valid, a->eval_tokens, "score pruned", &o.pruned);
     int32_t positions = itera_model_info(model)->max_positions;
     itera_model_destroy(&model); /* its memory is the trainer's */
-    itera_model_destroy(&smaller);
     if (code == EXIT_OK && a->finetune.steps)
-        code = finetune(a, device, positions, &o);
+        code = finetune(a, device, &smaller, positions, &o);
+    itera_model_destroy(&smaller);
     if (code == EXIT_OK) {
         bool on_stdout = a->json.given && (!a->json.value || !strcmp(a->json.value, "-"));
         if (!on_stdout)
@@ -300,7 +301,7 @@ int itera_command_prune(int argc, char **argv)
     struct itera_device *device = NULL;
     code = output_json_check(a.json.value);
     if (code == EXIT_OK)
-        code = model_file_check_out(a.out, a.model, "smaller");
+        code = output_file_check(a.out, "a model");
     if (code == EXIT_OK)
         code = shrink_finetune_check(&a.finetune);
     if (code == EXIT_OK && device_open(&a.device, &device))

@@ -330,20 +330,20 @@ int itera_command_quantize(int argc, char **argv)
         {"set", 0, OPTION_EACH, &r.set, "PATTERN=TYPE",
          "another type for the tensors whose names match, such as\n'*embed*=f16'; may be given "
          "again, and the last that\nmatches counts"},
-        {"out", 'o', OPTION_STRING, &r.out, "OUT", "the file to write"},
-        {"calibrate", 0, OPTION_STRING, &r.calibrate, "SRC",
+        {"out", 'o', OPTION_OUTPUT, &r.out, "OUT", "the file to write"},
+        {"calibrate", 0, OPTION_INPUT, &r.calibrate, "SRC",
          "text (as for itera train) by which to weight what\nmatters when rounding to q8 and q4"},
         {"tokens", 0, OPTION_INTEGER, &r.calibrate_tokens, "N",
          "tokens of it to read (default: 32768, or a shorter text\nwhole)", 1, 1e12},
         {"plain", 0, OPTION_FLAG, &r.plain, NULL, "round to nearest without a search for scales"},
         {"report", 0, OPTION_FLAG, &r.report, NULL,
          "the error of each tensor, and perplexity before and\nafter"},
-        {"valid", 0, OPTION_STRING, &r.valid, "SRC",
+        {"valid", 0, OPTION_INPUT, &r.valid, "SRC",
          "held-out text for perplexity before and after (default,\nwith --report: "
          "builtin:stories?valid)"},
         {"eval-tokens", 0, OPTION_INTEGER, &r.eval_tokens, "N",
          "score about N tokens of it (default: all)", 1, 1e12},
-        {"tokenizer", 0, OPTION_STRING, &r.tokenizer, "FILE", "for a model that comes without one"},
+        {"tokenizer", 0, OPTION_INPUT, &r.tokenizer, "FILE", "for a model that comes without one"},
         DEVICE_OPTIONS(r.device),
         {"json", 0, OPTION_OPTIONAL, &r.json, "FILE", "write JSON to FILE, or to stdout"},
         {0}};
@@ -372,7 +372,7 @@ int itera_command_quantize(int argc, char **argv)
         code = options_usage(&spec, "--eval-tokens goes with --valid or --report");
     else if (r.calibrate && r.plain)
         code = options_usage(&spec, "--plain chooses no scales; leave out --calibrate");
-    else if (model_file_check_out(r.out, r.model, "quantised") != EXIT_OK ||
+    else if (output_file_check(r.out, "a model") != EXIT_OK ||
              output_json_check(r.json.value) != EXIT_OK)
         code = EXIT_FAILED;
     else

@@ -374,7 +374,7 @@ int report_write(const struct report *report, const char *file)
     }
     int code = EXIT_FAILED;
     if (out && fclose(out) == 0)
-        code = output_text(file, "the report", text);
+        code = output_text(file, text);
     else
         command_error("%s: no memory to write the report", file);
     free(text);

@@ -93,13 +93,12 @@ static enum itera_status keep_result(struct itera_device *device, struct itera_t
     return status;
 }
 
-int shrink_finetune(struct itera_device *device, const struct finetune_request *request,
-                    int32_t positions, const char *valid, const char *path,
-                    struct finetune_result *result)
+int shrink_finetune(struct itera_device *device, struct itera_model **model,
+                    const struct finetune_request *request, int32_t positions, const char *valid,
+                    const char *path, struct finetune_result *result)
 {
     struct itera_train_options options;
     itera_train_options_default(&options);
-    options.init = path;
     options.data = request->data;
     options.valid = request->run && valid ? valid : "";
     options.directory = request->run;
@@ -112,7 +111,7 @@ int shrink_finetune(struct itera_device *device, const struct finetune_request *
     options.seed = (uint64_t)request->seed;
     struct itera_trainer *trainer = NULL;
     struct itera_train_report report = {0};
-    if (itera_trainer_create(device, &options, &trainer))
+    if (itera_trainer_create_from(model, &options, &trainer))
         return EXIT_FAILED;
     int code = train_walk(trainer, "finetune", &report);
     if (code == EXIT_OK && keep_result(device, trainer, &report, request->run, path))

@@ -89,7 +89,7 @@ struct finetune_request {
          NULL,                                                                                     \
          NULL},                                                                                    \
     {                                                                                              \
-        "run", 0, OPTION_STRING, &(request).run, "DIR",                                            \
+        "run", 0, OPTION_FOLDER, &(request).run, "DIR",                                            \
             "with --finetune: keep log and checkpoints of the training in\n"                       \
             "DIR; the best model by --valid counts then, not the last",                            \
             0, 0, NULL, NULL                                                                       \
@@ -110,13 +110,13 @@ struct finetune_result {
     bool stopped; /* by a signal */
 };
 
-/* Trains the model (of so many positions; 0: no limit) in file `path` and puts the result in its
- * place, atomically. Scores are not taken, except with a run directory, on `valid` (NULL: never).
- * The first SIGINT, SIGTERM or SIGHUP ends the training after its step; what was learnt until then counts.
- * Returns as shrink_score. */
-int shrink_finetune(struct itera_device *device, const struct finetune_request *request,
-                    int32_t positions, const char *valid, const char *path,
-                    struct finetune_result *result);
+/* Trains the model (of so many positions; 0: no limit; it is gone afterwards, and *model NULL) and
+ * writes the result to `path`, once and atomically. Scores are not taken, except with a run
+ * directory, on `valid` (NULL: never). The first SIGINT, SIGTERM or SIGHUP ends the training after
+ * its step; what was learnt until then counts. Returns as shrink_score. */
+int shrink_finetune(struct itera_device *device, struct itera_model **model,
+                    const struct finetune_request *request, int32_t positions, const char *valid,
+                    const char *path, struct finetune_result *result);
 json_t *shrink_finetune_json(const struct finetune_request *request,
                              const struct finetune_result *result);
 

@@ -86,25 +86,25 @@ void train_arguments_options(struct train_arguments *a, struct command_option *r
     a->schedule = "cosine";
     a->precision = "f32";
     const struct command_option options[] = {
-        {"preset", 0, OPTION_STRING, &t->preset, "P",
+        {"preset", 0, OPTION_INPUT, &t->preset, "P",
          "the model, one of those below (default micro)", 0, 0, NULL, &a->given.preset},
-        {"config", 0, OPTION_STRING, &t->config, "F", "the model, as a configuration in JSON", 0, 0,
+        {"config", 0, OPTION_INPUT, &t->config, "F", "the model, as a configuration in JSON", 0, 0,
          NULL, &a->given.config},
-        {"init", 0, OPTION_STRING, &t->init, "MODEL",
+        {"init", 0, OPTION_INPUT, &t->init, "MODEL",
          "start from this model's weights, with its tokenizer", 0, 0, NULL, &a->given.init},
-        {"data", 0, OPTION_STRING, &t->data, "SRC",
+        {"data", 0, OPTION_INPUT, &t->data, "SRC",
          "text to train on: a file, a folder of *.txt, a comma list,\n"
          "or builtin:stories (default)",
          0, 0, NULL, &a->given.data},
-        {"valid", 0, OPTION_STRING, &t->valid, "SRC",
+        {"valid", 0, OPTION_INPUT, &t->valid, "SRC",
          "text to validate on, or none (default: none; with\n"
          "builtin:stories its held-out part)",
          0, 0, NULL, &a->given.valid},
-        {"tokenizer", 0, OPTION_STRING, &t->tokenizer, "T",
+        {"tokenizer", 0, OPTION_INPUT, &t->tokenizer, "T",
          "byte, char, word:N, bpe:N (made from the data) or a file\n"
          "(default: bpe of the model's vocabulary)",
          0, 0, NULL, &a->given.tokenizer},
-        {"out", 'o', OPTION_STRING, &a->out, "DIR",
+        {"out", 'o', OPTION_FOLDER, &a->out, "DIR",
          "the run's directory: model.safetensors, train.jsonl, checkpoint/", 0, 0, NULL, NULL},
         {"resume", 0, OPTION_FLAG, &a->resume, NULL,
          "go on from DIR/checkpoint; only --out is needed then", 0, 0, NULL, NULL},

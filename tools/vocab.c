@@ -34,8 +34,8 @@ struct outcome {
 static int parse(int argc, char **argv, struct arguments *a, struct command_args *args)
 {
     const struct command_option options[] = {
-        {"out", 'o', OPTION_STRING, &a->out, "FILE", "the smaller model"},
-        {"data", 0, OPTION_STRING, &a->data, "SRC",
+        {"out", 'o', OPTION_OUTPUT, &a->out, "FILE", "the smaller model"},
+        {"data", 0, OPTION_INPUT, &a->data, "SRC",
          "text that the model is for: the tokens that it uses stay"},
         {"size", 0, OPTION_INTEGER, &a->size, "N",
          "at most N tokens: those that the text uses most (default:\nall that it uses)", 1,
@@ -44,7 +44,7 @@ static int parse(int argc, char **argv, struct arguments *a, struct command_args
          "tokens that the text uses less than N times go (default: 1)", 1, 1e15},
         {"retrain", 0, OPTION_INTEGER, &a->retrain, "N",
          "make a new tokenizer of N tokens from the text instead", 1, 1 << 24},
-        {"valid", 0, OPTION_STRING, &a->valid, "SRC",
+        {"valid", 0, OPTION_INPUT, &a->valid, "SRC",
          "held-out text to score before and after (default: none)"},
         {"eval-tokens", 0, OPTION_INTEGER, &a->eval_tokens, "N",
          "score about N tokens of --valid (default: all)", 1, 1e15},
@@ -194,7 +194,8 @@ static int write_json(const struct arguments *a, const struct outcome *o,
     return code;
 }
 
-/* Reduces into a->out, and compares how the texts are cut. */
+/* *out is the smaller model, which is in a->out unless it is to be trained first; compares how the
+ * texts are cut. */
 static enum itera_status make_smaller(const struct arguments *a, struct itera_model *model,
                                       struct itera_model **out, struct outcome *o)
 {
@@ -204,7 +205,7 @@ static enum itera_status make_smaller(const struct arguments *a, struct itera_mo
         status = itera_corpus_open(a->valid, &valid);
     if (!status)
         status = itera_vocab_reduce(model, data, &a->vocab, out, &o->report);
-    if (!status)
+    if (!status && !a->finetune.steps)
         status = itera_model_save(*out, a->out);
     const struct itera_tokenizer *before = itera_model_tokenizer(model);
     const struct itera_tokenizer *after = status ? NULL : itera_model_tokenizer(*out);
@@ -230,9 +231,10 @@ static int reduce(const struct arguments *a, struct itera_device *device)
         code = shrink_score(smaller, a->valid, a->eval_tokens, "score smaller", &o.smaller);
     int32_t positions = itera_model_info(model)->max_positions;
     itera_model_destroy(&model); /* its memory is the trainer's */
-    itera_model_destroy(&smaller);
     if (code == EXIT_OK && a->finetune.steps)
-        code = shrink_finetune(device, &a->finetune, positions, a->valid, a->out, &o.finetune);
+        code = shrink_finetune(device, &smaller, &a->finetune, positions, a->valid, a->out,
+                               &o.finetune);
+    itera_model_destroy(&smaller);
     if (code == EXIT_OK && a->finetune.steps && a->valid) {
         code = itera_model_load(device, a->out, &model) ? EXIT_FAILED : EXIT_OK;
         if (code == EXIT_OK)
@@ -257,7 +259,7 @@ int itera_command_vocab(int argc, char **argv)
     struct itera_device *device = NULL;
     code = output_json_check(a.json.value);
     if (code == EXIT_OK)
-        code = model_file_check_out(a.out, a.model, "smaller");
+        code = output_file_check(a.out, "a model");
     if (code == EXIT_OK)
         code = shrink_finetune_check(&a.finetune);
     if (code == EXIT_OK && device_open(&a.device, &device))

@@ -13,6 +13,7 @@
 
 #include "core/log.h"
 #include "core/private.h"
+#include "itera/file.h"
 
 /* Small appends are gathered: a safetensors writer sends many tensors of a few bytes. */
 #define WRITE_BUFFER ((size_t)256 * 1024)
@@ -167,7 +168,9 @@ fail:
 
 enum itera_status itera_writer_open(const char *path, struct itera_writer **out)
 {
-    return open_writer(path, false, out);
+    *out = NULL;
+    enum itera_status status = itera_file_check_output(path);
+    return status ? status : open_writer(path, false, out);
 }
 
 enum itera_status itera_writer_open_private(const char *path, struct itera_writer **out)
@@ -281,6 +284,18 @@ void itera_writer_abort(struct itera_writer **pointer)
     if (writer->temporary && !writer->failed)
         unlink(writer->temporary);
     writer_free(writer);
+}
+
+enum itera_status itera_file_write(const char *path, const void *data, size_t size)
+{
+    struct itera_writer *writer = NULL;
+    enum itera_status status = itera_writer_open(path, &writer);
+    if (!status)
+        status = itera_writer_append(writer, data, size);
+    if (!status)
+        return itera_writer_commit(&writer);
+    itera_writer_abort(&writer);
+    return status;
 }
 
 bool itera_is_directory(const char *path)

@@ -34,11 +34,15 @@ enum itera_status itera_map_check_all(void);
 struct itera_writer;
 enum itera_status itera_writer_open(const char *path, struct itera_writer **out);
 /* The same for a file that only the user may read and write (core/private.h): what is there is replaced
- * when it is a regular file of the user's, and else it is an error; no link is followed. */
+ * when it is a regular file of the user's, and else it is an error; no link is followed. It may have
+ * been read: itera_writer_open refuses what is kept (itera/file.h). */
 enum itera_status itera_writer_open_private(const char *path, struct itera_writer **out);
 enum itera_status itera_writer_append(struct itera_writer *writer, const void *data, size_t size);
 enum itera_status itera_writer_commit(struct itera_writer **writer); /* destroys the writer */
 void itera_writer_abort(struct itera_writer **writer);
+
+/* path is opened to be read: to be kept, where the process asked for that. */
+enum itera_status itera_keep_opened(const char *path);
 
 bool itera_is_directory(const char *path);
 bool itera_file_exists(const char *path);

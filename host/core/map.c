@@ -223,6 +223,8 @@ enum itera_status itera_map_open(const char *path, struct itera_map *map)
     else if (st.st_size > 0)
         status = read_small(path, fd, (size_t)st.st_size, map);
     close(fd);
+    if (!status && (status = itera_keep_opened(path)))
+        itera_map_close(map);
     return status;
 }
 

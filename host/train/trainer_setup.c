@@ -194,7 +194,7 @@ static enum itera_status create_tokenizer(struct itera_trainer *t,
 {
     struct itera_train_options *o = &t->options;
     const struct itera_model *source = t->model ? t->model : t->teacher;
-    const char *path = t->model ? o->init : o->teacher;
+    const char *path = !t->model ? o->teacher : o->init ? o->init : "the model to start from";
     if (t->model && t->teacher && !itera_model_tokenizer(source)) {
         source = t->teacher;
         path = o->teacher;
@@ -224,7 +224,7 @@ static enum itera_status create_model(struct itera_trainer *t, const struct iter
     if (o->init)
         status = itera_model_load_as(t->device, o->init,
                                      &(struct itera_load_options){.expand = true}, &t->model);
-    else if (!o->config && !o->preset)
+    else if (!t->model && !o->config && !o->preset)
         o->preset = "micro";
     if (!status && o->config && !itera_file_exists(o->config)) {
         /* Never a preset of that name. */
@@ -233,7 +233,7 @@ static enum itera_status create_model(struct itera_trainer *t, const struct iter
     }
     if (!status)
         status = create_tokenizer(t, corpus, &tokenizer);
-    if (!status && !o->init) {
+    if (!status && !t->model) {
         /* Models may have more rows than their tokenizer has tokens. */
         const struct itera_model_options options = {
             .vocab = t->teacher ? t->teacher->config.vocab : itera_tokenizer_vocab_size(tokenizer),
@@ -410,9 +410,10 @@ static void start_clocks(struct itera_trainer *t)
     t->last.best_step = t->best_step;
 }
 
-enum itera_status itera_trainer_create(struct itera_device *device,
-                                       const struct itera_train_options *options,
-                                       struct itera_trainer **out)
+/* Takes *model over (NULL: the options say which). */
+static enum itera_status create(struct itera_device *device, struct itera_model **model,
+                                const struct itera_train_options *options,
+                                struct itera_trainer **out)
 {
     *out = NULL;
     struct itera_trainer *t = NULL;
@@ -422,6 +423,10 @@ enum itera_status itera_trainer_create(struct itera_device *device,
         status = create_bare(device, &t);
     if (status)
         return status;
+    if (model) {
+        t->model = *model;
+        *model = NULL;
+    }
     t->options = *options;
     if (!t->options.data)
         t->options.data = "builtin:stories";
@@ -467,6 +472,32 @@ enum itera_status itera_trainer_create(struct itera_device *device,
     if (status)
         itera_trainer_destroy(&t);
     *out = t;
+    return status;
+}
+
+enum itera_status itera_trainer_create(struct itera_device *device,
+                                       const struct itera_train_options *options,
+                                       struct itera_trainer **out)
+{
+    return create(device, NULL, options, out);
+}
+
+enum itera_status itera_trainer_create_from(struct itera_model **model,
+                                            const struct itera_train_options *options,
+                                            struct itera_trainer **out)
+{
+    *out = NULL;
+    enum itera_status status = ITERA_OK;
+    const struct itera_model *m = *model;
+    if (options->init || options->config || options->preset)
+        status = itera_fail(ITERA_ERR_ARGUMENT,
+                            "training: a model is given, and init, config or preset name another");
+    else if (m->layout.bytes != m->layout.elements * 4)
+        status = itera_fail(ITERA_ERR_UNSUPPORTED,
+                            "training: the weights of the model to start from are not all f32");
+    if (!status)
+        status = create(m->device, model, options, out);
+    itera_model_destroy(model);
     return status;
 }
 

@@ -11,6 +11,7 @@
 #include "itera/distill.h"
 #include "itera/energy.h"
 #include "itera/eval.h"
+#include "itera/file.h"
 #include "itera/model.h"
 #include "itera/session.h"
 #include "itera/status.h"

@@ -134,6 +134,13 @@ ITERA_API enum itera_status itera_trainer_create(struct itera_device *device,
                                                  const struct itera_train_options *options,
                                                  struct itera_trainer **out);
 
+/* The same for a model that is in memory already: init, config and preset are NULL. Its weights are
+ * f32 (else ITERA_ERR_UNSUPPORTED), its device is the run's. *model is the trainer's from then on,
+ * or destroyed where this fails, and NULL. */
+ITERA_API enum itera_status itera_trainer_create_from(struct itera_model **model,
+                                                      const struct itera_train_options *options,
+                                                      struct itera_trainer **out);
+
 /* What may differ when a run goes on. Zero: as it was. */
 struct itera_train_changes {
     const char *data, *valid; /* the same text under another name; it is checked */
