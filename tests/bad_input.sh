@@ -411,6 +411,8 @@ damaged 'm.safetensors: .*truncated' 'head -c 9000 m.safetensors >m && mv m m.sa
 damaged 'v.safetensors: cannot open' 'rm v.safetensors'
 damaged 'm.safetensors: tensor embedding.weight: found shape' "cp '$good/model.safetensors' m.safetensors"
 damaged 'model.safetensors: found 0 bytes' ': >model.safetensors'
+damaged 'm.safetensors: is not what this checkpoint was saved with' 'cp v.safetensors m.safetensors'
+damaged 'key "valid" is missing' "$(set_state '"valid": .*' '')"
 damaged '--batch is not what the run .* began with' : --batch 3
 # shellcheck disable=SC2086
 refused 1 'has a training run already' train --out half $tiny $text

@@ -100,9 +100,10 @@ static void run(const struct itera_train_options *o, int steps)
 static void refuse(const char *directory, const char *file, const char *words)
 {
     struct itera_trainer *t;
-    assert_int_equal(itera_trainer_resume(device, directory, NULL, &t), ITERA_ERR_FORMAT);
+    const enum itera_status status = itera_trainer_resume(device, directory, NULL, &t);
     assert_null(t);
-    if (!strstr(itera_last_error(), file) || !strstr(itera_last_error(), words))
+    if (status != ITERA_ERR_FORMAT || !strstr(itera_last_error(), file) ||
+        !strstr(itera_last_error(), words))
         fail_msg("'%s' does not say '%s' and '%s'", itera_last_error(), file, words);
 }
 
@@ -279,13 +280,112 @@ static void test_every_key(void **state)
     itera_distill_destroy(&d);
 }
 
+static void copy(const char *to, const char *from)
+{
+    struct itera_map map;
+    struct itera_writer *writer;
+    assert_int_equal(itera_map_open(from, &map), ITERA_OK);
+    assert_int_equal(itera_writer_open(to, &writer), ITERA_OK);
+    assert_int_equal(itera_writer_append(writer, map.data, map.size), ITERA_OK);
+    assert_int_equal(itera_writer_commit(&writer), ITERA_OK);
+    itera_map_close(&map);
+}
+
+static const char *const files[] = {"model.safetensors", "m.safetensors", "v.safetensors",
+                                    "state.json"};
+
+static char *part(const char *directory, int file)
+{
+    char name[128];
+    snprintf(name, sizeof name, "%s/checkpoint/%s", directory, files[file]);
+    return in_root(name);
+}
+
+/* Every part, of another run or of another step of the same one, and all parts but state.json. */
+static void test_mixed(void **state)
+{
+    (void)state;
+    static const char *const others[] = {"other", "later"};
+    struct itera_train_options o = small(in_root("mixed"));
+    run(&o, 3);
+    o.directory = in_root("later");
+    run(&o, 4);
+    o.directory = in_root("other");
+    o.seed++;
+    run(&o, 3);
+    o.directory = strdupa(in_root("mixed"));
+    for (int i = 0; i < 4; i++)
+        copy(in_root(files[i]), part("mixed", i));
+    for (int other = 0; other < 2; other++) {
+        for (int set = 1; set < 15; set++) {
+            for (int i = 0; i < 4; i++)
+                copy(part("mixed", i), set >> i & 1 ? part(others[other], i) : in_root(files[i]));
+            refuse(o.directory, "mixed/checkpoint/", "the whole checkpoint");
+        }
+    }
+    for (int i = 0; i < 4; i++)
+        copy(part("mixed", i), in_root(files[i]));
+    struct itera_trainer *t;
+    assert_int_equal(itera_trainer_resume(device, o.directory, NULL, &t), ITERA_OK);
+    itera_trainer_destroy(&t);
+}
+
+/* Another value: refused by the hash of its file, and with its hash where it cannot be one. */
+static void test_impossible_values(void **state)
+{
+    (void)state;
+    static const char *const keys[] = {"model_hash", "m_hash", "v_hash"};
+    static const unsigned char nan[] = {0, 0, 0xc0, 0x7f}, negative[] = {0, 0, 0x80, 0xbf};
+    struct itera_train_options o = small(strdupa(in_root("values")));
+    run(&o, 3);
+    copy(in_root("state"), part("values", 3));
+    for (int i = 0; i < 3; i++) {
+        copy(in_root("whole"), part("values", i));
+        for (int sign = 0; sign < 2; sign++) {
+            struct itera_map map;
+            uint64_t hash;
+            json_t *json;
+            assert_int_equal(itera_map_open(part("values", i), &map), ITERA_OK);
+            FILE *f = fopen(part("values", i), "r+b");
+            assert_non_null(f);
+            /* The last value of the file. */
+            assert_int_equal(fseek(f, (long)map.size - 4, SEEK_SET), 0);
+            assert_int_equal(fwrite(sign ? negative : nan, 1, 4, f), 4);
+            assert_int_equal(fclose(f), 0);
+            itera_map_close(&map);
+            refuse(o.directory, files[i], !sign ? "finite" : i == 2 ? "negative" : "damaged");
+
+            assert_int_equal(itera_train_files_hash(part("values", i), &hash), ITERA_OK);
+            assert_int_equal(itera_json_load(part("values", 3), &json), ITERA_OK);
+            assert_int_equal(json_object_set_new(json, keys[i], json_integer((json_int_t)hash)), 0);
+            assert_int_equal(itera_train_write_json(json, part("values", 3)), ITERA_OK);
+            if (!sign)
+                refuse(o.directory, files[i], "finite");
+            else if (i == 2)
+                refuse(o.directory, files[i], "negative");
+            copy(part("values", i), in_root("whole"));
+            copy(part("values", 3), in_root("state"));
+        }
+    }
+    static const struct {
+        const char *key;
+        int value;
+    } wrong[] = {{"best_step", 4}, {"skipped", 4}, {"skipped_in_a_row", 1}, {"step", 9}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        json_t *json;
+        assert_int_equal(itera_json_load(in_root("state"), &json), ITERA_OK);
+        assert_int_equal(json_object_set_new(json, wrong[i].key, json_integer(wrong[i].value)), 0);
+        assert_int_equal(itera_train_write_json(json, part("values", 3)), ITERA_OK);
+        refuse(o.directory, "state.json", "do not fit together");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_text),
-        cmocka_unit_test(test_every_path),
-        cmocka_unit_test(test_options),
-        cmocka_unit_test(test_every_key),
+        cmocka_unit_test(test_text),    cmocka_unit_test(test_every_path),
+        cmocka_unit_test(test_options), cmocka_unit_test(test_every_key),
+        cmocka_unit_test(test_mixed),   cmocka_unit_test(test_impossible_values),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

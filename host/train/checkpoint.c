@@ -1,7 +1,7 @@
 /* Training checkpoints: DIR/checkpoint/ with
  *   model.safetensors                weights, configuration, tokenizer
  *   m.safetensors, v.safetensors     the moments of AdamW, under the names of the weights
- *   state.json                       options, plan and counters
+ *   state.json                       options, plan, counters, and hashes of the other files
  * Batches and dropout are functions of (seed, step), so that nothing else has a state. */
 #include <math.h>
 #include <stdlib.h>
@@ -14,6 +14,12 @@
 #include "format/safetensors.h"
 #include "model/weights.h"
 #include "train/trainer_impl.h"
+
+static const struct part {
+    const char *file, *hash; /* the key of its hash in state.json */
+} parts[ITERA_TRAIN_FILES] = {
+    {"model.safetensors", "model_hash"}, {"m.safetensors", "m_hash"}, {"v.safetensors", "v_hash"}};
+enum { MODEL, M, V };
 
 static const char FORMAT[] = "itera-train-1";
 
@@ -195,7 +201,8 @@ static json_t *number_or_null(double value)
 }
 
 /* NULL when there is no memory. */
-static json_t *state_to_json(const struct itera_trainer *t, const float scale[2])
+static json_t *state_to_json(const struct itera_trainer *t, const float scale[2],
+                             const uint64_t hash[ITERA_TRAIN_FILES])
 {
     const struct member {
         const char *name;
@@ -220,6 +227,9 @@ static json_t *state_to_json(const struct itera_trainer *t, const float scale[2]
         {"data_hash", json_integer((json_int_t)t->data_hash)},
         {"valid_hash", json_integer((json_int_t)t->valid_hash)},
         {"teacher_hash", json_integer((json_int_t)t->teacher_hash)},
+        {parts[MODEL].hash, json_integer((json_int_t)hash[MODEL])},
+        {parts[M].hash, json_integer((json_int_t)hash[M])},
+        {parts[V].hash, json_integer((json_int_t)hash[V])},
         {"teacher_loss", number_or_null(t->last.teacher_loss)},
         {"device", json_string(itera_device_info(t->device)->id)},
         {"threads", json_integer(itera_device_threads(t->device))},
@@ -276,27 +286,25 @@ static enum itera_status save_moment(const struct itera_trainer *t, const struct
     return status;
 }
 
-/* The path of a file in a folder, then what to do with it. */
 static enum itera_status save_files(struct itera_trainer *t, const char *folder)
 {
     char path[4096];
-    enum itera_status status = itera_path_join(path, sizeof path, folder, "model.safetensors");
-    if (!status)
-        status = itera_model_save(t->model, path);
-    if (!status)
-        status = itera_path_join(path, sizeof path, folder, "m.safetensors");
-    if (!status)
-        status = save_moment(t, t->program.m, path);
-    if (!status)
-        status = itera_path_join(path, sizeof path, folder, "v.safetensors");
-    if (!status)
-        status = save_moment(t, t->program.v, path);
+    uint64_t hash[ITERA_TRAIN_FILES] = {0};
+    enum itera_status status = ITERA_OK;
+    for (int i = 0; i < ITERA_TRAIN_FILES && !status; i++) {
+        status = itera_path_join(path, sizeof path, folder, parts[i].file);
+        if (!status)
+            status = i == MODEL ? itera_model_save(t->model, path)
+                                : save_moment(t, i == M ? t->program.m : t->program.v, path);
+        if (!status)
+            status = itera_train_files_hash(path, &hash[i]);
+    }
     float scale[2];
     if (!status)
         status = itera_train_program_get_scale(&t->program, scale);
     if (!status)
         status = itera_path_join(path, sizeof path, folder, "state.json");
-    return status ? status : itera_train_write_json(state_to_json(t, scale), path);
+    return status ? status : itera_train_write_json(state_to_json(t, scale, hash), path);
 }
 
 enum itera_status itera_train_checkpoint_save(struct itera_trainer *t)
@@ -378,6 +386,8 @@ enum itera_status itera_train_checkpoint_read_state(struct itera_trainer *t, con
     t->data_hash = (uint64_t)itera_json_int(&r, "data_hash", 0, INT64_MIN, INT64_MAX);
     t->valid_hash = (uint64_t)itera_json_int(&r, "valid_hash", 0, INT64_MIN, INT64_MAX);
     t->teacher_hash = (uint64_t)itera_json_int(&r, "teacher_hash", 0, INT64_MIN, INT64_MAX);
+    for (int i = 0; i < ITERA_TRAIN_FILES; i++)
+        t->file_hash[i] = (uint64_t)itera_json_int(&r, parts[i].hash, 0, INT64_MIN, INT64_MAX);
     t->last.teacher_loss = read_loss(&r, "teacher_loss");
     t->finish = itera_json_text(&r, "finish", t->arena);
     const char *device = itera_json_string(&r, "device", "");
@@ -433,20 +443,45 @@ enum itera_status itera_trainer_peek(const char *directory, struct itera_train_r
     return status;
 }
 
-static enum itera_status read_moment(struct itera_trainer *t, const char *folder, const char *name,
+enum itera_status itera_train_checkpoint_check_files(const struct itera_trainer *t,
+                                                     const char *folder)
+{
+    char path[4096];
+    enum itera_status status = ITERA_OK;
+    for (int i = 0; i < ITERA_TRAIN_FILES && !status; i++) {
+        uint64_t hash;
+        status = itera_path_join(path, sizeof path, folder, parts[i].file);
+        if (!status)
+            status = itera_train_files_hash(path, &hash);
+        if (!status && hash != t->file_hash[i])
+            status = itera_fail(ITERA_ERR_FORMAT,
+                                "%s: is not what this checkpoint was saved with, but damaged or of "
+                                "another one; put the whole checkpoint back, or begin another run",
+                                path);
+    }
+    return status;
+}
+
+static enum itera_status read_moment(struct itera_trainer *t, const char *folder, int part,
                                      struct itera_buffer *to)
 {
     char path[4096];
     struct itera_safetensors *file = NULL;
     const struct itera_layout *layout = &t->model->layout;
     float *values = calloc((size_t)layout->elements + 1, sizeof *values);
-    enum itera_status status = itera_path_join(path, sizeof path, folder, name);
+    enum itera_status status = itera_path_join(path, sizeof path, folder, parts[part].file);
     if (!status && !values)
         status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory to read it", path);
     if (!status)
         status = itera_safetensors_open(path, &file);
     if (!status)
         status = itera_layout_read(layout, file, path, false, values);
+    for (int64_t i = 0; i < layout->elements && part == V && !status; i++)
+        if (values[i] < 0)
+            status = itera_fail(ITERA_ERR_FORMAT,
+                                "%s: has a negative value, which no mean of squares is; put the "
+                                "whole checkpoint back, or begin another run",
+                                path);
     if (!status)
         status = itera_buffer_upload(to, 0, values, (size_t)layout->elements * 4);
     itera_safetensors_close(&file);
@@ -456,8 +491,8 @@ static enum itera_status read_moment(struct itera_trainer *t, const char *folder
 
 enum itera_status itera_train_checkpoint_read_moments(struct itera_trainer *t, const char *folder)
 {
-    enum itera_status status = read_moment(t, folder, "m.safetensors", t->program.m);
+    enum itera_status status = read_moment(t, folder, M, t->program.m);
     if (!status)
-        status = read_moment(t, folder, "v.safetensors", t->program.v);
+        status = read_moment(t, folder, V, t->program.v);
     return status ? status : itera_train_program_set_scale(&t->program, t->loss_scale);
 }

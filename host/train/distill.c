@@ -236,7 +236,7 @@ static int by_name(const struct dirent **a, const struct dirent **b)
     return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-enum itera_status itera_train_teacher_hash(const char *path, uint64_t *hash)
+enum itera_status itera_train_files_hash(const char *path, uint64_t *hash)
 {
     *hash = UINT64_C(0x243f6a8885a308d3);
     if (!itera_is_directory(path))

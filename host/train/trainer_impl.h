@@ -127,7 +127,10 @@ enum itera_status itera_train_teacher_check(const struct itera_train_options *op
 /* Sequences that are longer than the positions of a student (0: no limit): an error. */
 enum itera_status itera_train_check_positions(int64_t seq, int32_t positions);
 /* Of the bytes of a model file, or of those of a model in a directory. */
-enum itera_status itera_train_teacher_hash(const char *path, uint64_t *hash);
+enum itera_status itera_train_files_hash(const char *path, uint64_t *hash);
+
+/* Of a checkpoint, beside state.json. */
+enum { ITERA_TRAIN_FILES = 3 };
 
 /* ---- the trainer --------------------------------------------------------------------------- */
 
@@ -138,6 +141,7 @@ struct itera_trainer {
     struct itera_model *model, *teacher; /* teacher: NULL without one */
     struct itera_dataset *data, *valid;
     uint64_t data_hash, valid_hash, teacher_hash;
+    uint64_t file_hash[ITERA_TRAIN_FILES]; /* as read from a checkpoint */
     struct itera_train_program program;
 
     bool timed; /* the plan follows max_minutes */
@@ -185,11 +189,15 @@ enum itera_status itera_train_checkpoint_save(struct itera_trainer *trainer);
 /* Reads state.json into a trainer whose arena exists: options, plan, counters. */
 enum itera_status itera_train_checkpoint_read_state(struct itera_trainer *trainer,
                                                     const char *path);
+/* Whether its other files are those that state.json was written with: parts of two runs, each well
+ * formed, would train on in silence. */
+enum itera_status itera_train_checkpoint_check_files(const struct itera_trainer *trainer,
+                                                     const char *path);
 /* Reads the moments and hands the program the loss scale; the trainer's program exists. */
 enum itera_status itera_train_checkpoint_read_moments(struct itera_trainer *trainer,
                                                       const char *path);
-/* For other files that hold options (all but directory and overwrite). What is absent stays;
- * strings go to the arena. */
+/* For other files that hold options (all but directory and overwrite). Every one must
+ * be there; strings go to the arena. */
 struct itera_json_reader;
 json_t *itera_train_options_to_json(const struct itera_train_options *options);
 enum itera_status itera_train_options_from_json(struct itera_arena *arena,

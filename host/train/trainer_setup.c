@@ -458,7 +458,7 @@ static enum itera_status create(struct itera_device *device, struct itera_model 
         t->data_hash = itera_train_dataset_hash(t->data);
         t->valid_hash = t->valid ? itera_train_dataset_hash(t->valid) : 0;
         if (t->teacher)
-            status = itera_train_teacher_hash(t->options.teacher, &t->teacher_hash);
+            status = itera_train_files_hash(t->options.teacher, &t->teacher_hash);
         if (!status)
             status = itera_train_log_open(t, 0);
         if (!status && isfinite(t->last.teacher_loss))
@@ -519,13 +519,24 @@ static enum itera_status open_same_teacher(struct itera_trainer *t)
     uint64_t hash;
     if (!path)
         return ITERA_OK;
-    enum itera_status status = itera_train_teacher_hash(path, &hash);
+    enum itera_status status = itera_train_files_hash(path, &hash);
     if (!status && hash != t->teacher_hash)
         return itera_fail(ITERA_ERR_FORMAT,
                           "%s: is not the teacher that the run began with, so it cannot go on with "
                           "it; start another run from its model (--init)",
                           path);
     return status ? status : itera_train_teacher_open(t);
+}
+
+/* Whether what state.json says can have come from a run. */
+static bool state_fits(const struct itera_trainer *t)
+{
+    const struct itera_train_options *o = &t->options;
+    const struct itera_train_plan *plan = &t->plan;
+    return o->data && plan->warmup <= plan->steps && t->step <= plan->steps &&
+           (plan->from_step <= plan->warmup || plan->from_step <= t->step) &&
+           t->best_step <= t->step && t->skipped <= t->step && t->skipped_in_a_row <= t->skipped &&
+           (!o->valid || o->eval_every);
 }
 
 /* Removes the checkpoint before the one that was read, which a killed save left. */
@@ -569,8 +580,7 @@ enum itera_status itera_trainer_resume(struct itera_device *device, const char *
         status = check_options(o);
     if (!status)
         status = check_length(&t->options, t->plan.steps);
-    if (!status && (!o->data || t->plan.warmup > t->plan.steps || t->step > t->plan.steps ||
-                    (o->valid && !o->eval_every)))
+    if (!status && !state_fits(t))
         status =
             itera_fail(ITERA_ERR_FORMAT, "%s/state.json: its values do not fit together", folder);
     /* A run that the clock stopped may have got more time. */
@@ -596,6 +606,9 @@ enum itera_status itera_trainer_resume(struct itera_device *device, const char *
         status = check_same_data(t->valid, o->valid, t->valid_hash);
     if (!status)
         status = itera_train_checkpoint_read_moments(t, folder);
+    /* Last, as what is wrong with a file alone says more. */
+    if (!status)
+        status = itera_train_checkpoint_check_files(t, folder);
     if (!status)
         status = remove_older(directory, folder);
     if (!status)
