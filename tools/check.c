@@ -112,7 +112,7 @@ static int on_result(void *user, const struct itera_check_result *result)
     struct report *report = user;
     /* With the results, so that a wrong option is the only line. */
     if (!report->begun)
-        progress_line("itera: checking with --seed %lld", (long long)report->seed);
+        command_note("checking with --seed %lld", (long long)report->seed);
     report->begun = true;
     struct row *row = find_row(report, result);
     int target = find_target(report, result);

@@ -29,5 +29,7 @@ itera_command_fn itera_command_ledger;
 /* Prints `itera: <message>` on stderr, around a progress bar. For errors that are not the
  * library's: those have been printed when the call returns. */
 __attribute__((format(printf, 1, 2))) void command_error(const char *format, ...);
+/* The same as `itera: note: <message>`, for what is no error but should be known. */
+__attribute__((format(printf, 1, 2))) void command_note(const char *format, ...);
 
 #endif

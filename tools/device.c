@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "command.h"
 #include "progress.h"
 
 enum itera_status device_open(const struct device_request *request, struct itera_device **device)
@@ -43,6 +44,6 @@ void device_report_fallback(const struct itera_device *device)
     for (int i = 0; used < sizeof names && (op = itera_device_fallback_op(device, i)); i++)
         used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", i ? ", " : "", op);
     if (used)
-        progress_line("itera: %s has no kernel for these ops, and the CPU ran them: %s",
-                      itera_device_info(device)->id, names);
+        command_note("%s has no kernel for these ops, and the CPU ran them: %s",
+                     itera_device_info(device)->id, names);
 }

@@ -124,7 +124,7 @@ static int list_ops(const struct itera_device_info *infos, int count,
 {
     static struct ops ops;
     if (count > 16) {
-        progress_line("itera: these are the first 16 of %d devices", count);
+        command_note("these are the first 16 of %d devices", count);
         count = 16;
     }
     for (ops.device = 0; ops.device < count; ops.device++) {

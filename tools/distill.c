@@ -123,7 +123,7 @@ static struct itera_distill *open_distillation(const struct distill_arguments *a
         return d;
     }
     if (a->run.resume)
-        progress_line("itera: %s has no distillation yet: it begins", a->run.out);
+        command_note("%s has no distillation yet: it begins", a->run.out);
     const struct itera_distill_options options = {.train = a->run.train,
                                                   .via = a->via.item,
                                                   .n_via = (int)a->via.n,

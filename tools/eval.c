@@ -72,9 +72,9 @@ static int evaluate(struct itera_model *model, const struct itera_device *device
         if (!status) {
             uint64_t unknown = itera_dataset_unknown(dataset);
             if (unknown)
-                progress_line("itera: note: %llu tokens of the text are unknown to the tokenizer; "
-                              "figures per word or byte do not compare with other tokenizers",
-                              (unsigned long long)unknown);
+                command_note("%llu tokens of the text are unknown to the tokenizer; "
+                             "figures per word or byte do not compare with other tokenizers",
+                             (unsigned long long)unknown);
             bool on_stdout = json->given && (!json->value || !strcmp(json->value, "-"));
             if (!on_stdout)
                 print_result(&result, model, data);

@@ -404,9 +404,9 @@ static int run(struct ledger *l, bool exact, const struct option_optional *json,
         return EXIT_FAILED;
     for (int i = 0; i < l->n; i++)
         if (l->entries[i].unknown)
-            progress_line("itera: note: %llu tokens of the text are unknown to %s; its quality "
-                          "does not compare with other tokenizers",
-                          (unsigned long long)l->entries[i].unknown, l->entries[i].name);
+            command_note("%llu tokens of the text are unknown to %s; its quality "
+                         "does not compare with other tokenizers",
+                         (unsigned long long)l->entries[i].unknown, l->entries[i].name);
     if (!json->given || (json->value && strcmp(json->value, "-")))
         print_ledger(l);
     int code = html ? write_report(l, html) : EXIT_OK;

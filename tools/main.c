@@ -14,6 +14,7 @@
 #include "options.h"
 #include "output.h"
 #include "progress.h"
+#include "terminal.h"
 
 /* In the order of the help text. */
 static const struct {
@@ -45,7 +46,11 @@ static void print_message(void *user, enum itera_log_level level, const char *me
     (void)user;
     if (level == ITERA_LOG_DEBUG)
         return;
-    progress_line("itera: %s%s", level == ITERA_LOG_WARNING ? "warning: " : "", message);
+    progress_line("itera: %s%s",
+                  level == ITERA_LOG_WARNING ? "warning: "
+                  : level == ITERA_LOG_INFO  ? "note: "
+                                             : "",
+                  message);
 }
 
 void command_error(const char *format, ...)
@@ -56,6 +61,16 @@ void command_error(const char *format, ...)
     vsnprintf(message, sizeof message, format, args);
     va_end(args);
     progress_line("itera: %s", message);
+}
+
+void command_note(const char *format, ...)
+{
+    char message[4000];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    progress_line("itera: note: %s", message);
 }
 
 static void print_help(FILE *file)
@@ -134,6 +149,7 @@ static void fill_standard_streams(void)
 int main(int argc, char **argv)
 {
     fill_standard_streams();
+    terminal_guard_stdout();
     /* A reader that goes away (`| head`) must not kill a training run: writes fail with EPIPE
      * instead, and output_finish looks at them. */
     signal(SIGPIPE, SIG_IGN);

@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "terminal.h"
+
 /* A terminal is redrawn this often; without one, a line comes at these distances. */
 static const double redraw_seconds = 0.1, line_seconds = 5.0;
 
@@ -111,7 +113,7 @@ static void describe(double t, char *out, size_t size)
 
 static void draw(double t)
 {
-    char text[320];
+    char text[320], shown[TERMINAL_ROOM(400)];
     describe(t, text, sizeof text);
     bar.last_draw = t;
     bar.dirty = false;
@@ -119,6 +121,8 @@ static void draw(double t)
         fprintf(stderr, "%s: %s\n", bar.what, text);
         return;
     }
+    if (!bar.drawn)
+        terminal_end_line();
     int width = terminal_width() - 1;
     int room = width - (int)strlen(bar.what) - (int)strlen(text) - 6;
     if (room > 40)
@@ -130,11 +134,14 @@ static void draw(double t)
         memset(cells, '=', (size_t)full);
         if (full < room && full > 0)
             cells[full - 1] = '>';
-        fprintf(stderr, "\r%s [%.*s] %s\033[K", bar.what, room, cells, text);
+        terminal_harmless(text, strlen(text), false, shown);
+        fprintf(stderr, "\r%s [%.*s] %s\033[K", bar.what, room, cells, shown);
     } else {
         char line[400];
         snprintf(line, sizeof line, "%s %s", bar.what, text);
-        fprintf(stderr, "\r%.*s\033[K", width > 0 ? width : 0, line);
+        size_t length = strlen(line), most = width > 0 ? (size_t)width : 0;
+        terminal_harmless(line, length < most ? length : most, false, shown);
+        fprintf(stderr, "\r%s\033[K", shown);
     }
     bar.drawn = true;
     fflush(stderr);
@@ -207,15 +214,12 @@ void progress_finish(int keep)
     pthread_mutex_unlock(&lock);
 }
 
-/* Messages quote names and texts from files, which could move the cursor or worse. */
-static void blank_controls(char *text)
+/* A message is one line, wherever it goes. */
+static void blank_newlines(char *text)
 {
-    for (unsigned char *p = (unsigned char *)text; *p; p++) {
-        if (*p < 0x20 || *p == 0x7f)
+    for (char *p = text; *p; p++)
+        if (*p == '\n' || *p == '\r')
             *p = '?';
-        else if (p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0)
-            p[0] = p[1] = '?'; /* U+0080 to U+009F, controls as well */
-    }
 }
 
 void progress_line(const char *format, ...)
@@ -225,11 +229,18 @@ void progress_line(const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    blank_controls(text);
     pthread_mutex_lock(&lock);
     if (bar.active && bar.terminal && bar.drawn)
         fputs("\r\033[K", stderr);
-    fprintf(stderr, "%s\n", text);
+    if (terminal_messages()) {
+        char shown[TERMINAL_ROOM(sizeof text)];
+        terminal_end_line();
+        terminal_harmless(text, strlen(text), false, shown);
+        fprintf(stderr, "%s\n", shown);
+    } else {
+        blank_newlines(text);
+        fprintf(stderr, "%s\n", text);
+    }
     if (bar.active && bar.terminal && bar.drawn)
         draw(progress_seconds());
     pthread_mutex_unlock(&lock);

@@ -5,7 +5,6 @@
 #include "command.h"
 #include "itera/trainer.h"
 #include "output.h"
-#include "progress.h"
 #include "quality.h"
 #include "train_run.h"
 
@@ -122,8 +121,8 @@ int shrink_finetune(struct itera_device *device, struct itera_model **model,
                                        .seconds = report.seconds,
                                        .stopped = !report.finish};
     if (code == EXIT_OK && result->stopped)
-        progress_line("itera: stopped at step %lld of %lld; %s has what was learnt until then",
-                      (long long)report.step, (long long)report.steps, path);
+        command_note("stopped at step %lld of %lld; %s has what was learnt until then",
+                     (long long)report.step, (long long)report.steps, path);
     itera_trainer_destroy(&trainer);
     return code;
 }

@@ -4,7 +4,6 @@
 
 #include "command.h"
 #include "output.h"
-#include "progress.h"
 #include "train_run.h"
 
 static int parse(int argc, char **argv, struct train_arguments *a)
@@ -39,7 +38,7 @@ static struct itera_trainer *open_trainer(const struct train_arguments *a,
     *resumed = a->resume && itera_trainer_can_resume(a->out);
     if (!*resumed) {
         if (a->resume)
-            progress_line("itera: %s has no checkpoint yet: the run begins", a->out);
+            command_note("%s has no checkpoint yet: the run begins", a->out);
         itera_trainer_create(device, &a->train, &trainer);
         return trainer;
     }

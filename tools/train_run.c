@@ -287,9 +287,9 @@ int train_run(struct itera_trainer *trainer, const char *command, const char *ou
     if (code == EXIT_OK && !r->finish) {
         code = itera_trainer_save(trainer) ? EXIT_FAILED : EXIT_OK;
         if (code == EXIT_OK)
-            progress_line("itera: stopped at step %lld and saved; go on with: itera %s --out %s "
-                          "--resume",
-                          (long long)r->step, command, out);
+            command_note("stopped at step %lld and saved; go on with: itera %s --out %s "
+                         "--resume",
+                         (long long)r->step, command, out);
     }
     return code;
 }
