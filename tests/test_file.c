@@ -19,6 +19,7 @@
 #include "core/arena.h"
 #include "core/environment.h"
 #include "core/file.h"
+#include "itera/file.h"
 
 static char root[64];
 
@@ -229,6 +230,93 @@ static void test_truncated_while_open(void **state)
     free(text);
 }
 
+static void touch(const char *path)
+{
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fclose(file);
+}
+
+/* What killed processes left beside a file goes when the file is next written, and nothing else. */
+static void test_writer_left(void **state)
+{
+    (void)state;
+    const char *path = in_root("file");
+    put(path, "old");
+    const pid_t child = fork();
+    if (child == 0) {
+        struct itera_writer *writer;
+        if (!itera_writer_open(path, &writer) && !itera_writer_append(writer, "half", 4))
+            kill(getpid(), SIGKILL);
+        _exit(1);
+    }
+    int how;
+    assert_int_equal(waitpid(child, &how, 0), child);
+    assert_true(WIFSIGNALED(how));
+    assert_int_equal(entries(root), 2);
+    assert_content(path, "old");
+    put(path, "new");
+    assert_int_equal(entries(root), 1);
+    assert_content(path, "new");
+
+    /* Left by a process that had this one's number, as the first of every container has. */
+    char name[64];
+    snprintf(name, sizeof name, "file.tmp.%ld.999999", (long)getpid());
+    touch(in_root(name));
+    put(path, "new");
+    assert_int_equal(entries(root), 1);
+
+    /* A live writer's, another file's, a link, a folder, and names that are none of ours. */
+    struct itera_writer *live;
+    assert_int_equal(itera_writer_open(path, &live), ITERA_OK);
+    assert_int_equal(itera_writer_append(live, "live", 4), ITERA_OK);
+    snprintf(name, sizeof name, "other.tmp.%ld.1", (long)child);
+    touch(in_root(name));
+    snprintf(name, sizeof name, "file.tmp.%ld.1", (long)child);
+    assert_int_equal(symlink("file", in_root(name)), 0);
+    snprintf(name, sizeof name, "file.tmp.%ld.2", (long)child);
+    assert_int_equal(mkdir(in_root(name), 0700), 0);
+    snprintf(name, sizeof name, "file.tmp.%ld.3.txt", (long)child);
+    touch(in_root(name));
+    touch(in_root("file.tmp.x.1"));
+    snprintf(name, sizeof name, "file.tmp.%ld.1", (long)getppid());
+    touch(in_root(name));
+    put(path, "newer");
+    assert_int_equal(entries(root), 8);
+    assert_content(path, "newer");
+    assert_int_equal(itera_writer_commit(&live), ITERA_OK);
+    assert_content(path, "live");
+    assert_int_equal(entries(root), 7);
+}
+
+/* What is read is not written to, by whatever name, when a program asks for that. */
+static void test_keep(void **state)
+{
+    (void)state;
+    const char *path = in_root("input");
+    put(path, "in");
+    assert_int_equal(symlink("input", in_root("link")), 0);
+    assert_int_equal(link(path, in_root("hard")), 0);
+    assert_content(path, "in");
+    put(path, "in"); /* read, but nobody asked */
+
+    itera_file_keep_read(true);
+    assert_content(path, "in");
+    itera_file_keep_read(false);
+    assert_int_equal(link(path, in_root("hard2")), 0);
+    static const char *const names[] = {"input", "link", "hard2"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        assert_int_equal(itera_file_check_output(in_root(names[i])), ITERA_ERR_IO);
+        assert_int_equal(itera_file_write(in_root(names[i]), "out", 3), ITERA_ERR_IO);
+        assert_non_null(strstr(itera_last_error(), "is what is read; write to another file"));
+    }
+    assert_content(path, "in");
+    assert_int_equal(itera_file_keep(in_root("missing")), ITERA_OK);
+    assert_int_equal(itera_file_write(in_root("missing"), "out", 3), ITERA_OK);
+    assert_int_equal(itera_file_write(in_root("hard"), "out", 3), ITERA_OK); /* the old file */
+    assert_int_equal(entries(root), 5);
+}
+
 static void test_writer_full_disk(void **state)
 {
     (void)state;
@@ -386,6 +474,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_writer_replaces, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_writer_large, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_truncated_while_open, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_writer_left, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_keep, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_writer_full_disk, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_directories, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_replace_directory, set_up, tear_down),

@@ -4,10 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -82,8 +84,58 @@ static void writer_free(struct itera_writer *writer)
     free(writer);
 }
 
-/* Creates a file that did not exist beside the target. The process id and a counter make names
- * unique among live writers; what a killed process left under the same name is stepped over. */
+/* The process that made the temporary file `name` of the file called base; 0: it is none. */
+static long maker_of(const char *name, const char *base)
+{
+    const size_t length = strlen(base);
+    if (strncmp(name, base, length) != 0 || strncmp(name + length, ".tmp.", 5) != 0)
+        return 0;
+    const char *pid = name + length + 5, *serial = pid + strspn(pid, "0123456789");
+    if (serial == pid || *serial != '.' || !serial[1] ||
+        serial[1 + strspn(serial + 1, "0123456789")])
+        return 0;
+    errno = 0;
+    const long value = strtol(pid, NULL, 10);
+    return errno || value > INT_MAX ? 0 : value;
+}
+
+/* A writer holds its temporary file's lock for as long as the file is there, and the lock goes with
+ * the process: in containers many processes have the same number, and some file systems keep locks
+ * from the machine next door, so that the number and the lock must both say that it is gone. */
+static void remove_if_left(int folder, const char *name, long maker)
+{
+    if (maker != (long)getpid() && (kill((pid_t)maker, 0) == 0 || errno != ESRCH))
+        return;
+    int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    struct stat st;
+    if (fd < 0)
+        return;
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() &&
+        flock(fd, LOCK_EX | LOCK_NB) == 0)
+        unlinkat(folder, name, 0);
+    close(fd);
+}
+
+/* Removes the temporary files of this target that killed processes left. What cannot be removed is
+ * in nobody's way. */
+static void remove_left(const char *target)
+{
+    const char *slash = strrchr(target, '/'), *base = slash ? slash + 1 : target;
+    char *parent = parent_of(target);
+    DIR *folder = parent ? opendir(parent) : NULL;
+    free(parent);
+    if (!folder)
+        return;
+    for (struct dirent *entry; (entry = readdir(folder)) != NULL;) {
+        const long maker = maker_of(entry->d_name, base);
+        if (maker > 0)
+            remove_if_left(dirfd(folder), entry->d_name, maker);
+    }
+    closedir(folder);
+}
+
+/* Creates a file that did not exist beside the target, and locks it. The process id and a counter
+ * make names unique among live writers. */
 static int create_temporary(struct itera_writer *writer)
 {
     static atomic_uint serial;
@@ -97,8 +149,14 @@ static int create_temporary(struct itera_writer *writer)
             return -1;
         }
         int fd = open(writer->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (fd >= 0 || errno != EEXIST)
+        if (fd < 0 && errno != EEXIST)
             return fd;
+        struct stat st;
+        /* Without its name it was taken for one that was left, in the moment before the lock. */
+        if (fd >= 0 && (flock(fd, LOCK_EX) != 0 || fstat(fd, &st) != 0 || st.st_nlink > 0))
+            return fd;
+        if (fd >= 0)
+            close(fd);
     }
     return -1;
 }
@@ -148,6 +206,7 @@ static enum itera_status open_writer(const char *path, bool private, struct iter
         status = fail_errno(path, "cannot resolve");
         goto fail;
     }
+    remove_left(writer->target);
     writer->fd = create_temporary(writer);
     if (writer->fd < 0) {
         status = fail_errno(path, "cannot create a temporary file beside it");
@@ -257,14 +316,14 @@ enum itera_status itera_writer_commit(struct itera_writer **pointer)
         status = writer_fail(writer, "cannot fsync; what was there is kept");
         goto done;
     }
-    int closed = close(writer->fd);
-    writer->fd = -1;
-    if (closed != 0) {
-        status = writer_fail(writer, "cannot close");
+    if (writer->direct) {
+        const int closed = close(writer->fd);
+        writer->fd = -1;
+        if (closed != 0)
+            status = writer_fail(writer, "cannot close");
         goto done;
     }
-    if (writer->direct)
-        goto done;
+    /* The lock lasts until the temporary name is gone; after fsync, close has nothing to report. */
     if (rename(writer->temporary, writer->target) != 0) {
         status = writer_fail(writer, "cannot rename the temporary file over it");
         goto done;

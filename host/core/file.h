@@ -30,7 +30,8 @@ enum itera_status itera_map_check_all(void);
 
 /* Writes path by way of a temporary file in the same folder: open, append any number of times,
  * commit (fsync, rename, fsync of the folder). Until commit succeeds, what was at path stays; abort
- * or a failed append removes the temporary file. Every error (a full disk, too) names path. */
+ * or a failed append removes the temporary file; those that killed processes left are removed when
+ * the same file is written again. Every error (a full disk, too) names path. */
 struct itera_writer;
 enum itera_status itera_writer_open(const char *path, struct itera_writer **out);
 /* The same for a file that only the user may read and write (core/private.h): what is there is replaced

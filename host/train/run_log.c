@@ -11,6 +11,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "core/number.h"
+#include "itera/file.h"
 #include "train/trainer_impl.h"
 
 static const char NAME[] = "train.jsonl";
@@ -25,6 +26,9 @@ enum itera_status itera_train_log_open(struct itera_trainer *t, int64_t bytes)
 {
     char path[4096];
     enum itera_status status = itera_path_join(path, sizeof path, t->options.directory, NAME);
+    if (status)
+        return status;
+    status = itera_file_check_output(path);
     if (status)
         return status;
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
