@@ -42,8 +42,14 @@ layout(set = 0, binding = 1) uniform Addresses { uvec4 at[24]; } operand_address
 
 // The group's number in a grid that was cut at 65535 groups in x (itera_gpu_groups).
 #define GROUP  (gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x)
-#define LANE   gl_LocalInvocationID.x
 #define LANES  gl_WorkGroupSize.x
+// itera check --lanes upsets their order (1 reversed, 2 rotated, so that lanes of one subgroup are in
+// two): what a missing barrier leaves open comes out otherwise.
+layout(constant_id = 31) const uint LANE_ORDER = 0;
+#define LANE                                                                                       \
+    (LANE_ORDER == 0   ? gl_LocalInvocationID.x                                                    \
+     : LANE_ORDER == 1 ? LANES - 1 - gl_LocalInvocationID.x                                        \
+                       : (gl_LocalInvocationID.x + LANES / 2 + 1) % LANES)
 // This invocation's number in such a grid.
 #define THREAD (GROUP * LANES + LANE)
 

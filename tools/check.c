@@ -234,7 +234,7 @@ static int run_ops(const struct itera_check_options *options, const struct optio
 
 int itera_command_check(int argc, char **argv)
 {
-    const char *devices = "cpu", *ops = NULL, *isa = NULL, *expected = NULL;
+    const char *devices = "cpu", *ops = NULL, *isa = NULL, *expected = NULL, *lanes = "in-order";
     bool gradients = false, bench = false;
     int64_t seed = 1, first = 0, cases = 0;
     struct option_optional json = {0};
@@ -254,6 +254,10 @@ int itera_command_check(int argc, char **argv)
          "the "
          "processor has)",
          .choices = "ref|avx2|avx512|avx512vnni|neon|neondot"},
+        {"lanes", 0, OPTION_CHOICE, &lanes, "ORDER",
+         "number the lanes of GPU workgroups in-order (default), reversed or\nrotated: shows "
+         "barriers that are missing",
+         .choices = "in-order|reversed|rotated"},
         {"first", 0, OPTION_INTEGER, &first, "N", "begin with case N of each op (default: 0)", 0,
          1e6},
         {"cases", 0, OPTION_INTEGER, &cases, "N", "at most N cases per op", 1, 1e9},
@@ -283,17 +287,21 @@ int itera_command_check(int argc, char **argv)
     int code = options_parse(&spec, argc, argv, &args);
     if (code >= 0)
         return code;
-    const struct itera_check_options check = {.devices = devices,
-                                              .isa = isa,
-                                              .ops = ops,
-                                              .seed = (uint64_t)seed,
-                                              .gradients = gradients,
-                                              .bench = bench,
-                                              .first = (int)first,
-                                              .cases = (int)cases};
-    if (args.n && (ops || bench || first || cases))
-        code =
-            options_usage(&spec, "--op, --bench, --first and --cases are for ops, not for a MODEL");
+    const struct itera_check_options check = {
+        .devices = devices,
+        .isa = isa,
+        .ops = ops,
+        .seed = (uint64_t)seed,
+        .gradients = gradients,
+        .bench = bench,
+        .first = (int)first,
+        .cases = (int)cases,
+        .lanes = !strcmp(lanes, "reversed")  ? ITERA_LANES_REVERSED
+                 : !strcmp(lanes, "rotated") ? ITERA_LANES_ROTATED
+                                             : ITERA_LANES_IN_ORDER};
+    if (args.n && (ops || bench || first || cases || check.lanes))
+        code = options_usage(
+            &spec, "--op, --bench, --lanes, --first and --cases are for ops, not for a MODEL");
     else if (!args.n && expected)
         code = options_usage(&spec, "--expected needs a MODEL");
     else if (output_json_check(json.value) != EXIT_OK)

@@ -83,6 +83,9 @@ struct itera_device {
     /* GPU devices, for parity checks and tuning: of every op compiled from now on that can be
      * computed in several ways, take way force_choice - 1 where it serves the op; 0: the best. */
     int force_choice;
+    /* GPU devices, for parity checks: how lanes are numbered in kernels compiled from now on, of enum
+     * itera_check_lanes. */
+    int lane_order;
     int n_choices;        /* the most ways that an op of the last compiled program had; 0: none */
     char choice_name[32]; /* of the way that was forced, "" when no op could take it */
 };

@@ -312,6 +312,7 @@ static enum itera_status add_target(struct itera_checker *checker, const char *i
     snprintf(target->name, sizeof target->name, "%s", name);
     /* Small cases must meet the code that large ones run. */
     target->device->checking = true;
+    target->device->lane_order = (int)checker->options->lanes;
     checker->n_targets++;
     return ITERA_OK;
 }

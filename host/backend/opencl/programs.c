@@ -40,6 +40,9 @@ static enum itera_status write_options(const struct opencl_device *d,
     for (int i = 0; i < dispatch->n_constants && used < size; i++)
         used += (size_t)snprintf(out + used, size - used, " -D %s=%u", dispatch->constant[i].name,
                                  dispatch->constant[i].value);
+    if (d->gpu.base.lane_order && used < size)
+        used += (size_t)snprintf(out + used, size - used, " -D ITERA_LANE_ORDER=%d",
+                                 d->gpu.base.lane_order);
     if (used < size)
         return ITERA_OK;
     return itera_fail(ITERA_ERR_LIMIT, "the constants of kernel %s are too long", dispatch->kernel);

@@ -184,14 +184,21 @@ static bool same(const struct vulkan_pipeline *a, const struct vulkan_pipeline *
 static VkResult create_pipeline(struct vulkan_device *d, const struct vulkan_pipeline *key,
                                 VkPipelineLayout layout, bool subgroups, VkPipeline *out)
 {
-    uint32_t value[3 + ITERA_GPU_MAX_CONSTANTS];
-    VkSpecializationMapEntry entry[3 + ITERA_GPU_MAX_CONSTANTS];
+    enum { LANE_ORDER_ID = 31 }; /* shaders/itera.glsl */
+    uint32_t value[4 + ITERA_GPU_MAX_CONSTANTS];
+    VkSpecializationMapEntry entry[4 + ITERA_GPU_MAX_CONSTANTS];
     uint32_t n = 3 + key->n_constants;
     for (uint32_t i = 0; i < n; i++) {
         value[i] = i < 3 ? key->local[i] : key->constant[i - 3].value;
-        entry[i] = (VkSpecializationMapEntry){.constantID = i < 3 ? i : key->constant[i - 3].id,
-                                              .offset = i * (uint32_t)sizeof *value,
-                                              .size = sizeof *value};
+        entry[i].constantID = i < 3 ? i : key->constant[i - 3].id;
+    }
+    if (d->gpu.base.lane_order) {
+        value[n] = (uint32_t)d->gpu.base.lane_order;
+        entry[n++].constantID = LANE_ORDER_ID;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        entry[i].offset = i * (uint32_t)sizeof *value;
+        entry[i].size = sizeof *value;
     }
     const VkSpecializationInfo constants = {
         .mapEntryCount = n, .pMapEntries = entry, .dataSize = n * sizeof *value, .pData = value};

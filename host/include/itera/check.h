@@ -11,6 +11,10 @@
 extern "C" {
 #endif
 
+/* How the lanes of a GPU's workgroups are numbered: what a kernel without a barrier that it needs leaves
+ * open comes out otherwise. ROTATED puts lanes of one subgroup into two. */
+enum itera_check_lanes { ITERA_LANES_IN_ORDER, ITERA_LANES_REVERSED, ITERA_LANES_ROTATED };
+
 /* Zero-initialise and set what matters. The strings need live only for the call. */
 struct itera_check_options {
     const char *devices; /* "cpu", "auto", "all", or a comma list of device ids; NULL: "cpu" */
@@ -23,6 +27,7 @@ struct itera_check_options {
     int bench;       /* time what passed */
     int first;       /* of each op's cases, counted from 0 as in their labels */
     int cases;       /* at most so many cases per op; 0: all */
+    enum itera_check_lanes lanes;
 };
 
 enum itera_check_verdict { ITERA_CHECK_PASS, ITERA_CHECK_FAIL, ITERA_CHECK_SKIP };
