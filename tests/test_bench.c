@@ -132,7 +132,7 @@ static struct itera_model *make_model(struct itera_device *device, const char *p
                                       const char *dtype)
 {
     struct itera_model *model, *narrow;
-    const struct itera_model_options options = {.dropout = -1, .seed = 1};
+    const struct itera_model_options options = {.seed = 1};
     assert_int_equal(itera_model_create(device, preset, &options, &model), ITERA_OK);
     if (!dtype)
         return model;

@@ -49,7 +49,7 @@ static int tear_down(void **state)
 static struct itera_model *make_model(const char *config)
 {
     struct itera_model *model;
-    struct itera_model_options options = {.vocab = VOCAB, .dropout = -1, .seed = 3};
+    struct itera_model_options options = {.vocab = VOCAB, .seed = 3};
     assert_int_equal(itera_model_create(device, config, &options, &model), ITERA_OK);
     return model;
 }

@@ -60,8 +60,7 @@ static int tear_down(void **state)
 
 static struct itera_train_options small(const char *directory)
 {
-    struct itera_train_options o;
-    itera_train_options_default(&o);
+    struct itera_train_options o = {0};
     put(in_root("config.json"), config);
     o.config = in_root("config.json");
     o.tokenizer = "byte";
@@ -203,7 +202,7 @@ static void test_options(void **state)
     json_t *json = itera_train_options_to_json(&o);
     struct itera_arena *arena = itera_arena_create(0);
     struct itera_json_reader r;
-    itera_train_options_default(&kept);
+    kept = (struct itera_train_options){0};
     itera_json_begin(&r, json, "options");
     assert_int_equal(itera_train_options_from_json(arena, &r, &kept), ITERA_OK);
     assert_string_equal(kept.init, o.init);

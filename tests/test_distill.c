@@ -56,8 +56,7 @@ static void copy(const char *from, const char *to)
 /* A student of the teacher that set_up trains; directory NULL: in memory. */
 static struct itera_train_options small(const char *directory)
 {
-    struct itera_train_options o;
-    itera_train_options_default(&o);
+    struct itera_train_options o = {0};
     o.config = in_root("student.json");
     o.teacher = in_root("teacher/model.safetensors");
     o.data = "builtin:stories?bytes=20000";
@@ -154,7 +153,7 @@ static void check_gradient(double temperature, double weight)
     struct itera_train_options o = small(NULL);
     o.config = NULL;
     o.preset = "transformer-micro"; /* without the jumps that the choice of experts makes */
-    o.dropout = 0;
+    o.dropout = -1;
     o.temperature = temperature;
     o.teacher_weight = weight;
     struct itera_trainer *t;
@@ -190,7 +189,7 @@ static void test_gradient(void **state)
     check_gradient(2, 0.5);
     check_gradient(1, 1);
     check_gradient(4, 0.2);
-    check_gradient(2, 0);
+    check_gradient(2, -1);
 }
 
 static void test_weight_0_is_plain_training(void **state)
@@ -199,7 +198,7 @@ static void test_weight_0_is_plain_training(void **state)
     struct itera_train_options o = plain(NULL);
     struct run alone = run_whole(&o);
     o = small(NULL);
-    o.teacher_weight = 0;
+    o.teacher_weight = -1;
     struct run watched = run_whole(&o);
     for (int i = 1; i <= STEPS; i++) {
         assert_memory_equal(&alone.loss[i], &watched.loss[i], sizeof alone.loss[i]);
@@ -233,7 +232,7 @@ static void test_copy_of_the_teacher(void **state)
     struct itera_train_options o = small(NULL);
     o.config = NULL;
     o.init = o.teacher;
-    o.dropout = 0;
+    o.dropout = -1;
     o.steps = 1;
     struct run run = run_whole(&o);
     assert_true(fabs(run.kl[1]) < 1e-6);
@@ -285,7 +284,7 @@ static void test_refusals(void **state)
 {
     (void)state;
     struct itera_train_options o = small(NULL);
-    o.temperature = 0;
+    o.temperature = -1;
     refuse(&o, ITERA_ERR_ARGUMENT, "temperature");
     o.temperature = (double)NAN;
     refuse(&o, ITERA_ERR_ARGUMENT, "temperature");
@@ -334,7 +333,7 @@ static void test_padded_vocabulary(void **state)
     (void)state;
     struct itera_model *teacher;
     struct itera_tokenizer *tokenizer;
-    const struct itera_model_options options = {.vocab = 264, .dropout = -1};
+    const struct itera_model_options options = {.vocab = 264};
     assert_int_equal(itera_model_create(device, in_root("student.json"), &options, &teacher),
                      ITERA_OK);
     assert_int_equal(itera_model_save(teacher, in_root("bare.safetensors")), ITERA_OK);

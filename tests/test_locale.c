@@ -81,8 +81,7 @@ static int leave(void **state)
 
 static void a_run(const char *directory)
 {
-    struct itera_train_options o;
-    itera_train_options_default(&o);
+    struct itera_train_options o = {0};
     o.config = in_root("config.json", "");
     o.tokenizer = "byte";
     o.data = o.valid = in_root("text.txt", "");

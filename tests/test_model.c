@@ -181,7 +181,7 @@ static const char *make_folder(const char *eos, const char *generation)
 
     /* The weights alone, as other programs write them. */
     struct itera_model *model;
-    struct itera_model_options options = {.dropout = -1, .seed = 3};
+    struct itera_model_options options = {.seed = 3};
     const char *whole = in_root("whole.safetensors");
     assert_int_equal(itera_model_create(device, in_root("ends/config.json"), &options, &model),
                      ITERA_OK);
@@ -275,7 +275,7 @@ static void test_end_of_another_vocabulary(void **state)
     (void)state;
     struct itera_model *model;
     struct itera_tokenizer *byte;
-    struct itera_model_options options = {.vocab = 257, .dropout = -1};
+    struct itera_model_options options = {.vocab = 257};
     make_folder(",\"eos_token_id\":0", NULL);
     assert_int_equal(itera_model_create(device, in_root("ends/config.json"), &options, &model),
                      ITERA_OK);
@@ -311,6 +311,22 @@ static void test_padding_is_never_sampled(void **state)
     itera_model_destroy(&model);
 }
 
+/* Options of zeros, and none, are the configuration's; dropout can be asked away. */
+static void test_zero_is_the_default(void **state)
+{
+    (void)state;
+    struct itera_model *model, *same, *none;
+    const struct itera_model_options zero = {0}, negative = {.dropout = -1};
+    assert_int_equal(itera_model_create(device, "micro", NULL, &model), ITERA_OK);
+    assert_int_equal(itera_model_create(device, "micro", &zero, &same), ITERA_OK);
+    assert_int_equal(itera_model_create(device, "micro", &negative, &none), ITERA_OK);
+    assert_true(model->config.dropout == 0.1 && same->config.dropout == 0.1);
+    assert_true(none->config.dropout == 0);
+    itera_model_destroy(&model);
+    itera_model_destroy(&same);
+    itera_model_destroy(&none);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -318,6 +334,7 @@ int main(void)
         cmocka_unit_test(test_what_ends_a_text),
         cmocka_unit_test(test_end_of_another_vocabulary),
         cmocka_unit_test(test_padding_is_never_sampled),
+        cmocka_unit_test(test_zero_is_the_default),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

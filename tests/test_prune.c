@@ -86,7 +86,7 @@ static struct itera_model *make_model(const char *preset)
     struct itera_model *m;
     struct itera_tokenizer *own;
     char *json;
-    struct itera_model_options options = {.vocab = VOCAB, .dropout = -1, .seed = 5};
+    struct itera_model_options options = {.vocab = VOCAB, .seed = 5};
     assert_int_equal(itera_model_create(device, preset, &options, &m), ITERA_OK);
     assert_int_equal(itera_tokenizer_to_json(tokenizer, &json), ITERA_OK);
     assert_int_equal(itera_tokenizer_from_json(json, strlen(json), "test", &own), ITERA_OK);
@@ -271,8 +271,7 @@ static void check_use(const struct itera_model *pruned, const float *expected)
     itera_session_destroy(&session);
     itera_model_destroy(&m);
 
-    struct itera_train_options train;
-    itera_train_options_default(&train);
+    struct itera_train_options train = {0};
     train.init = path;
     train.data = "builtin:stories?bytes=6000";
     train.valid = "";

@@ -41,7 +41,7 @@ static int tear_down(void **state)
 static struct itera_model *make_model(const char *config, int32_t vocab)
 {
     struct itera_model *model;
-    struct itera_model_options options = {.vocab = vocab, .dropout = -1, .seed = 11};
+    struct itera_model_options options = {.vocab = vocab, .seed = 11};
     assert_int_equal(itera_model_create(device, config, &options, &model), ITERA_OK);
     return model;
 }

@@ -77,8 +77,7 @@ static int tear_down(void **state)
 /* Arguments for a small run; directory NULL: in memory. */
 static struct itera_train_options small(const char *directory)
 {
-    struct itera_train_options o;
-    itera_train_options_default(&o);
+    struct itera_train_options o = {0};
     o.config = in_root("config.json");
     o.tokenizer = "byte";
     o.data = "builtin:stories?bytes=20000";
@@ -177,7 +176,7 @@ static void test_every_family(void **state)
         o.steps = 12;
         o.batch = 2;
         o.lr = 3e-3;
-        o.warmup = 0;
+        o.warmup = -1;
         struct run run = run_whole(&o);
         assert_true(run.loss[12] < run.loss[1] - 0.5);
     }
@@ -193,7 +192,7 @@ static void test_router_of_one_expert(void **state)
         " \"max_seq_length\": 32}");
     struct itera_train_options o = small(NULL);
     o.config = in_root("one.json");
-    o.dropout = o.aux_weight = o.weight_decay = 0;
+    o.dropout = o.aux_weight = o.weight_decay = -1;
     struct itera_trainer *t;
     assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_OK);
     const struct itera_layout *layout = &t->model->layout;
@@ -226,8 +225,8 @@ static void test_accumulation(void **state)
 {
     (void)state;
     struct itera_train_options o = small(NULL);
-    o.dropout = 0;
-    o.aux_weight = 0; /* the balance loss is no mean over sequences */
+    o.dropout = -1;
+    o.aux_weight = -1; /* the balance loss is no mean over sequences */
     o.steps = 10;
     o.batch = 8;
     struct run whole = run_whole(&o);
@@ -334,6 +333,29 @@ static void test_directories(void **state)
     assert_null(t);
 }
 
+/* Zero is the default, negative is 0, and what is in force is said. */
+static void test_default_options(void **state)
+{
+    (void)state;
+    struct itera_trainer *t;
+    struct itera_train_options o = {
+        .steps = 1, .batch = 2, .seq = 8, .tokenizer = "byte", .data = "builtin:stories?bytes=900"};
+    assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_OK);
+    const struct itera_train_options *is = itera_trainer_options(t);
+    assert_true(is->dropout == 0.1 && is->aux_weight == 0.01 && is->clip == 1);
+    assert_true(is->beta1 == 0.9 && is->beta2 == 0.95 && is->eps == 1e-8 && is->min_lr == 0.1);
+    assert_true(is->weight_decay == 0.1 && is->accumulate == 1 && is->eval_tokens == 100000);
+    itera_trainer_destroy(&t);
+    o.dropout = o.aux_weight = o.clip = o.beta1 = o.min_lr = o.weight_decay = -1;
+    o.eval_tokens = -1;
+    assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_OK);
+    is = itera_trainer_options(t);
+    assert_true(is->dropout == 0 && is->aux_weight == 0 && is->clip == 0 && is->beta1 == 0);
+    assert_true(is->min_lr == 0 && is->weight_decay == 0 && is->eval_tokens == 0);
+    assert_true(itera_trainer_model(t)->config.dropout == 0);
+    itera_trainer_destroy(&t);
+}
+
 static void test_bad_options(void **state)
 {
     (void)state;
@@ -349,7 +371,7 @@ static void test_bad_options(void **state)
     o.data = in_root("short.txt");
     assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_ERR_LIMIT);
     o = small(NULL);
-    o.batch = 0;
+    o.batch = -1;
     assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_ERR_ARGUMENT);
     o = small(NULL);
     o.lr = (double)NAN;
@@ -456,8 +478,7 @@ static void assert_close(double a, double b)
 static void test_schedules(void **state)
 {
     (void)state;
-    struct itera_train_options o;
-    itera_train_options_default(&o);
+    struct itera_train_options o = itera_train_options_fill(NULL);
     o.lr = 1;
     struct itera_train_plan plan;
     itera_train_plan_start(&plan, 1000, -1);
@@ -490,17 +511,12 @@ static void test_schedules(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_schedules),
-        cmocka_unit_test(test_learns_and_repeats),
-        cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_every_family),
-        cmocka_unit_test(test_router_of_one_expert),
-        cmocka_unit_test(test_accumulation),
-        cmocka_unit_test(test_resume),
-        cmocka_unit_test(test_directories),
-        cmocka_unit_test(test_bad_options),
-        cmocka_unit_test(test_divergence),
-        cmocka_unit_test(test_divergence_at_the_end),
+        cmocka_unit_test(test_schedules),          cmocka_unit_test(test_default_options),
+        cmocka_unit_test(test_learns_and_repeats), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_every_family),       cmocka_unit_test(test_router_of_one_expert),
+        cmocka_unit_test(test_accumulation),       cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_directories),        cmocka_unit_test(test_bad_options),
+        cmocka_unit_test(test_divergence),         cmocka_unit_test(test_divergence_at_the_end),
         cmocka_unit_test(test_early_stop),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -67,7 +67,7 @@ static struct itera_model *make_model(const char *preset, const char *spec, int3
     assert_int_equal(itera_tokenizer_train(spec, stories, &tokenizer), ITERA_OK);
     if (!vocab)
         vocab = itera_tokenizer_vocab_size(tokenizer);
-    struct itera_model_options options = {.vocab = vocab, .dropout = -1, .seed = 7};
+    struct itera_model_options options = {.vocab = vocab, .seed = 7};
     assert_int_equal(itera_model_create(device, preset, &options, &m), ITERA_OK);
     assert_int_equal(itera_model_set_tokenizer(m, tokenizer), ITERA_OK);
     return m;

@@ -68,10 +68,12 @@ static int parse(int argc, char **argv, struct distill_arguments *a)
     if (code >= 0)
         return code;
     t->teacher = a->args.n ? a->args.positional[0] : NULL;
+    if (a->given.weight && t->teacher_weight == 0)
+        t->teacher_weight = -1; /* for the library 0 is the default */
     code = train_arguments_finish(&a->run, &spec);
     if (code < 0 && !t->teacher && !(a->run.resume && itera_distill_can_resume(a->run.out)))
         code = options_usage(&spec, "TEACHER is missing: the model to learn from");
-    else if (code < 0 && !(t->temperature > 0))
+    else if (code < 0 && a->given.temperature && !(t->temperature > 0))
         code = options_usage(&spec, "--temperature must be above 0");
     else if (code < 0 && a->given.stage_steps && !a->given.via && !a->run.resume)
         code = options_usage(&spec, "--stage-steps needs --via: the stages before the last");
@@ -98,7 +100,8 @@ static const char *changed_option(const struct distill_arguments *a, const struc
     const char *changed = train_arguments_changed(&a->run, &was->train);
     if (a->given.temperature && !(a->run.train.temperature == was->train.temperature))
         changed = "temperature";
-    if (a->given.weight && !(a->run.train.teacher_weight == was->train.teacher_weight))
+    const double weight = a->run.train.teacher_weight;
+    if (a->given.weight && !((weight < 0 ? 0 : weight) == was->train.teacher_weight))
         changed = "weight";
     if (a->given.stage_steps && a->stage_steps != was->stage_steps)
         changed = "stage-steps";

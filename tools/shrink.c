@@ -96,15 +96,13 @@ int shrink_finetune(struct itera_device *device, struct itera_model **model,
                     const struct finetune_request *request, int32_t positions, const char *valid,
                     const char *path, struct finetune_result *result)
 {
-    struct itera_train_options options;
-    itera_train_options_default(&options);
+    enum { SEQ = 128 }; /* the library's default */
+    struct itera_train_options options = {0};
     options.data = request->data;
     options.valid = request->run && valid ? valid : "";
     options.directory = request->run;
     options.batch = request->batch;
-    options.seq = request->seq                           ? request->seq
-                  : positions && positions < options.seq ? positions
-                                                         : options.seq;
+    options.seq = request->seq ? request->seq : positions && positions < SEQ ? positions : SEQ;
     options.steps = request->steps;
     options.lr = request->lr;
     options.seed = (uint64_t)request->seed;

@@ -27,6 +27,10 @@ const char *train_arguments_changed(const struct train_arguments *a,
 #define NUMBER(name, option)                                                                       \
     if (a->given.name && !(was->name == now->name))                                                \
     return option
+    /* Where the library takes 0 for the default, and less than 0 for 0. */
+#define OR_ZERO(name, option)                                                                      \
+    if (a->given.name && !(was->name == (now->name < 0 ? 0 : now->name)))                          \
+    return option
     TEXT(preset, "preset");
     TEXT(config, "config");
     TEXT(init, "init");
@@ -38,19 +42,19 @@ const char *train_arguments_changed(const struct train_arguments *a,
     NUMBER(epochs, "epochs");
     NUMBER(schedule, "schedule");
     NUMBER(precision, "precision");
-    NUMBER(min_lr, "min-lr");
-    NUMBER(warmup, "warmup");
-    NUMBER(beta1, "beta1");
-    NUMBER(beta2, "beta2");
+    OR_ZERO(min_lr, "min-lr");
+    OR_ZERO(warmup, "warmup");
+    OR_ZERO(beta1, "beta1");
+    OR_ZERO(beta2, "beta2");
     NUMBER(eps, "eps");
-    NUMBER(weight_decay, "weight-decay");
-    NUMBER(clip, "clip");
-    NUMBER(dropout, "dropout");
-    NUMBER(aux_weight, "aux-weight");
+    OR_ZERO(weight_decay, "weight-decay");
+    OR_ZERO(clip, "clip");
+    OR_ZERO(dropout, "dropout");
+    OR_ZERO(aux_weight, "aux-weight");
     NUMBER(positions, "positions");
     NUMBER(seed, "seed");
     NUMBER(log_every, "log-every");
-    NUMBER(eval_tokens, "eval-tokens");
+    OR_ZERO(eval_tokens, "eval-tokens");
     NUMBER(patience, "patience");
     /* 0 asks for a default, which the run has filled in. */
     if (now->lr > 0)
@@ -59,6 +63,7 @@ const char *train_arguments_changed(const struct train_arguments *a,
         NUMBER(eval_every, "eval-every");
 #undef TEXT
 #undef NUMBER
+#undef OR_ZERO
     return NULL;
 }
 
@@ -82,7 +87,6 @@ int train_refuse_change(const char *command, const char *option, const struct tr
 void train_arguments_options(struct train_arguments *a, struct command_option *rows)
 {
     struct itera_train_options *t = &a->train;
-    itera_train_options_default(t);
     a->schedule = "cosine";
     a->precision = "f32";
     const struct command_option options[] = {
@@ -178,6 +182,17 @@ void train_arguments_options(struct train_arguments *a, struct command_option *r
     memcpy(rows, options, sizeof options);
 }
 
+/* For the library 0 is the default, and a negative number 0. */
+static double zero_as_asked(bool given, double value)
+{
+    return given && value == 0 ? -1 : value;
+}
+
+static int64_t none_as_asked(bool given, int64_t count)
+{
+    return given && count == 0 ? -1 : count;
+}
+
 int train_arguments_finish(struct train_arguments *a, const struct command_spec *spec)
 {
     struct itera_train_options *t = &a->train;
@@ -192,6 +207,15 @@ int train_arguments_finish(struct train_arguments *a, const struct command_spec 
     t->directory = a->out;
     t->overwrite = a->force;
     t->seed = (uint64_t)a->seed;
+    t->min_lr = zero_as_asked(a->given.min_lr, t->min_lr);
+    t->warmup = none_as_asked(a->given.warmup, t->warmup);
+    t->beta1 = zero_as_asked(a->given.beta1, t->beta1);
+    t->beta2 = zero_as_asked(a->given.beta2, t->beta2);
+    t->weight_decay = zero_as_asked(a->given.weight_decay, t->weight_decay);
+    t->clip = zero_as_asked(a->given.clip, t->clip);
+    t->dropout = zero_as_asked(a->given.dropout, t->dropout);
+    t->aux_weight = zero_as_asked(a->given.aux_weight, t->aux_weight);
+    t->eval_tokens = none_as_asked(a->given.eval_tokens, t->eval_tokens);
     while (strcmp(a->schedule, itera_schedule_name(t->schedule)) != 0)
         t->schedule = (t->schedule + 1) % (ITERA_SCHEDULE_LINEAR + 1);
     bool half = strcmp(a->precision, itera_precision_name(ITERA_PRECISION_F16)) == 0;

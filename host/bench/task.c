@@ -176,6 +176,9 @@ static enum itera_status conclude(const struct measurement *m, struct itera_benc
 enum itera_status itera_bench_measure(struct itera_bench_task *const *tasks, int n,
                                       const struct itera_bench_options *options)
 {
+    static const struct itera_bench_options defaults;
+    if (!options)
+        options = &defaults;
     struct measurement m = {.tasks = tasks, .n = n, .options = options};
     struct itera_bench_work **works = calloc(2 * (size_t)n + 1, sizeof *works);
     m.owner = calloc(2 * (size_t)n + 1, sizeof *m.owner);

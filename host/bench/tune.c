@@ -55,7 +55,7 @@ enum itera_status itera_bench_tune(struct itera_device *device, const char *cons
     enum itera_status status = device->backend->tune(device, NULL);
     for (int i = 0; i < n_presets && !status; i++) {
         struct itera_model *model;
-        struct itera_model_options options = {.dropout = -1, .seed = 1};
+        struct itera_model_options options = {.seed = 1};
         status = itera_model_create(device, presets[i], &options, &model);
         for (int s = 0; s < SHAPES && !status; s++) {
             if (fn && fn(user, presets[i], (double)(i * SHAPES + s) / (n_presets * SHAPES)))

@@ -443,7 +443,10 @@ static enum itera_status check_all(struct itera_checker *checker)
 enum itera_status itera_check_ops(const struct itera_check_options *options, itera_check_fn *fn,
                                   void *user, struct itera_check_summary *summary)
 {
+    static const struct itera_check_options defaults;
     struct itera_check_summary unused;
+    if (!options)
+        options = &defaults;
     struct itera_checker checker = {.options = options,
                                     .fn = fn,
                                     .user = user,

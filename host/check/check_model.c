@@ -408,6 +408,12 @@ enum itera_status itera_check_model(const char *model, const char *expected,
                                     const struct itera_check_options *options, itera_check_fn *fn,
                                     void *user, struct itera_check_summary *summary)
 {
+    static const struct itera_check_options defaults;
+    struct itera_check_summary unused;
+    if (!options)
+        options = &defaults;
+    if (!summary)
+        summary = &unused;
     *summary = (struct itera_check_summary){0};
     struct target targets[MAX_TARGETS];
     int n = 0;

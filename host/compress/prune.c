@@ -75,6 +75,9 @@ enum itera_status itera_prune_plan(const struct itera_model *model,
                                    const struct itera_prune_options *options,
                                    struct itera_prune_sizes *sizes)
 {
+    static const struct itera_prune_options defaults;
+    if (!options)
+        options = &defaults;
     const struct itera_config *c = &model->config;
     const char *ffn = options->ffn, *inner = options->inner;
     enum itera_status status = ITERA_OK;
@@ -481,8 +484,11 @@ enum itera_status itera_prune(struct itera_model *model, const struct itera_data
                               const struct itera_prune_options *options, struct itera_model **out,
                               struct itera_prune_report **report)
 {
+    static const struct itera_prune_options defaults;
     *out = NULL;
     *report = NULL;
+    if (!options)
+        options = &defaults;
     struct itera_prune_sizes sizes;
     if (itera_model_is_quantised(model))
         return itera_fail(ITERA_ERR_UNSUPPORTED,

@@ -391,17 +391,21 @@ enum itera_status itera_quantize(struct itera_model *model,
                                  const struct itera_quantize_options *options,
                                  struct itera_model **out)
 {
+    static const struct itera_quantize_options defaults;
     *out = NULL;
+    if (!options)
+        options = &defaults;
+    const char *to = options->to ? options->to : "mixed";
     if (itera_model_is_quantised(model))
         return itera_fail(ITERA_ERR_UNSUPPORTED,
                           "the model is quantised already (it has q8 or q4 weights): quantise the "
                           "one that it was made from");
     struct quantizer q = {.model = model, .options = options};
     q.choices = calloc((size_t)model->layout.n_params + 1, sizeof *q.choices);
-    enum itera_status status = q.choices
-                                   ? itera_quantize_choose(&model->layout, options->to,
-                                                           options->set, options->n_set, q.choices)
-                                   : itera_fail(ITERA_ERR_MEMORY, "no memory to quantise a model");
+    enum itera_status status =
+        q.choices
+            ? itera_quantize_choose(&model->layout, to, options->set, options->n_set, q.choices)
+            : itera_fail(ITERA_ERR_MEMORY, "no memory to quantise a model");
     if (!status && options->calibration) {
         const struct itera_calibrate_options calibrate = {
             .tokens = options->calibration_tokens,
@@ -412,7 +416,7 @@ enum itera_status itera_quantize(struct itera_model *model,
     }
     if (!status)
         status = read_weights(&q);
-    if (!status && !strcmp(options->to, "mixed"))
+    if (!status && !strcmp(to, "mixed"))
         status = widen(&q);
     if (!status)
         status = allocate(&q);

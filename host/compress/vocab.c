@@ -365,7 +365,10 @@ enum itera_status itera_vocab_reduce(struct itera_model *model, const struct ite
                                      const struct itera_vocab_options *options,
                                      struct itera_model **out, struct itera_vocab_report *report)
 {
+    static const struct itera_vocab_options defaults;
     const struct itera_tokenizer *old = model->tokenizer;
+    if (!options)
+        options = &defaults;
     *out = NULL;
     *report = (struct itera_vocab_report){0};
     if (!old)

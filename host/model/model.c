@@ -323,10 +323,13 @@ enum itera_status itera_model_create(struct itera_device *device, const char *na
     enum itera_status status = itera_config_find(name, &config);
     if (status)
         return status;
+    static const struct itera_model_options defaults;
+    if (!options)
+        options = &defaults;
     if (options->vocab > 0)
         config.vocab = options->vocab;
-    if (options->dropout >= 0)
-        config.dropout = options->dropout;
+    if (options->dropout != 0)
+        config.dropout = options->dropout < 0 ? 0 : options->dropout;
     if (options->positions > 0 && config.max_positions > 0)
         config.max_positions = options->positions;
     status = itera_config_validate(&config, name);

@@ -35,7 +35,6 @@ static enum itera_status create_bare(struct itera_distill **out)
         free(d);
         return no_memory();
     }
-    itera_train_options_default(&d->options.train);
     d->options.via = d->via;
     *out = d;
     return ITERA_OK;
@@ -309,13 +308,16 @@ enum itera_status itera_distill_create(struct itera_device *device,
                                        const struct itera_distill_options *options,
                                        struct itera_distill **out)
 {
+    static const struct itera_distill_options defaults;
     *out = NULL;
+    if (!options)
+        options = &defaults;
     struct itera_distill *d = NULL;
     char path[4096];
     enum itera_status status = create_bare(&d);
     if (status)
         return status;
-    d->options.train = options->train;
+    d->options.train = itera_train_options_fill(&options->train);
     d->options.stage_steps = options->stage_steps;
     d->options.n_via = options->n_via;
     for (int i = 0; i < options->n_via && i < ITERA_DISTILL_MAX_VIA; i++)
@@ -417,5 +419,5 @@ enum itera_status itera_distill_trainer(const struct itera_distill *d, int stage
     fresh.teacher = now.teacher ? now.teacher : fresh.teacher;
     fresh.max_minutes = now.max_minutes > 0 ? now.max_minutes : fresh.max_minutes;
     fresh.save_every = now.save_every > 0 ? now.save_every : fresh.save_every;
-    return itera_trainer_create(device, &fresh, out);
+    return itera_trainer_create_filled(device, &fresh, out);
 }

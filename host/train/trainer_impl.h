@@ -199,6 +199,14 @@ enum itera_status itera_train_checkpoint_read_moments(struct itera_trainer *trai
 /* For other files that hold options (all but directory and overwrite). Every one must
  * be there; strings go to the arena. */
 struct itera_json_reader;
+/* Options with the defaults filled in, as they are kept from then on: 0 is 0 there, and -1 stands
+ * for what only the model (dropout, aux_weight) or the length of the run (warmup) will say. options
+ * may be NULL. */
+struct itera_train_options itera_train_options_fill(const struct itera_train_options *options);
+/* itera_trainer_create with such options. */
+enum itera_status itera_trainer_create_filled(struct itera_device *device,
+                                              const struct itera_train_options *filled,
+                                              struct itera_trainer **out);
 json_t *itera_train_options_to_json(const struct itera_train_options *options);
 enum itera_status itera_train_options_from_json(struct itera_arena *arena,
                                                 struct itera_json_reader *reader,

@@ -13,30 +13,42 @@
 
 enum { DEFAULT_STEPS = 1000 };
 
-void itera_train_options_default(struct itera_train_options *o)
+/* ---- options --------------------------------------------------------------------------------- */
+
+static int64_t count_or(int64_t asked, int64_t absent)
 {
-    *o = (struct itera_train_options){
-        .batch = 8,
-        .seq = 128,
-        .accumulate = 1,
-        .schedule = ITERA_SCHEDULE_COSINE,
-        .min_lr = 0.1,
-        .warmup = -1,
-        .beta1 = 0.9,
-        .beta2 = 0.95,
-        .eps = 1e-8,
-        .weight_decay = 0.1,
-        .clip = 1,
-        .dropout = -1,
-        .aux_weight = -1,
-        .temperature = 2,
-        .teacher_weight = 0.5,
-        .log_every = 10,
-        .eval_tokens = 100000,
-    };
+    return asked ? asked : absent;
 }
 
-/* ---- options --------------------------------------------------------------------------------- */
+/* Of what can be 0: negative asks for that. */
+static double value_or(double asked, double absent)
+{
+    return asked < 0 ? 0 : asked != 0 ? asked : absent;
+}
+
+struct itera_train_options itera_train_options_fill(const struct itera_train_options *options)
+{
+    struct itera_train_options o = {0};
+    if (options)
+        o = *options;
+    o.batch = count_or(o.batch, 8);
+    o.seq = count_or(o.seq, 128);
+    o.accumulate = count_or(o.accumulate, 1);
+    o.min_lr = value_or(o.min_lr, 0.1);
+    o.warmup = o.warmup < 0 ? 0 : count_or(o.warmup, -1);
+    o.beta1 = value_or(o.beta1, 0.9);
+    o.beta2 = value_or(o.beta2, 0.95);
+    o.eps = o.eps != 0 ? o.eps : 1e-8;
+    o.weight_decay = value_or(o.weight_decay, 0.1);
+    o.clip = value_or(o.clip, 1);
+    o.dropout = value_or(o.dropout, -1);
+    o.aux_weight = value_or(o.aux_weight, -1);
+    o.temperature = o.temperature != 0 ? o.temperature : 2;
+    o.teacher_weight = value_or(o.teacher_weight, 0.5);
+    o.log_every = count_or(o.log_every, 10);
+    o.eval_tokens = o.eval_tokens < 0 ? 0 : count_or(o.eval_tokens, 100000);
+    return o;
+}
 
 /* So that tokens can be counted to the end of the run. */
 static enum itera_status check_length(const struct itera_train_options *o, int64_t steps)
@@ -79,16 +91,16 @@ static enum itera_status check_options(const struct itera_train_options *o)
     else if (!(o->clip >= 0 && o->clip <= 1e18))
         wrong = "clip must be from 0 to 1e18";
     else if (!(o->dropout >= -1 && o->dropout <= 0.95))
-        wrong = "dropout must be at most 0.95 (-1: the configuration's)";
+        wrong = "dropout must be at most 0.95";
     else if (!(o->aux_weight >= -1 && o->aux_weight <= 1000))
-        wrong = "aux_weight must be at most 1000 (-1: the configuration's)";
+        wrong = "aux_weight must be at most 1000";
     else if (!(o->temperature > 0 && o->temperature <= 1000))
         wrong = "temperature must be above 0, and at most 1000";
     else if (!(o->teacher_weight >= 0 && o->teacher_weight <= 1))
         wrong = "teacher_weight must be from 0 to 1";
     else if (o->log_every < 1 || o->eval_every < 0 || o->eval_tokens < 0 || o->patience < 0 ||
              o->save_every < 0 || o->warmup < -1 || o->positions < 0 || o->positions > INT32_MAX)
-        wrong = "a count is negative, or log_every is 0";
+        wrong = "a count is negative";
     if (wrong)
         return itera_fail(ITERA_ERR_ARGUMENT, "training: %s", wrong);
     return check_length(o, o->steps); /* before memory is taken for such batches */
@@ -238,7 +250,6 @@ static enum itera_status create_model(struct itera_trainer *t, const struct iter
         const struct itera_model_options options = {
             .vocab = t->teacher ? t->teacher->config.vocab : itera_tokenizer_vocab_size(tokenizer),
             .positions = (int32_t)o->positions,
-            .dropout = (float)o->dropout,
             .seed = o->seed};
         status =
             itera_model_create(t->device, o->config ? o->config : o->preset, &options, &t->model);
@@ -254,6 +265,8 @@ static enum itera_status create_model(struct itera_trainer *t, const struct iter
         c->dropout = o->dropout;
     if (o->aux_weight >= 0 && c->experts)
         c->aux_weight = o->aux_weight;
+    o->dropout = c->dropout;
+    o->aux_weight = c->experts ? c->aux_weight : o->aux_weight;
     return ITERA_OK;
 }
 
@@ -410,7 +423,7 @@ static void start_clocks(struct itera_trainer *t)
     t->last.best_step = t->best_step;
 }
 
-/* Takes *model over (NULL: the options say which). */
+/* Takes *model over (NULL: the options say which). The options are filled in. */
 static enum itera_status create(struct itera_device *device, struct itera_model **model,
                                 const struct itera_train_options *options,
                                 struct itera_trainer **out)
@@ -479,7 +492,15 @@ enum itera_status itera_trainer_create(struct itera_device *device,
                                        const struct itera_train_options *options,
                                        struct itera_trainer **out)
 {
-    return create(device, NULL, options, out);
+    const struct itera_train_options filled = itera_train_options_fill(options);
+    return create(device, NULL, &filled, out);
+}
+
+enum itera_status itera_trainer_create_filled(struct itera_device *device,
+                                              const struct itera_train_options *filled,
+                                              struct itera_trainer **out)
+{
+    return create(device, NULL, filled, out);
 }
 
 enum itera_status itera_trainer_create_from(struct itera_model **model,
@@ -489,14 +510,15 @@ enum itera_status itera_trainer_create_from(struct itera_model **model,
     *out = NULL;
     enum itera_status status = ITERA_OK;
     const struct itera_model *m = *model;
-    if (options->init || options->config || options->preset)
+    const struct itera_train_options filled = itera_train_options_fill(options);
+    if (filled.init || filled.config || filled.preset)
         status = itera_fail(ITERA_ERR_ARGUMENT,
                             "training: a model is given, and init, config or preset name another");
     else if (m->layout.bytes != m->layout.elements * 4)
         status = itera_fail(ITERA_ERR_UNSUPPORTED,
                             "training: the weights of the model to start from are not all f32");
     if (!status)
-        status = create(m->device, model, options, out);
+        status = create(m->device, model, &filled, out);
     itera_model_destroy(model);
     return status;
 }
@@ -564,7 +586,6 @@ enum itera_status itera_trainer_resume(struct itera_device *device, const char *
     if (status)
         return status;
     struct itera_train_options *o = &t->options;
-    itera_train_options_default(o);
     status = itera_train_checkpoint_read_state(t, folder);
     o->directory = directory;
     if (!status && changes) {

@@ -5,6 +5,9 @@
  * blocks of each in turn, so that a machine that slows down slows all of them. docs/benchmarks.md
  * says how the figures come about.
  *
+ * The interface serves the itera command and changes with it: a version that keeps the rest of the
+ * library's interface may change this header in any way.
+ *
  * A task belongs to its device and, in phases of a model, to its model; both must outlive it. All
  * devices of the tasks belong to the calling thread meanwhile.
  * Errors of all functions: ITERA_ERR_ARGUMENT for what the model or device cannot take;
@@ -128,7 +131,7 @@ struct itera_bench_options {
     int (*progress)(void *user, double done, const struct itera_bench_task *task);
     void *user;
 };
-/* Warms all tasks up, then times them in rounds. */
+/* Warms all tasks up, then times them in rounds. options may be NULL. */
 ITERA_API enum itera_status itera_bench_measure(struct itera_bench_task *const *tasks, int n,
                                                 const struct itera_bench_options *options);
 

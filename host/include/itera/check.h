@@ -1,4 +1,7 @@
-/* Parity: shows, op by op, that a device computes what the scalar reference does. */
+/* Parity: shows, op by op, that a device computes what the scalar reference does.
+ *
+ * The interface serves the itera command and changes with it: a version that keeps the rest of the
+ * library's interface may change this header in any way. */
 #ifndef ITERA_CHECK_H
 #define ITERA_CHECK_H
 
@@ -59,7 +62,7 @@ struct itera_check_summary {
 typedef int itera_check_fn(void *user, const struct itera_check_result *result);
 
 /* Runs the cases of every op that matches. Failing cases are results, not errors: ITERA_OK says
- * that the check ran, summary->fail whether anything is wrong. fn may be NULL.
+ * that the check ran, summary->fail whether anything is wrong. options, fn and summary may be NULL.
  * Errors: ITERA_ERR_ARGUMENT when no op matches; ITERA_ERR_DEVICE for an unknown device;
  * ITERA_ERR_MEMORY; ITERA_ERR_CANCELLED. */
 ITERA_API enum itera_status itera_check_ops(const struct itera_check_options *options,
@@ -84,8 +87,8 @@ ITERA_API enum itera_status itera_check_support(struct itera_device *device, ite
  * too when options->gradients is set. Either way, decoding token by token and prefilling in chunks
  * must give the logits of the whole sequence, and the likeliest tokens must agree. "Relative" is
  * the largest difference over the largest value; result->op says what was compared ("logits",
- * "decode", "grad.norm.weight"). options->devices, isa, seed and gradients count. Errors: as above,
- * and those of itera_model_load. */
+ * "decode", "grad.norm.weight"). options->devices, isa, seed and gradients count; as above, they
+ * may be NULL. Errors: as above, and those of itera_model_load. */
 ITERA_API enum itera_status itera_check_model(const char *model, const char *expected,
                                               const struct itera_check_options *options,
                                               itera_check_fn *fn, void *user,

@@ -64,7 +64,7 @@ struct itera_prune_report {
 };
 
 /* Makes a smaller model of `model` (which stays as it is) on the same device, in f32, with a copy of
- * its tokenizer. data was encoded with the model's tokenizer. The caller owns *out and *report.
+ * its tokenizer. data was encoded with the model's tokenizer; options may be NULL. The caller owns *out and *report.
  * Errors: ITERA_ERR_ARGUMENT for a size that is no number, impossible, or of a part that the model
  * lacks, when nothing would be removed, and when the text is too short; ITERA_ERR_UNSUPPORTED for a
  * quantised model; ITERA_ERR_CANCELLED; those of the device. */
@@ -102,7 +102,7 @@ struct itera_quantize_tensor {
 
 /* Zero-initialise and set what matters. */
 struct itera_quantize_options {
-    const char *to;         /* "f32", "f16", "bf16", "q8", "q4" or "mixed" */
+    const char *to;         /* "f32", "f16", "bf16", "q8", "q4" or "mixed"; NULL: "mixed" */
     const char *const *set; /* "PATTERN=TYPE", or several with commas: globs over tensors' names; */
     int n_set;              /* the last that matches counts */
     bool plain;             /* to nearest with the reference scales: quick, for benchmarks */
@@ -117,7 +117,7 @@ struct itera_quantize_options {
 };
 
 /* Makes a model with the weights of `model` (which stays as it is) in other types on the same
- * device, with a copy of its tokenizer. The caller owns *out.
+ * device, with a copy of its tokenizer. The caller owns *out; options may be NULL.
  * Errors: ITERA_ERR_ARGUMENT for an unknown type, a pattern that matches nothing, types that
  * tensors cannot have, and a calibration text that is too short or has tokens that the model lacks;
  * ITERA_ERR_UNSUPPORTED for a model that has q8 or q4 weights already; ITERA_ERR_LIMIT for a weight
@@ -156,7 +156,7 @@ struct itera_vocab_report {
 };
 
 /* Makes a model with a smaller vocabulary of `model` (which stays as it is) on the same device, in
- * f32, with a tokenizer of its own. The caller owns *out.
+ * f32, with a tokenizer of its own. The caller owns *out; options may be NULL.
  * Errors: ITERA_ERR_ARGUMENT for a model without a tokenizer or with one of bytes, for a size that
  * is impossible, and when nothing would be removed; ITERA_ERR_UNSUPPORTED for a quantised model;
  * those of itera_tokenizer_encode and itera_tokenizer_train. */

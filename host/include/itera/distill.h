@@ -31,7 +31,8 @@ struct itera_distill;
 
 enum { ITERA_DISTILL_MAX_VIA = 16 };
 
-/* Strings need live only for the call. */
+/* Zero-initialise and set what matters: the teacher and directory of train. Strings need live only
+ * for the call. */
 struct itera_distill_options {
     /* The last student's run; teacher and directory are set. Its steps, epochs and max_minutes are
      * divided evenly among all stages, unless stage_steps is set; so are the 1000 steps of a run
@@ -56,7 +57,8 @@ ITERA_API bool itera_distill_can_resume(const char *directory);
 ITERA_API enum itera_status itera_distill_open(const char *directory, struct itera_distill **out);
 ITERA_API void itera_distill_destroy(struct itera_distill **distill);
 
-/* As given to create; all belongs to the distillation. */
+/* As given to create, defaults filled in as in itera_trainer_options; all belongs to the
+ * distillation. */
 ITERA_API const struct itera_distill_options *
 itera_distill_options(const struct itera_distill *distill);
 /* The last student's included: at least 1. Stages are counted from 0 here. */

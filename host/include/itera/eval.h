@@ -47,7 +47,7 @@ struct itera_eval_result {
  * by `stride`, each starting from a fresh state, and score the tokens that no window before has
  * scored. So every token, end-of-text included, is predicted exactly once, with at least
  * window - stride tokens of context (the first ones excepted, which begin from end-of-text).
- * The sum over batches is in double.
+ * The sum over batches is in double. options may be NULL.
  * Errors: ITERA_ERR_ARGUMENT for options out of range, for a dataset with tokens that the model
  * lacks, and for an empty one; ITERA_ERR_CANCELLED; those of the device. A model whose logits are
  * not finite gives ITERA_ERR_FORMAT. */

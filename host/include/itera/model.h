@@ -28,24 +28,24 @@ struct itera_model;
 ITERA_API enum itera_status itera_model_load(struct itera_device *device, const char *path,
                                              struct itera_model **model);
 
+/* Zero-initialise and set what matters. */
 struct itera_load_options {
     bool expand; /* all weights to f32, as training needs them; else each in the type it is stored
                     in, as far as ops take it: matrices in f16, bf16, q8 or q4, the others in f32 */
     bool exact;  /* products with q8 and q4 weights do not round the other operand to int8 */
 };
-/* The same with options; NULL: all false. */
+/* The same with options, which may be NULL. */
 ITERA_API enum itera_status itera_model_load_as(struct itera_device *device, const char *path,
                                                 const struct itera_load_options *options,
                                                 struct itera_model **model);
 
 /* A fresh model with random weights, a pure function of configuration and seed. config is a preset
- * name, or the path of a configuration in JSON. vocab > 0 replaces the vocabulary size; dropout
- * >= 0 the dropout probability; positions > 0 the number of learned positions (families that have
- * them). */
+ * name, or the path of a configuration in JSON. Zero-initialise the options and set what matters;
+ * they may be NULL. */
 struct itera_model_options {
-    int32_t vocab;     /* 0: the configuration's */
-    int32_t positions; /* 0: the configuration's */
-    float dropout;     /* negative: the configuration's */
+    int32_t vocab;     /* size of the vocabulary; 0: the configuration's */
+    int32_t positions; /* learned positions, of families that have them; 0: the configuration's */
+    float dropout;     /* probability; 0: the configuration's; negative: none */
     uint64_t seed;
     bool exact; /* as in struct itera_load_options, for what is made from it by itera_quantize */
 };

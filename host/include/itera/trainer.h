@@ -42,8 +42,8 @@ enum itera_precision {
 };
 ITERA_API const char *itera_precision_name(enum itera_precision precision);
 
-/* Fill with itera_train_options_default, then set what matters. Strings need live only for the
- * call. */
+/* Zero-initialise and set what matters. Where 0 itself can be asked for, a negative number asks for
+ * it. Strings need live only for the call. */
 struct itera_train_options {
     /* The model: the first of these that is set; without any, the preset "micro". */
     const char *init;   /* a model file or directory to start from, with its tokenizer */
@@ -63,14 +63,14 @@ struct itera_train_options {
      * has the teacher's vocabulary and, unless the teacher has none, its tokenizer: `tokenizer` is
      * then not to be given. With weight 0 it trains as without a teacher, and is still compared. */
     const char *teacher;
-    double temperature;    /* above 0 */
-    double teacher_weight; /* from 0 to 1 */
+    double temperature;    /* 0: 2 */
+    double teacher_weight; /* at most 1; 0: 0.5; negative: 0 */
     const char *directory; /* the run directory; NULL: nothing is written */
     bool overwrite;        /* a run that is in the directory already may be lost */
 
-    int64_t batch;      /* sequences in a micro-batch */
-    int64_t seq;        /* tokens in a sequence */
-    int64_t accumulate; /* micro-batches in a step */
+    int64_t batch;      /* sequences in a micro-batch; 0: 8 */
+    int64_t seq;        /* tokens in a sequence; 0: 128 */
+    int64_t accumulate; /* micro-batches in a step; 0: 1 */
     /* The length of the run: steps; or else epochs; or else as many steps as fit in max_minutes
      * (measured before the first step and corrected at each checkpoint, so that the schedule ends
      * in time); or else 1000 steps. max_minutes beside the others is one more reason to stop. */
@@ -80,24 +80,24 @@ struct itera_train_options {
 
     enum itera_schedule schedule;
     double lr;      /* the highest; 0: 3e-3, times sqrt(3e6 / parameters) above 3e6 parameters */
-    double min_lr;  /* where the schedule ends, as a fraction of lr */
-    int64_t warmup; /* steps; -1: 5% of the steps, at most 200 */
-    double beta1, beta2, eps;
-    double weight_decay; /* of matrices; never of norms, biases, A, D */
-    double clip;         /* largest norm of the gradient; 0: none */
+    double min_lr;  /* where the schedule ends, as a fraction of lr; 0: 0.1; negative: 0 */
+    int64_t warmup; /* steps; 0: 5% of the steps, at most 200; negative: none */
+    double beta1, beta2; /* of AdamW; 0: 0.9 and 0.95; negative: 0 */
+    double eps;          /* 0: 1e-8 */
+    double weight_decay; /* of matrices; never of norms, biases, A, D. 0: 0.1; negative: none */
+    double clip;         /* largest norm of the gradient; 0: 1; negative: none */
     enum itera_precision precision;
-    double dropout;    /* -1: the configuration's */
-    double aux_weight; /* of the load-balance loss; -1: the configuration's */
+    double dropout;    /* 0: the configuration's; negative: none */
+    double aux_weight; /* of the load-balance loss; 0: the configuration's; negative: none */
     int64_t positions; /* learned positions; 0: the configuration's */
     uint64_t seed;
 
-    int64_t log_every;   /* steps */
+    int64_t log_every;   /* steps; 0: 10 */
     int64_t eval_every;  /* steps; 0: up to 10 times a run; the last step always is */
-    int64_t eval_tokens; /* at most so many of the validation text; 0: all */
+    int64_t eval_tokens; /* at most so many of the validation text; 0: 100000; negative: all */
     int64_t patience;    /* evaluations without a better loss before stopping; 0: never stops */
     int64_t save_every;  /* steps between checkpoints; 0: one a minute */
 };
-ITERA_API void itera_train_options_default(struct itera_train_options *options);
 
 /* What happened in a call of itera_trainer_step. */
 enum {
@@ -128,13 +128,13 @@ struct itera_train_report {
 };
 
 /* Prepares a run: corpus, tokenizer, model, programs, and the first checkpoint (of step 0).
- * The device must outlive the trainer. Errors: ITERA_ERR_ARGUMENT for options that make no sense,
+ * The device must outlive the trainer; options may be NULL. Errors: ITERA_ERR_ARGUMENT for options that make no sense,
  * and when the directory has a run already; those of the files that are read or written. */
 ITERA_API enum itera_status itera_trainer_create(struct itera_device *device,
                                                  const struct itera_train_options *options,
                                                  struct itera_trainer **out);
 
-/* The same for a model that is in memory already: init, config and preset are NULL. Its weights are
+/* The same for a model that is in memory already: init, config and preset of options are NULL. Its weights are
  * f32 (else ITERA_ERR_UNSUPPORTED), its device is the run's. *model is the trainer's from then on,
  * or destroyed where this fails, and NULL. */
 ITERA_API enum itera_status itera_trainer_create_from(struct itera_model **model,
@@ -172,7 +172,8 @@ ITERA_API enum itera_status itera_trainer_step(struct itera_trainer *trainer,
 /* A checkpoint now, between steps. */
 ITERA_API enum itera_status itera_trainer_save(struct itera_trainer *trainer);
 
-/* The options as they are in force, defaults filled in; strings and all belong to the trainer. */
+/* The options as they are in force, defaults filled in: 0 is 0, and -1 where the run decides. Strings
+ * and all belong to the trainer. */
 ITERA_API const struct itera_train_options *
 itera_trainer_options(const struct itera_trainer *trainer);
 /* The model in training; its weights are those of the last step. */
