@@ -366,7 +366,7 @@ streams 0 '' 'generate without environment'
 "$itera" train --out half $tiny $text --steps 100000 --save-every 2 --log-every 1 >out 2>err &
 pid=$!
 tries=0
-while [ "$(cat half/train.jsonl 2>/dev/null | wc -l)" -lt 5 ] && [ $tries -lt 1000 ]; do
+while [ "$(wc -l 2>/dev/null <half/train.jsonl || echo 0)" -lt 5 ] && [ $tries -lt 1000 ]; do
     sleep 0.02
     tries=$((tries + 1))
 done

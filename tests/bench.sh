@@ -84,6 +84,7 @@ says "\"op\": \"$letters\"" cut.json
 # Goals from a result, into a document.
 printf 'before\n<!-- goals -->\nold\n<!-- /goals -->\nafter\n' >doc.md
 exits 0 bench goals --from r.json --update doc.md
+# shellcheck disable=SC2016
 says '| `micro` decode | 1 | PyTorch |' doc.md
 says 'not measured' doc.md
 says '^before$' doc.md
@@ -106,7 +107,7 @@ says '| not installed | 10 ms | | | 0.95x |' out
 "$itera" bench model --preset micro --phase decode --prompt 16 --seconds 30 --json i.json \
     >out 2>err &
 pid=$!
-for i in $(seq 60); do
+for _ in $(seq 60); do
     sleep 0.5
     ! grep -q 'rows in turns: *[1-9]' err || break
 done

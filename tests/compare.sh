@@ -175,6 +175,7 @@ grep -q verdict out && die "a single file has nothing to be judged by"
 cp base.json kept.json
 ln -s base.json link.json
 for out in '--html link.json' '--csv base.json' '--json=./base.json' '--markdown=base.json'; do
+    # shellcheck disable=SC2086
     exits 1 compare base.json $out
     grep -q 'is what is read' err || die "$out was not refused"
 done

@@ -43,6 +43,7 @@ train() {
     device=$1
     out=$2
     shift 2
+    # shellcheck disable=SC2094
     timeout 300 "$itera" train --device "$device" --config config.json --tokenizer byte \
         --data 'builtin:stories?bytes=100000' --valid none --batch 2 --seq 32 --log-every 1 \
         --schedule constant --seed 3 --out "$out" "$@" >out 2>err </dev/null

@@ -58,6 +58,7 @@ echo "ok: two stages"
 
 # kill -9 at moments that range over both stages; only the directory is needed to go on.
 kills=0
+# shellcheck disable=SC2013
 for delay in $(awk -v seed="$seed" -v whole="$whole_seconds" 'BEGIN { srand(seed);
         for (i = 0; i < 5; i++) printf "%.3f ", 0.02 + whole * (0.1 + 0.3 * rand()) }'); do
     (become_distill killed --resume) >log 2>&1 &

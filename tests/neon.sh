@@ -23,6 +23,7 @@ fi
 mkdir -p "$build"
 cd "$source"
 # Everything but what needs libraries of the target: models, text and files.
+# shellcheck disable=SC2010
 files="$(ls host/core/*.c host/tensor/*.c host/ops/*.c host/program/*.c host/backend/*.c \
     host/backend/cpu/*.c host/check/*.c cpu_fallback/*.c tests/neon/*.c | grep -v model)"
 fast="$(ls cpu_fallback/simd/*.c cpu_fallback/neon/*.c 2>/dev/null || true)"
@@ -35,6 +36,7 @@ if [ -n "$headers" ] || [ ! -f "$build/stamp" ]; then
     rm -f "$build"/*.o
 fi
 touch "$build/stamp.new"
+# shellcheck disable=SC2016
 {
     for file in $files; do
         echo "$file -O1 -ffp-contract=off"

@@ -79,8 +79,8 @@ keeps ids logits $m --tokens-file ids -o ids
 mkdir parts
 cp "$source"/tests/fixtures/itera-small/* parts/
 for file in parts/config.json parts/model.safetensors; do
-    keeps $file eval parts --data t.txt --json=$file
-    keeps $file logits parts/model.safetensors --tokens 1 -o $file
+    keeps "$file" eval parts --data t.txt --json="$file"
+    keeps "$file" logits parts/model.safetensors --tokens 1 -o "$file"
 done
 cp parts/config.json c.json
 keeps c.json train --config c.json --data t.txt -o new --json=c.json

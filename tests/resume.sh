@@ -63,6 +63,7 @@ echo "ok: uninterrupted run"
 # kill -9, at moments that range over start-up, steps, evaluations and checkpoints; as fractions of
 # the whole run's time, so that fast and slow machines kill as often.
 kills=0
+# shellcheck disable=SC2013
 for delay in $(awk -v seed="$seed" -v whole="$whole_seconds" 'BEGIN { srand(seed);
         for (i = 0; i < 8; i++) printf "%.3f ", 0.01 + whole * rand() * (i % 2 ? 0.1 : 0.3) }'); do
     become_train "$dir/killed" --resume >"$dir/log" 2>&1 &

@@ -168,8 +168,8 @@ refused 1 'shrink first, then quantise' vocab q8.safetensors --data cat.txt -o x
 "$itera" ledger run small.safetensors mixed.safetensors --data cat.txt --device cpu --rounds 2 \
     --seconds 0.02 --json ledger.json --html ledger.html >table 2>err || die "ledger"
 for file in $model small.safetensors mixed.safetensors; do
-    grep -q "\"bytes_on_disk\": $(stat -c %s $file)" ledger.json || die "ledger: size of $file"
-    "$itera" eval $file --data cat.txt --device cpu --json >out 2>err || die "eval"
+    grep -q "\"bytes_on_disk\": $(stat -c %s "$file")" ledger.json || die "ledger: size of $file"
+    "$itera" eval "$file" --data cat.txt --device cpu --json >out 2>err || die "eval"
     grep -q "\"bits_per_byte\": $(number bits_per_byte)" ledger.json || die "ledger: quality of $file"
 done
 [ "$(grep -c 'safetensors' table)" -eq 2 ] || die "ledger: rows"

@@ -26,8 +26,7 @@ int main(int argc, char **argv)
     }
     const int n = argc - 3;
     llama_backend_init();
-    struct llama_model *model =
-        llama_model_load_from_file(argv[1], llama_model_default_params());
+    struct llama_model *model = llama_model_load_from_file(argv[1], llama_model_default_params());
     struct llama_context_params params = llama_context_default_params();
     params.n_ctx = params.n_batch = params.n_ubatch = (uint32_t)n;
     struct llama_context *context = model ? llama_init_from_model(model, params) : NULL;
