@@ -280,7 +280,7 @@ done
     refused_train 1 'too many to count' $text --steps 999999999999 --accumulate 65536 --batch 65536
     refused_train 2 'no option .--sead.; did you mean .--seed' $text --sead 3
     refused_train 2 'exclude each other' $text --config x
-    refused_train 1 '/nonexistent/x.json: cannot write JSON' $text --json /nonexistent/x.json
+    refused_train 1 'none/x.json: cannot write JSON' $text --json none/x.json
     refused 1 'nosuch.json: cannot open' train --out run --config nosuch.json $text
     refused 1 'nosuch: cannot open' train --out run --config nosuch $text
     refused 1 'text.txt: cannot make the directory' train --out text.txt $text

@@ -157,7 +157,7 @@ exits 0 compare x.json x.json
 grep -q "$(printf '\033')" out && die "an escape reached the terminal"
 exits 2 compare
 exits 2 compare base.json --ledger x.json
-exits 1 compare base.json --html /nonexistent/x.html
+exits 1 compare base.json --html none/x.html
 grep -q 'cannot write the report' err || die "the report's place"
 
 # Numbers of hundreds of digits in what the report says of a row and of a curve.

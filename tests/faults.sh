@@ -3,6 +3,7 @@
 # writes: what is there afterwards is the old output or the new one, whole, and the command run again
 # gives the same bytes as a run without fault.
 # Usage: faults.sh ITERA SHIM FOLDER [POINTS]   (POINTS: of each command and mode; the default is few)
+# shellcheck disable=SC2086 # lists of words
 set -euo pipefail
 itera=$(realpath "$1") shim=$(realpath "$2") folder=$3 points=${4:-3}
 rm -rf "$folder"

@@ -83,7 +83,7 @@ refused 1 '"most" is neither a number nor a percentage' prune $model --ffn most 
 refused 1 'nothing would be removed' prune $model --keep 100% -o x
 refused 1 'too short: it has .* tokens, 90000 are needed' prune $model --keep 50% --tokens 90000 \
     --calibrate "$text" -o x
-refused 1 '/nonexistent/x: cannot write a model' prune $model --keep 50% -o /nonexistent/x
+refused 1 'none/x: cannot write a model' prune $model --keep 50% -o none/x
 refused 1 'is what is read' prune run --keep 50% -o ./run/model.safetensors
 echo '{"weight_map": {"model.embed_tokens.weight": "model.safetensors"}}' >run/index.json
 refused 1 'is what is read' prune run/index.json --keep 50% -o run/model.safetensors
@@ -123,7 +123,7 @@ refused 1 'too short: it has .* tokens, 90000 are needed' quantize $model --to q
     --calibrate "$text" -o x
 refused 1 'is what is read' quantize $model --to q4 -o run/./model.safetensors
 refused 1 'is what is read' quantize run --to q4 -o run/model.safetensors
-refused 1 '/nonexistent/x: cannot write a model' quantize $model --to q4 -o /nonexistent/x
+refused 1 'none/x: cannot write a model' quantize $model --to q4 -o none/x
 refused 2 "not 'q5'" quantize $model --to q5 -o x
 refused 2 '-o OUT is needed' quantize $model --to q4
 refused 2 'goes with --calibrate' quantize $model --to q4 --tokens 5 -o x

@@ -362,8 +362,9 @@ static enum itera_status run_well(void *user)
 static void test_failed_energy(void **state)
 {
     (void)state;
-    const struct itera_meter_options options = {
-        .tdp_watts = 10, .sysfs = "/nonexistent", .nvml_name = ""};
+    char root[] = "/tmp/itera-failed-energy-XXXXXX"; /* no sensor in it */
+    assert_non_null(mkdtemp(root));
+    const struct itera_meter_options options = {.tdp_watts = 10, .sysfs = root, .nvml_name = ""};
     struct itera_meter *meter;
     struct itera_bench_task task = {.work = {.run = run_and_fail}};
     assert_int_equal(itera_meter_open(&options, &meter), ITERA_OK);
@@ -374,6 +375,7 @@ static void test_failed_energy(void **state)
     assert_int_equal(itera_bench_task_energy(&task, meter, 0.01), ITERA_OK);
     assert_true(task.row.energy.figure[0].joules > 0);
     itera_meter_close(&meter);
+    assert_int_equal(itera_remove_tree(root), ITERA_OK);
 }
 
 int main(void)

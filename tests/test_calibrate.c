@@ -12,6 +12,7 @@
 
 #include "compress/calibrate.h"
 #include "itera/status.h"
+#include "tests/support/parts.h"
 
 #define FIXTURES ITERA_SOURCE_DIR "/tests/fixtures/"
 
@@ -157,8 +158,15 @@ static void test_gpu(void **state)
     (void)state;
     struct itera_calibrate_options options = {.tokens = 512, .window = 64};
     struct itera_device *gpu, *cpu = device;
-    if (itera_device_open("vulkan:0", NULL, &gpu))
-        skip();
+    struct itera_device_info *infos;
+    int count, found = 0;
+    assert_int_equal(itera_devices(&infos, &count), ITERA_OK);
+    for (int i = 0; i < count; i++)
+        found |= !strcmp(infos[i].id, "vulkan:0");
+    free(infos);
+    if (!found)
+        skip_without("a Vulkan device");
+    assert_int_equal(itera_device_open("vulkan:0", NULL, &gpu), ITERA_OK);
     struct itera_model *m = make_model("itera-m-micro"), *on_gpu;
     device = gpu;
     on_gpu = make_model("itera-m-micro");
@@ -226,13 +234,15 @@ static void test_errors(void **state)
     itera_corpus_destroy(&corpus);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_families),
         cmocka_unit_test(test_values),
-        cmocka_unit_test(test_gpu),
         cmocka_unit_test(test_errors),
     };
+    const struct CMUnitTest gpu[] = {cmocka_unit_test(test_gpu)};
+    if (part_is(argc, argv, "gpu"))
+        return part_status(cmocka_run_group_tests(gpu, set_up, tear_down));
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -12,6 +12,7 @@
 #include "core/file.h"
 #include "itera/corpus.h"
 #include "itera/tokenizer.h"
+#include "tests/support/parts.h"
 
 static struct itera_corpus *from_text(const char *text)
 {
@@ -358,10 +359,8 @@ static void wikitext_word_count(void **state)
     const char *data = getenv("ITERA_DATA");
     char path[4096];
     snprintf(path, sizeof path, "%s/wikitext-2/test.txt", data ? data : "");
-    if (!data || !itera_file_exists(path)) {
-        print_message("skipped: ITERA_DATA is not set to a folder with wikitext-2/test.txt\n");
-        skip();
-    }
+    if (!data || !itera_file_exists(path))
+        skip_without("ITERA_DATA, a folder with wikitext-2/test.txt");
     struct itera_corpus *corpus;
     assert_int_equal(itera_corpus_open(path, &corpus), ITERA_OK);
     assert_int_equal(itera_corpus_words(corpus), 245569);
@@ -379,7 +378,7 @@ static void wikitext_word_count(void **state)
     itera_corpus_destroy(&corpus);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(documents_are_separated),
@@ -390,7 +389,9 @@ int main(void)
         cmocka_unit_test(epochs_visit_windows_once),
         cmocka_unit_test(short_datasets),
         cmocka_unit_test(evaluation_scores_each_token_once),
-        cmocka_unit_test(wikitext_word_count),
     };
+    const struct CMUnitTest data[] = {cmocka_unit_test(wikitext_word_count)};
+    if (part_is(argc, argv, "data"))
+        return part_status(cmocka_run_group_tests(data, NULL, NULL));
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,6 +17,7 @@
 #include "core/rng.h"
 #include "itera/corpus.h"
 #include "itera/tokenizer.h"
+#include "tests/support/parts.h"
 #include "text/byte_letters.h"
 #include "text/tokenizer_impl.h"
 #include "text/utf8.h"
@@ -568,15 +569,11 @@ static void open_data(const char *name, struct itera_map *map)
 {
     const char *data = getenv("ITERA_DATA");
     char path[4096];
-    if (!data) {
-        print_message("skipped: ITERA_DATA is not set (a folder with the evaluation data)\n");
-        skip();
-    }
+    if (!data)
+        skip_without("ITERA_DATA, a folder with the evaluation data");
     snprintf(path, sizeof path, "%s/%s", data, name);
-    if (!itera_file_exists(path)) {
-        print_message("skipped: no %s\n", path);
-        skip();
-    }
+    if (!itera_file_exists(path))
+        skip_without("%s", path);
     assert_int_equal(itera_map_open(path, map), ITERA_OK);
 }
 
@@ -661,7 +658,7 @@ static void posix_expressions_stay_the_c_librarys(void **state)
     }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(posix_expressions_stay_the_c_librarys),
@@ -678,8 +675,12 @@ int main(void)
         cmocka_unit_test(files_are_found),
         cmocka_unit_test(bad_specifications),
         cmocka_unit_test(utf8_streams),
+    };
+    const struct CMUnitTest data[] = {
         cmocka_unit_test(gpt2_vectors),
         cmocka_unit_test(real_text_round_trips),
     };
+    if (part_is(argc, argv, "data"))
+        return part_status(cmocka_run_group_tests(data, NULL, NULL));
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
