@@ -1,0 +1,63 @@
+#!/bin/sh
+# The examples and the program of docs/api.md do what they say: a run that is stopped and goes on, text
+# from its model, a model that is scored, quantised and loaded.
+#
+#   examples.sh TRAIN GENERATE API
+set -eu
+train=$(realpath "$1")
+generate=$(realpath "$2")
+api=$(realpath "$3")
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+cd "$dir"
+
+die() {
+    echo "FAIL: $*"
+    cat out err 2>/dev/null || true
+    exit 1
+}
+
+status=0
+"$train" 2>err || status=$?
+[ $status -eq 2 ] || die "train without arguments exits with $status"
+printf 'Once upon a time there was a fox. %.0s' $(seq 200) >text.txt
+"$train" text.txt run 20 >out 2>err || die "train"
+grep -q '^step 10 of 20: loss [0-9]' out || die "no loss in what train says"
+grep -q '^finished after 20 steps: ' out || die "train does not say that it is finished"
+"$train" text.txt run 20 >out 2>err || die "train again"
+grep -q '^finished after 20 steps: ' out || die "a finished run does not say so"
+"$train" none.txt other 20 >out 2>err && die "train takes a text that is not there"
+grep -q 'none.txt' err || die "train does not name the text that is not there"
+
+# Ctrl-C, and on; no step is made twice.
+"$train" builtin:stories long 100000 >out 2>err &
+pid=$!
+tries=0
+until grep -q '^step 10 ' out || [ $tries -ge 600 ]; do
+    sleep 0.1
+    tries=$((tries + 1))
+done
+kill -INT $pid 2>/dev/null || die "train ended by itself"
+wait $pid || die "train does not end well when it is interrupted"
+stopped=$(sed -n 's/^stopped after \([0-9]*\) steps.*/\1/p' out)
+[ -n "$stopped" ] || die "train does not say where it stopped"
+"$train" builtin:stories long >out 2>err &
+pid=$!
+tries=0
+until grep -q '^step ' out || [ $tries -ge 600 ]; do
+    sleep 0.1
+    tries=$((tries + 1))
+done
+kill -INT $pid 2>/dev/null || die "train ended by itself when it went on"
+wait $pid || die "train does not end well when it is interrupted again"
+first=$(sed -n 's/^step \([0-9]*\) .*/\1/p' out | head -n 1)
+[ "$first" -gt "$stopped" ] || die "train went on at $first after it had stopped at $stopped"
+
+"$generate" run/model.safetensors "Once upon" 10 >out 2>err || die "generate"
+grep -q '^Once upon' out || die "generate does not go on from the prompt"
+
+"$api" model.safetensors >out 2>err || die "the program of docs/api.md"
+grep -q '^model.safetensors: [0-9]* parameters, [0-9.]* bits per byte' out || die "its first line"
+[ "$(sed -n '2p' out | wc -w)" -eq 16 ] || die "its tokens"
+[ -s model.safetensors ] || die "its model"
+echo "train, generate and the program of docs/api.md run"
