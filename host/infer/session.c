@@ -8,59 +8,15 @@
 #include "model/model.h"
 #include "program/fuse.h"
 
-enum { MAX_CHUNK_BITS = 12, DEFAULT_CHUNK = 512, MAX_BATCH = 65536 };
+enum { DEFAULT_CHUNK = 512, MAX_BATCH = 65536 };
 
-/* A compiled phase; the graph stays because the executable refers to it. */
-struct phase {
-    struct itera_graph graph;
-    struct itera_executable *executable;
-};
-
-/* A compiled program of one op. */
-struct small {
-    struct itera_program *program;
-    struct itera_executable *executable;
-};
-
-struct itera_session {
-    struct itera_model *model;
-    int32_t batch, vocab;
-    int32_t
-        tokens; /* the ids below it are sampled: others are padding, no tokens of the tokenizer */
-    int chunk_bits; /* the largest chunk is 1 << chunk_bits */
-    int64_t window; /* positions that the model has; 0: no end */
-
-    struct itera_buffer *states, *derived;
-    struct itera_buffer *ids;      /* i32 (batch, chunk): what prefill reads */
-    struct itera_buffer *token;    /* i32 (batch): what decode reads and samples into */
-    struct itera_buffer *start;    /* i32 (batch) */
-    struct itera_buffer *logits;   /* f32 (batch, vocab) of the last position */
-    struct itera_buffer *sampling; /* f32 (batch, 4), see the op sample */
-    struct itera_buffer *rng;      /* i32 (batch, 4) */
-
-    struct phase chunk[MAX_CHUNK_BITS + 1]; /* prefill of 1 << i tokens, compiled on first use */
-    struct phase step;                      /* token -> logits -> token */
-    struct small clear, sample;
-
-    /* Sequences advance together, so there is one position for all. */
-    int64_t position;     /* in the window */
-    uint64_t tokens_read; /* since the beginning */
-    uint64_t tokens_run;  /* those among them that the model ran over, again counted again */
-    bool pending;         /* `token` was given out, and not read yet */
-    bool moved;           /* the log knows that the window moves */
-    int32_t *last;        /* (batch): the host's copy of token */
-    int32_t *history;     /* (batch, window): tokens at the positions so far; NULL without end */
-    int32_t *staging;     /* (batch, chunk) */
-    int32_t *zeros;       /* (batch) */
-};
-
-static void destroy_phase(struct phase *phase)
+static void destroy_phase(struct itera_session_phase *phase)
 {
     itera_executable_destroy(&phase->executable);
     itera_graph_destroy(&phase->graph);
 }
 
-static void destroy_small(struct small *small)
+static void destroy_small(struct itera_session_small *small)
 {
     itera_executable_destroy(&small->executable);
     itera_program_destroy(&small->program);
@@ -71,25 +27,36 @@ void itera_session_destroy(struct itera_session **session)
     struct itera_session *s = *session;
     if (!s)
         return;
-    for (int i = 0; i <= MAX_CHUNK_BITS; i++)
+    for (int i = 0; i <= ITERA_SESSION_CHUNK_BITS; i++)
         destroy_phase(&s->chunk[i]);
     destroy_phase(&s->step);
     destroy_small(&s->clear);
     destroy_small(&s->sample);
-    struct itera_buffer **buffers[] = {&s->states, &s->derived, &s->ids,      &s->token,
-                                       &s->start,  &s->logits,  &s->sampling, &s->rng};
+    destroy_small(&s->keep);
+    destroy_small(&s->merge);
+    struct itera_buffer **buffers[] = {&s->states, &s->derived,  &s->ids, &s->token, &s->start,
+                                       &s->logits, &s->sampling, &s->rng, &s->kept,  &s->pick};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         itera_buffer_destroy(buffers[i]);
     free(s->last);
     free(s->history);
     free(s->staging);
+    free(s->numbers);
+    free(s->rng_kept);
     free(s->zeros);
+    free(s->slots);
+    free(s->sequence);
+    free((void *)s->rows);
+    free((void *)s->group);
+    free(s->active);
+    free(s->ways);
     free(s);
     *session = NULL;
 }
 
 /* Records the model for `time` tokens into phase->graph. */
-static enum itera_status record_phase(struct itera_session *s, int64_t time, struct phase *phase)
+static enum itera_status record_phase(struct itera_session *s, int64_t time,
+                                      struct itera_session_phase *phase)
 {
     phase->graph = (struct itera_graph){.phase = ITERA_PHASE_INFER,
                                         .batch = s->batch,
@@ -107,7 +74,7 @@ static enum itera_status record_advance(struct itera_program *p, int32_t start, 
 }
 
 /* Binds what every phase has and compiles; `more` are the bindings of its own. */
-static enum itera_status compile_phase(struct itera_session *s, struct phase *phase,
+static enum itera_status compile_phase(struct itera_session *s, struct itera_session_phase *phase,
                                        struct itera_buffer *ids, struct itera_bindings *b)
 {
     struct itera_graph *g = &phase->graph;
@@ -127,7 +94,7 @@ static enum itera_status compile_phase(struct itera_session *s, struct phase *ph
 
 static enum itera_status make_chunk(struct itera_session *s, int bits)
 {
-    struct phase *phase = &s->chunk[bits];
+    struct itera_session_phase *phase = &s->chunk[bits];
     if (phase->executable)
         return ITERA_OK;
     struct itera_bindings b = {0};
@@ -164,7 +131,7 @@ static enum itera_status make_step(struct itera_session *s)
 {
     if (s->step.executable)
         return ITERA_OK;
-    struct phase *phase = &s->step;
+    struct itera_session_phase *phase = &s->step;
     struct itera_bindings b = {0};
     enum itera_status status = record_phase(s, 1, phase);
     if (!status) {
@@ -220,6 +187,29 @@ static enum itera_status make_clear(struct itera_session *s)
                      : itera_compile(s->model->device, p, &binding, 1, &s->clear.executable);
 }
 
+/* Where the states of each sequence are. */
+static enum itera_status find_slots(struct itera_session *s)
+{
+    const struct itera_graph *g = &s->chunk[0].graph;
+    size_t largest = 0;
+    s->slots = calloc((size_t)g->n_states + 1, sizeof *s->slots);
+    for (int i = 0; i < g->n_states && s->slots; i++) {
+        const struct itera_shape *shape = &g->p->tensors[g->states[i].tensor].shape;
+        size_t row = (size_t)(itera_shape_elements(shape) / s->batch) * 4;
+        s->slots[s->n_slots++] = (struct itera_session_slot){
+            .offset = (size_t)g->states[i].offset,
+            .row = row,
+            .per_position = g->states[i].cache ? row / (size_t)shape->dim[1] : 0,
+        };
+        if (row > largest)
+            largest = row;
+    }
+    s->zeros = calloc(largest + 1, 1);
+    if (!s->slots || !s->zeros)
+        return itera_fail(ITERA_ERR_MEMORY, "no memory for a session of %d sequences", s->batch);
+    return ITERA_OK;
+}
+
 static enum itera_status create_buffers(struct itera_session *s)
 {
     struct itera_device *device = s->model->device;
@@ -245,11 +235,18 @@ static enum itera_status create_buffers(struct itera_session *s)
     if (status)
         return status;
     s->last = calloc(batch, sizeof *s->last);
-    s->zeros = calloc(batch, sizeof *s->zeros);
     s->staging = calloc(batch * chunk, sizeof *s->staging);
+    s->numbers = calloc(batch * 4, sizeof *s->numbers);
+    s->rng_kept = calloc(batch * 4, sizeof *s->rng_kept);
+    s->sequence = calloc(batch, sizeof *s->sequence);
+    s->rows = calloc(batch, sizeof *s->rows);
+    s->group = calloc(batch, sizeof *s->group);
+    s->active = calloc(batch, sizeof *s->active);
+    s->ways = calloc(batch, sizeof *s->ways);
     if (s->window)
         s->history = calloc(batch * (size_t)s->window, sizeof *s->history);
-    if (!s->last || !s->zeros || !s->staging || (s->window && !s->history))
+    if (!s->last || !s->staging || !s->numbers || !s->rng_kept || !s->sequence || !s->rows ||
+        !s->group || !s->active || !s->ways || (s->window && !s->history))
         return itera_fail(ITERA_ERR_MEMORY, "no memory for a session of %d sequences", s->batch);
     return ITERA_OK;
 }
@@ -292,12 +289,14 @@ enum itera_status itera_session_create(struct itera_model *model,
     int64_t chunk = o.chunk ? o.chunk : DEFAULT_CHUNK;
     if (s->window && chunk > s->window)
         chunk = s->window;
-    while (s->chunk_bits < MAX_CHUNK_BITS && (int64_t)2 << s->chunk_bits <= chunk)
+    while (s->chunk_bits < ITERA_SESSION_CHUNK_BITS && (int64_t)2 << s->chunk_bits <= chunk)
         s->chunk_bits++;
 
     status = record_phase(s, 1, &s->chunk[0]); /* for its sizes; compiled when it is used */
     if (!status)
         status = create_buffers(s);
+    if (!status)
+        status = find_slots(s);
     if (!status)
         status = itera_model_prepare(model, &s->chunk[0].graph, s->derived);
     destroy_phase(&s->chunk[0]);
@@ -313,34 +312,80 @@ enum itera_status itera_session_create(struct itera_model *model,
     return status;
 }
 
-/* States and positions as at the beginning; the host's counters are the caller's. */
-static enum itera_status clear(struct itera_session *s)
+enum itera_status itera_session_expect(const struct itera_session *s, int32_t sequence)
 {
-    s->position = 0;
-    enum itera_status status = itera_run(s->clear.executable);
-    return status ? status : itera_buffer_upload(s->start, 0, s->zeros, (size_t)s->batch * 4);
+    if (sequence >= 0 && sequence < s->batch)
+        return ITERA_OK;
+    return itera_fail(ITERA_ERR_ARGUMENT, "there is no sequence %d in a session of %d", sequence,
+                      s->batch);
+}
+
+enum itera_status itera_session_set_starts(struct itera_session *s)
+{
+    for (int32_t i = 0; i < s->batch; i++) /* held at the largest, as the op advance does */
+        s->numbers[i] =
+            (int32_t)(s->sequence[i].position < INT32_MAX ? s->sequence[i].position : INT32_MAX);
+    return itera_buffer_upload(s->start, 0, s->numbers, (size_t)s->batch * 4);
+}
+
+enum itera_status itera_session_clear_one(struct itera_session *s, int32_t sequence)
+{
+    enum itera_status status = ITERA_OK;
+    for (int i = 0; i < s->n_slots && !status; i++) {
+        const struct itera_session_slot *slot = &s->slots[i];
+        if (!slot->per_position)
+            status = itera_buffer_upload(s->states, slot->offset + (size_t)sequence * slot->row,
+                                         s->zeros, slot->row);
+    }
+    s->sequence[sequence].position = 0;
+    return status ? status : itera_session_set_starts(s);
+}
+
+/* States and positions of the sequences with rows as at the beginning; their counters are the
+ * caller's. */
+static enum itera_status clear(struct itera_session *s, const int32_t *const *rows)
+{
+    bool all = true;
+    for (int32_t i = 0; i < s->batch; i++)
+        all = all && rows[i];
+    enum itera_status status = all ? itera_run(s->clear.executable) : ITERA_OK;
+    for (int32_t i = 0; i < s->batch && !status; i++) {
+        if (all)
+            s->sequence[i].position = 0;
+        else if (rows[i])
+            status = itera_session_clear_one(s, i);
+    }
+    return status || !all ? status : itera_session_set_starts(s);
 }
 
 enum itera_status itera_session_reset(struct itera_session *session)
 {
-    session->tokens_read = session->tokens_run = 0;
-    session->pending = false;
-    return clear(session);
+    memset(session->sequence, 0, (size_t)session->batch * sizeof *session->sequence);
+    enum itera_status status = itera_run(session->clear.executable);
+    return status ? status : itera_session_set_starts(session);
+}
+
+enum itera_status itera_session_reset_sequence(struct itera_session *session, int32_t sequence)
+{
+    enum itera_status status = itera_session_expect(session, sequence);
+    if (status)
+        return status;
+    session->sequence[sequence] = (struct itera_sequence){0};
+    return itera_session_clear_one(session, sequence);
 }
 
 enum itera_status itera_session_set_sampling(struct itera_session *session, int32_t sequence,
                                              const struct itera_sampling *sampling)
 {
-    if (sequence < -1 || sequence >= session->batch)
-        return itera_fail(ITERA_ERR_ARGUMENT, "there is no sequence %d in a session of %d",
-                          sequence, session->batch);
+    enum itera_status status = sequence == -1 ? ITERA_OK : itera_session_expect(session, sequence);
+    if (status)
+        return status;
     if (!(sampling->temperature >= 0) || !isfinite(sampling->temperature) || sampling->top_k < 0 ||
         !(sampling->top_p >= 0 && sampling->top_p <= 1))
         return itera_fail(ITERA_ERR_ARGUMENT,
                           "temperature must be 0 or more, top_k 0 or more, top_p between 0 and 1");
     int32_t first = sequence < 0 ? 0 : sequence;
     int32_t end = sequence < 0 ? session->batch : sequence + 1;
-    enum itera_status status = ITERA_OK;
     for (int32_t i = first; i < end && !status; i++) {
         uint64_t seed = sampling->seed + (sequence < 0 ? (uint64_t)i : 0);
         float settings[4] = {sampling->temperature, (float)sampling->top_k,
@@ -366,45 +411,60 @@ enum itera_status itera_session_warm(struct itera_session *session, size_t n)
     return status;
 }
 
-/* Runs n tokens of each sequence, rows `stride` apart, through the model. */
-static enum itera_status read_tokens(struct itera_session *s, const int32_t *tokens, size_t stride,
-                                     size_t n)
+/* Runs n tokens of each sequence that has a row through the model. */
+static enum itera_status read_tokens(struct itera_session *s, const int32_t *const *rows, size_t n)
 {
-    enum itera_status status = ITERA_OK;
+    bool all = true;
+    for (int32_t i = 0; i < s->batch; i++) {
+        s->active[i] = rows[i] != NULL;
+        all = all && rows[i];
+    }
+    enum itera_status status = all ? ITERA_OK : itera_session_keep(s);
     int bits = s->chunk_bits;
     for (size_t done = 0; done < n && !status;) {
         while ((size_t)1 << bits > n - done)
             bits--;
         size_t count = (size_t)1 << bits;
-        for (size_t i = 0; i < (size_t)s->batch; i++)
-            memcpy(s->staging + i * count, tokens + i * stride + done, count * 4);
+        for (size_t i = 0; i < (size_t)s->batch; i++) {
+            if (rows[i])
+                memcpy(s->staging + i * count, rows[i] + done, count * 4);
+            else
+                memset(s->staging + i * count, 0, count * 4);
+        }
         status = make_chunk(s, bits);
         if (!status)
             status = itera_buffer_upload(s->ids, 0, s->staging, (size_t)s->batch * count * 4);
         if (!status)
             status = itera_run(s->chunk[bits].executable);
         done += count;
-        s->position += (int64_t)count;
-        s->tokens_run += count;
+        for (int32_t i = 0; i < s->batch; i++) {
+            if (!rows[i])
+                continue;
+            s->sequence[i].position += (int64_t)count;
+            s->sequence[i].tokens_run += count;
+        }
     }
-    return status;
+    return status || all ? status : itera_session_merge(s, s->active);
 }
 
-/* The window has no room for n more tokens of the given rows: keeps what is read again, followed
- * by the new tokens, at the start of the history. The result is that of reading them one by one:
- * each time the window is full, its last half is read again. Returns how many to read. */
-static size_t move_window(struct itera_session *s, const int32_t *tokens, size_t n)
+/* The window has no room for n more tokens of the given rows, which are at the same position: keeps
+ * what is read again, followed by the new tokens, at the start of the history, and makes that the
+ * rows. The result is that of reading them one by one: each time the window is full, its last half
+ * is read again. Returns how many to read. */
+static size_t move_window(struct itera_session *s, const int32_t **rows, size_t position, size_t n)
 {
     size_t window = (size_t)s->window, half = window / 2, fresh = window - half;
-    size_t position = (size_t)s->position;
     size_t over = position + n - window;
     size_t after = (over - 1) % fresh + 1; /* new tokens since the last move */
     size_t keep = half + after;
     size_t from_tokens = keep < n ? keep : n, from_history = keep - from_tokens;
     for (size_t i = 0; i < (size_t)s->batch; i++) {
+        if (!rows[i])
+            continue;
         int32_t *row = s->history + i * window;
         memmove(row, row + position - from_history, from_history * 4);
-        memcpy(row + from_history, tokens + i * n + n - from_tokens, from_tokens * 4);
+        memcpy(row + from_history, rows[i] + n - from_tokens, from_tokens * 4);
+        rows[i] = row;
     }
     if (!s->moved)
         itera_log(ITERA_LOG_INFO,
@@ -415,26 +475,97 @@ static size_t move_window(struct itera_session *s, const int32_t *tokens, size_t
     return keep;
 }
 
-static enum itera_status feed(struct itera_session *s, const int32_t *tokens, size_t n)
+/* Those of the rows that are at this position (-1: with room for n more tokens) become the group,
+ * and are taken off the rows. Returns how many. */
+static int32_t take_group(struct itera_session *s, int64_t position, size_t n)
 {
-    enum itera_status status = ITERA_OK;
-    s->tokens_read += n;
-    if (!s->window)
-        return read_tokens(s, tokens, n, n);
-    size_t window = (size_t)s->window, position = (size_t)s->position;
-    if (position + n > window) {
-        size_t keep = move_window(s, tokens, n);
-        status = clear(s);
-        return status ? status : read_tokens(s, s->history, window, keep);
+    int32_t count = 0;
+    for (int32_t i = 0; i < s->batch; i++) {
+        int64_t at = s->sequence[i].position;
+        bool taken =
+            s->rows[i] && (position < 0 ? (size_t)at + n <= (size_t)s->window : at == position);
+        s->group[i] = taken ? s->rows[i] : NULL;
+        if (!taken)
+            continue;
+        s->rows[i] = NULL;
+        count++;
     }
-    for (size_t i = 0; i < (size_t)s->batch; i++)
-        memcpy(s->history + i * window + position, tokens + i * n, n * 4);
-    return read_tokens(s, tokens, n, n);
+    return count;
 }
 
-/* One end-of-text token for every sequence. */
-static enum itera_status feed_end_of_text(struct itera_session *s)
+/* Reads n tokens of the sequences with rows (s->rows, which are used up). */
+static enum itera_status feed(struct itera_session *s, size_t n)
 {
+    for (int32_t i = 0; i < s->batch; i++)
+        if (s->rows[i])
+            s->sequence[i].tokens_read += n;
+    if (!s->window)
+        return read_tokens(s, s->rows, n);
+    enum itera_status status = ITERA_OK;
+    size_t window = (size_t)s->window;
+    if (take_group(s, -1, n)) {
+        for (size_t i = 0; i < (size_t)s->batch; i++)
+            if (s->group[i])
+                memcpy(s->history + i * window + s->sequence[i].position, s->group[i], n * 4);
+        status = read_tokens(s, s->group, n);
+    }
+    for (int32_t i = 0; i < s->batch && !status; i++) {
+        if (!s->rows[i])
+            continue;
+        int64_t position = s->sequence[i].position;
+        take_group(s, position, n);
+        size_t keep = move_window(s, s->group, (size_t)position, n);
+        status = clear(s, s->group);
+        if (!status)
+            status = read_tokens(s, s->group, keep);
+    }
+    return status;
+}
+
+/* Where tokens are, for sequence list[k] at k: a list that is NULL is all sequences in order. */
+static int32_t listed(const int32_t *list, size_t k)
+{
+    return list ? list[k] : (int32_t)k;
+}
+
+/* Sequences that exist, each once. */
+static enum itera_status check_list(struct itera_session *s, const int32_t *list, size_t count)
+{
+    if (!list)
+        return count ? itera_session_expect(s, count > INT32_MAX ? -1 : (int32_t)count - 1)
+                     : ITERA_OK;
+    enum itera_status status = ITERA_OK;
+    memset(s->active, 0, (size_t)s->batch);
+    for (size_t k = 0; k < count; k++) {
+        if ((status = itera_session_expect(s, list[k])))
+            return status;
+        if (s->active[list[k]]++)
+            return itera_fail(ITERA_ERR_ARGUMENT, "sequence %d is in the list twice", list[k]);
+    }
+    return ITERA_OK;
+}
+
+/* No sequence reads anything; then the caller sets rows. */
+static void no_rows(struct itera_session *s)
+{
+    memset((void *)s->rows, 0, (size_t)s->batch * sizeof *s->rows);
+}
+
+/* One end-of-text token for those of the sequences that have read nothing. */
+static enum itera_status feed_end_of_text(struct itera_session *s, const int32_t *list,
+                                          size_t count)
+{
+    int32_t found = 0;
+    no_rows(s);
+    for (size_t k = 0; k < count; k++) {
+        int32_t i = listed(list, k);
+        if (s->sequence[i].tokens_read)
+            continue;
+        s->rows[i] = &s->end_of_text;
+        found++;
+    }
+    if (!found)
+        return ITERA_OK;
     const struct itera_model *m = s->model;
     int32_t id = m->tokenizer ? itera_tokenizer_end_of_text(m->tokenizer) : -1;
     if (id < 0)
@@ -443,68 +574,156 @@ static enum itera_status feed_end_of_text(struct itera_session *s)
         return itera_fail(ITERA_ERR_ARGUMENT,
                           "nothing to begin from: no token was given, and the model has no "
                           "end-of-text token");
-    for (int32_t i = 0; i < s->batch; i++)
-        s->last[i] = id;
-    return feed(s, s->last, 1);
+    s->end_of_text = id;
+    return feed(s, 1);
+}
+
+/* Reads the tokens that were given out last to those of the sequences that are marked. */
+static enum itera_status feed_pending(struct itera_session *s, const uint8_t *marked)
+{
+    int32_t found = 0;
+    no_rows(s);
+    for (int32_t i = 0; i < s->batch; i++) {
+        if (!marked[i] || !s->sequence[i].pending)
+            continue;
+        s->rows[i] = s->last + i;
+        s->sequence[i].pending = false;
+        found++;
+    }
+    return found ? feed(s, 1) : ITERA_OK;
+}
+
+static enum itera_status prefill(struct itera_session *s, const int32_t *list, size_t count,
+                                 const int32_t *tokens, size_t n)
+{
+    if (n > (size_t)INT32_MAX)
+        return itera_fail(ITERA_ERR_LIMIT, "a prompt of %zu tokens", n);
+    for (size_t i = 0; i < count * n; i++)
+        if (tokens[i] < 0 || tokens[i] >= s->vocab)
+            return itera_fail(ITERA_ERR_ARGUMENT,
+                              "token %d at position %zu is out of range; the model has %d tokens",
+                              tokens[i], i % n, s->vocab);
+    memset(s->ways, 0, (size_t)s->batch);
+    for (size_t k = 0; k < count; k++)
+        s->ways[listed(list, k)] = 1;
+    enum itera_status status = feed_pending(s, s->ways);
+    if (status)
+        return status;
+    if (n == 0)
+        return feed_end_of_text(s, list, count);
+    no_rows(s);
+    for (size_t k = 0; k < count; k++)
+        s->rows[listed(list, k)] = tokens + k * n;
+    return feed(s, n);
 }
 
 enum itera_status itera_session_prefill(struct itera_session *session, const int32_t *tokens,
                                         size_t n)
 {
-    struct itera_session *s = session;
-    if (n > (size_t)INT32_MAX)
-        return itera_fail(ITERA_ERR_LIMIT, "a prompt of %zu tokens", n);
-    for (size_t i = 0; i < (size_t)s->batch * n; i++)
-        if (tokens[i] < 0 || tokens[i] >= s->vocab)
-            return itera_fail(ITERA_ERR_ARGUMENT,
-                              "token %d at position %zu is out of range; the model has %d tokens",
-                              tokens[i], i % n, s->vocab);
-    enum itera_status status = ITERA_OK;
-    if (s->pending) {
-        s->pending = false;
-        status = feed(s, s->last, 1);
+    return prefill(session, NULL, (size_t)session->batch, tokens, n);
+}
+
+enum itera_status itera_session_prefill_some(struct itera_session *session,
+                                             const int32_t *sequences, size_t count,
+                                             const int32_t *tokens, size_t n)
+{
+    enum itera_status status = check_list(session, sequences, count);
+    return status || !count ? status : prefill(session, sequences, count, tokens, n);
+}
+
+/* How a sequence gets its next token. */
+enum { STAYS, SAMPLES, STEPS };
+
+/* Runs the program that gives a token to the sequences that go this way, if there are any, and
+ * keeps the others from it. */
+static enum itera_status run_way(struct itera_session *s, uint8_t way,
+                                 struct itera_executable *executable)
+{
+    int32_t found = 0;
+    for (int32_t i = 0; i < s->batch; i++) {
+        s->active[i] = s->ways[i] == way;
+        found += s->active[i];
     }
-    if (!status && n == 0 && s->tokens_read == 0)
-        return feed_end_of_text(s);
-    return status || n == 0 ? status : feed(s, tokens, n);
+    if (!found)
+        return ITERA_OK;
+    bool all = found == s->batch;
+    enum itera_status status = all ? ITERA_OK : itera_session_keep(s);
+    if (!status)
+        status = itera_run(executable);
+    for (int32_t i = 0; i < s->batch && way == STEPS; i++) {
+        if (!s->active[i])
+            continue;
+        s->sequence[i].position++;
+        s->sequence[i].tokens_read++;
+        s->sequence[i].tokens_run++;
+    }
+    if (!status)
+        status = itera_buffer_download(s->token, 0, s->numbers, (size_t)s->batch * 4);
+    for (int32_t i = 0; i < s->batch && !status; i++)
+        if (s->active[i])
+            s->last[i] = s->numbers[i];
+    if (status || all)
+        return status;
+    /* What was given out to the others before is still to be read. */
+    status = itera_buffer_upload(s->token, 0, s->last, (size_t)s->batch * 4);
+    return status ? status : itera_session_merge(s, s->active);
+}
+
+static enum itera_status next(struct itera_session *s, const int32_t *list, size_t count,
+                              int32_t *tokens)
+{
+    enum itera_status status = feed_end_of_text(s, list, count);
+    if (status)
+        return status;
+    memset(s->ways, STAYS, (size_t)s->batch);
+    bool full = false, step = false;
+    for (size_t k = 0; k < count; k++) { /* those whose window has no room, first */
+        int32_t i = listed(list, k);
+        const struct itera_sequence *q = &s->sequence[i];
+        s->ways[i] = q->pending && s->window && q->position >= s->window;
+        full = full || s->ways[i];
+    }
+    if (full)
+        status = feed_pending(s, s->ways);
+    for (size_t k = 0; k < count; k++) {
+        int32_t i = listed(list, k);
+        s->ways[i] = s->sequence[i].pending ? STEPS : SAMPLES;
+        if (s->ways[i] != STEPS)
+            continue;
+        step = true;
+        if (s->window)
+            s->history[i * s->window + s->sequence[i].position] = s->last[i];
+    }
+    if (!status && step)
+        status = make_step(s);
+    if (!status)
+        status = run_way(s, STEPS, s->step.executable);
+    if (!status)
+        status = run_way(s, SAMPLES, s->sample.executable);
+    for (size_t k = 0; k < count; k++) {
+        int32_t i = listed(list, k);
+        s->sequence[i].pending = !status;
+        if (!status)
+            tokens[k] = s->last[i];
+    }
+    return status;
 }
 
 enum itera_status itera_session_next(struct itera_session *session, int32_t *tokens)
 {
-    struct itera_session *s = session;
-    enum itera_status status = ITERA_OK;
-    if (s->tokens_read == 0)
-        status = feed_end_of_text(s);
-    if (status)
-        return status;
-    bool room = !s->window || s->position < s->window;
-    if (s->pending && room) {
-        if (!s->step.executable)
-            status = make_step(s);
-        for (int32_t i = 0; i < s->batch && s->window; i++)
-            s->history[i * s->window + s->position] = s->last[i];
-        if (!status)
-            status = itera_run(s->step.executable);
-        s->position++;
-        s->tokens_read++;
-        s->tokens_run++;
-    } else {
-        if (s->pending)
-            status = feed(s, s->last, 1);
-        if (!status)
-            status = itera_run(s->sample.executable);
-    }
-    if (!status)
-        status = itera_buffer_download(s->token, 0, s->last, (size_t)s->batch * 4);
-    s->pending = !status;
-    if (!status)
-        memcpy(tokens, s->last, (size_t)s->batch * 4);
-    return status;
+    return next(session, NULL, (size_t)session->batch, tokens);
+}
+
+enum itera_status itera_session_next_some(struct itera_session *session, const int32_t *sequences,
+                                          size_t count, int32_t *tokens)
+{
+    enum itera_status status = check_list(session, sequences, count);
+    return status || !count ? status : next(session, sequences, count, tokens);
 }
 
 enum itera_status itera_session_logits(struct itera_session *session, float *logits)
 {
-    if (session->tokens_read == 0)
+    if (itera_session_tokens_read(session) == 0)
         return itera_fail(ITERA_ERR_ARGUMENT, "there are no logits before the first token");
     return itera_buffer_download(session->logits, 0, logits,
                                  (size_t)session->batch * (size_t)session->vocab * 4);
@@ -517,12 +736,25 @@ int32_t itera_session_batch(const struct itera_session *session)
 
 uint64_t itera_session_tokens_read(const struct itera_session *session)
 {
-    return session->tokens_read;
+    uint64_t most = 0;
+    for (int32_t i = 0; i < session->batch; i++)
+        if (session->sequence[i].tokens_read > most)
+            most = session->sequence[i].tokens_read;
+    return most;
 }
 
 uint64_t itera_session_tokens_run(const struct itera_session *session)
 {
-    return session->tokens_run;
+    uint64_t most = 0;
+    for (int32_t i = 0; i < session->batch; i++)
+        if (session->sequence[i].tokens_run > most)
+            most = session->sequence[i].tokens_run;
+    return most;
+}
+
+uint64_t itera_session_sequence_tokens_read(const struct itera_session *session, int32_t sequence)
+{
+    return sequence >= 0 && sequence < session->batch ? session->sequence[sequence].tokens_read : 0;
 }
 
 struct itera_executable *itera_session_step(const struct itera_session *session,
@@ -539,7 +771,11 @@ size_t itera_session_bytes(const struct itera_session *session)
     const struct itera_session *s = session;
     size_t bytes = s->states->bytes + s->derived->bytes + s->ids->bytes + s->token->bytes +
                    s->start->bytes + s->logits->bytes + s->sampling->bytes + s->rng->bytes;
-    for (int i = 0; i <= MAX_CHUNK_BITS; i++)
+    if (s->kept)
+        bytes += s->kept->bytes;
+    if (s->pick)
+        bytes += s->pick->bytes;
+    for (int i = 0; i <= ITERA_SESSION_CHUNK_BITS; i++)
         if (s->chunk[i].executable)
             bytes += s->chunk[i].executable->memory_bytes;
     if (s->step.executable)

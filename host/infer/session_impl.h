@@ -1,11 +1,94 @@
-/* The inside of sessions that benchmarks look at. */
+/* The inside of sessions: what its files share, and what benchmarks look at. */
 #ifndef ITERA_INFER_SESSION_IMPL_H
 #define ITERA_INFER_SESSION_IMPL_H
 
 #include "itera/session.h"
+#include "model/model.h"
 
-struct itera_executable;
-struct itera_program;
+enum { ITERA_SESSION_CHUNK_BITS = 12 }; /* the largest chunk is 1 << this */
+
+/* A compiled phase; the graph stays because the executable refers to it. */
+struct itera_session_phase {
+    struct itera_graph graph;
+    struct itera_executable *executable;
+};
+
+/* A compiled program of a few ops. */
+struct itera_session_small {
+    struct itera_program *program;
+    struct itera_executable *executable;
+};
+
+/* A state of all sequences: one after the other, `row` bytes each, from `offset` of the states. */
+struct itera_session_slot {
+    size_t offset, row;
+    size_t per_position; /* bytes of a cache's row per position; 0: all of `row` is the state */
+};
+
+struct itera_sequence {
+    int64_t position;     /* in the window */
+    uint64_t tokens_read; /* since the beginning */
+    uint64_t tokens_run;  /* those among them that the model ran over, again counted again */
+    bool pending;         /* its token was given out, and not read yet */
+};
+
+struct itera_session {
+    struct itera_model *model;
+    int32_t batch, vocab;
+    int32_t
+        tokens; /* the ids below it are sampled: others are padding, no tokens of the tokenizer */
+    int chunk_bits; /* the largest chunk is 1 << chunk_bits */
+    int64_t window; /* positions that the model has; 0: no end */
+
+    struct itera_buffer *states, *derived;
+    struct itera_buffer *ids;      /* i32 (batch, chunk): what prefill reads */
+    struct itera_buffer *token;    /* i32 (batch): what decode reads and samples into */
+    struct itera_buffer *start;    /* i32 (batch) */
+    struct itera_buffer *logits;   /* f32 (batch, vocab) of the last position */
+    struct itera_buffer *sampling; /* f32 (batch, 4), see the op sample */
+    struct itera_buffer *rng;      /* i32 (batch, 4) */
+    struct itera_session_slot *slots;
+    int n_slots;
+
+    /* Prefill of 1 << i tokens, compiled on first use. */
+    struct itera_session_phase chunk[ITERA_SESSION_CHUNK_BITS + 1];
+    struct itera_session_phase step; /* token -> logits -> token */
+    struct itera_session_small clear, sample;
+
+    /* The sequences that stay while others go on are run, too, and put back after: infer/keep.c.
+     * Made on first use. */
+    struct itera_buffer *kept; /* per state, and for the logits: (2 batch, row), before and after */
+    struct itera_buffer *pick; /* i32 (batch): the row of these that stays */
+    struct itera_session_small keep, merge;
+
+    struct itera_sequence *sequence; /* (batch) */
+    bool moved;                      /* the log knows that the window moves */
+    int32_t *last;                   /* (batch): the host's copy of token where one is pending */
+    int32_t *history;       /* (batch, window): tokens at the positions so far; NULL without end */
+    int32_t *staging;       /* (batch, chunk) */
+    int32_t *numbers;       /* (batch, 4): scratch */
+    int32_t *rng_kept;      /* (batch, 4): scratch */
+    void *zeros;            /* as many bytes as the largest state of a sequence has */
+    int32_t end_of_text;    /* the token itself, to be read from here */
+    const int32_t **rows;   /* (batch): what each sequence is to read; NULL: it stays */
+    const int32_t **group;  /* (batch): those of `rows` that are read together */
+    uint8_t *active, *ways; /* (batch): scratch of next */
+
+    bool identified;
+    uint8_t identity[16]; /* of the model, once it was asked for */
+};
+
+/* Whether there is such a sequence, else ITERA_ERR_ARGUMENT. */
+enum itera_status itera_session_expect(const struct itera_session *s, int32_t sequence);
+/* The device's positions are those of the host. */
+enum itera_status itera_session_set_starts(struct itera_session *s);
+/* Zeroes the state and the position of one sequence; its counters are the caller's. */
+enum itera_status itera_session_clear_one(struct itera_session *s, int32_t sequence);
+
+/* Around runs that only some sequences are to notice: keeps states, logits and random streams of
+ * all; then puts back those of the sequences where active[i] is 0, and the positions of all. */
+enum itera_status itera_session_keep(struct itera_session *s);
+enum itera_status itera_session_merge(struct itera_session *s, const uint8_t *active);
 
 /* The compiled step of a session that was warmed, which reads and samples one token; the session's.
  * Running it moves the session on without its knowledge: itera_session_reset makes up for that. */

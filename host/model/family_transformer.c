@@ -15,8 +15,8 @@ static int32_t attention(struct itera_graph *g, int32_t x, int layer)
     int32_t in[6] = {itera_view_cols(p, qkv, 0, hidden),
                      itera_view_cols(p, qkv, hidden, hidden),
                      itera_view_cols(p, qkv, 2 * hidden, hidden),
-                     itera_graph_state(g, "key", layer, 3, cache),
-                     itera_graph_state(g, "value", layer, 3, cache),
+                     itera_graph_cache(g, "key", layer, 3, cache),
+                     itera_graph_cache(g, "value", layer, 3, cache),
                      g->start};
     int32_t out[2] = {ITERA_NEW, g->phase == ITERA_PHASE_TRAIN ? ITERA_NEW : ITERA_NONE};
     struct itera_attr attr = {.heads = (int32_t)c->heads, .kv_heads = (int32_t)c->heads};

@@ -107,9 +107,18 @@ int32_t itera_graph_state(struct itera_graph *g, const char *name, int layer, in
     int32_t t = itera_bound(g->p, text, ITERA_F32, rank, dim);
     if (t < 0)
         return t;
-    g->states[g->n_states++] = (struct itera_slot){t, g->state_bytes};
+    g->states[g->n_states++] = (struct itera_slot){.tensor = t, .offset = g->state_bytes};
     int64_t bytes = itera_shape_elements(&g->p->tensors[t].shape) * 4;
     g->state_bytes += (bytes + 63) / 64 * 64;
+    return t;
+}
+
+int32_t itera_graph_cache(struct itera_graph *g, const char *name, int layer, int rank,
+                          const int64_t *dim)
+{
+    int32_t t = itera_graph_state(g, name, layer, rank, dim);
+    if (t >= 0)
+        g->states[g->n_states - 1].cache = true;
     return t;
 }
 
@@ -136,7 +145,7 @@ int32_t itera_graph_neg_exp(struct itera_graph *g, int32_t param)
     int32_t here = itera_bound(g->p, "derived", ITERA_F32, t.shape.rank, t.shape.dim);
     if (here < 0)
         return here;
-    g->derived[g->n_derived++] = (struct itera_slot){here, g->derived_bytes};
+    g->derived[g->n_derived++] = (struct itera_slot){.tensor = here, .offset = g->derived_bytes};
     g->derived_bytes += (itera_shape_elements(&t.shape) * 4 + 63) / 64 * 64;
     return here;
 }

@@ -17,6 +17,7 @@ enum itera_phase {
 struct itera_slot {
     int32_t tensor;
     int64_t offset; /* bytes in the state (or derived) buffer */
+    bool cache;     /* a state with a row per position: those from the sequence's on mean nothing */
 };
 
 #define ITERA_GRAPH_MAX_AUX 256
@@ -96,6 +97,10 @@ struct itera_param_spec {
 int32_t itera_graph_param(struct itera_graph *g, int layer, const struct itera_param_spec *spec);
 /* A state tensor of the session, zero at its start; ITERA_NONE outside ITERA_PHASE_INFER. */
 int32_t itera_graph_state(struct itera_graph *g, const char *name, int layer, int rank,
+                          const int64_t *dim);
+/* The same with a row per position, of which only those before the sequence's position are read:
+ * dim is (batch, positions, ...). */
+int32_t itera_graph_cache(struct itera_graph *g, const char *name, int layer, int rank,
                           const int64_t *dim);
 /* -exp(param): computed once per session when nothing can change it. */
 int32_t itera_graph_neg_exp(struct itera_graph *g, int32_t param);

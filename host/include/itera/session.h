@@ -16,7 +16,7 @@ struct itera_session;
 
 /* Zero-initialise and set what matters. */
 struct itera_session_options {
-    int32_t batch;     /* sequences that advance together; 0: 1 */
+    int32_t batch;     /* sequences; 0: 1 */
     int32_t positions; /* families with learned positions: read at most so many before the window
                           moves; 0: all that the model has */
     int32_t chunk;     /* largest number of tokens that one prefill run reads, rounded down to a
@@ -45,6 +45,10 @@ ITERA_API void itera_session_destroy(struct itera_session **session);
 
 /* Back to the beginning: no token read. Sampling settings stay, their random streams go on. */
 ITERA_API enum itera_status itera_session_reset(struct itera_session *session);
+/* The same for one sequence (0 .. batch - 1), apart from the others. ITERA_ERR_ARGUMENT where there is
+ * none such. */
+ITERA_API enum itera_status itera_session_reset_sequence(struct itera_session *session,
+                                                         int32_t sequence);
 
 /* Sets how `sequence` (-1: every one; sequence s then gets seed + s) chooses tokens, and begins its
  * random stream anew. Errors: ITERA_ERR_ARGUMENT. */
@@ -73,16 +77,36 @@ ITERA_API enum itera_status itera_session_prefill(struct itera_session *session,
  * costs the same at any position. Without a prefill, it begins from end-of-text. */
 ITERA_API enum itera_status itera_session_next(struct itera_session *session, int32_t *tokens);
 
-/* The logits (batch, vocabulary) after the last token that was read. ITERA_ERR_ARGUMENT when none
- * was. */
+/* The two above for some of the sequences, which may be at different positions; the others stay as they
+ * are. sequences has `count` of them, in any order and each once (NULL: the first `count`); row k of
+ * tokens, (count, n) in a prefill and (count) in next, is for sequences[k]. What a sequence computes
+ * does not depend on the others: neither on their tokens, nor on which of them go on. On the
+ * CPU, in models with experts, that is true to the rounding of sums: how many rows an expert gets
+ * decides how they are added up.
+ * A call for a part of them takes as long as one for all, and copies of the state of all besides (on
+ * the device; the first such call makes room for them); one for all of them, wherever they are, costs
+ * no more than in step. Where windows are full at different positions, each position is read apart.
+ * Errors: as above; ITERA_ERR_ARGUMENT for a sequence that there is not, or that is in the list twice. */
+ITERA_API enum itera_status itera_session_prefill_some(struct itera_session *session,
+                                                       const int32_t *sequences, size_t count,
+                                                       const int32_t *tokens, size_t n);
+ITERA_API enum itera_status itera_session_next_some(struct itera_session *session,
+                                                    const int32_t *sequences, size_t count,
+                                                    int32_t *tokens);
+
+/* The logits (batch, vocabulary) after the last token that each sequence read; the row of one that has
+ * read nothing means nothing. ITERA_ERR_ARGUMENT when none has read any. */
 ITERA_API enum itera_status itera_session_logits(struct itera_session *session, float *logits);
 
 ITERA_API int32_t itera_session_batch(const struct itera_session *session);
-/* Tokens read so far per sequence, since the beginning. */
+/* Tokens read so far per sequence, since the beginning; of the sequence that has read most. */
 ITERA_API uint64_t itera_session_tokens_read(const struct itera_session *session);
 /* Tokens that the model ran over for them, per sequence: without those that a window had no room
- * for, and with those that were read again. What rates are to count. */
+ * for, and with those that were read again; the most of any sequence. What rates are to count. */
 ITERA_API uint64_t itera_session_tokens_run(const struct itera_session *session);
+/* Tokens that one sequence has read since its beginning; 0 where there is no such sequence. */
+ITERA_API uint64_t itera_session_sequence_tokens_read(const struct itera_session *session,
+                                                      int32_t sequence);
 /* Device memory of the session: state, and the activations of its compiled programs. */
 ITERA_API size_t itera_session_bytes(const struct itera_session *session);
 

@@ -1,0 +1,232 @@
+/* Sequences of one session apart from each other: at different positions, joining, leaving, reset,
+ * saved, loaded and copied. On the CPU and on the first device of each other backend. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "itera/session.h"
+
+#define FIXTURES ITERA_SOURCE_DIR "/tests/fixtures/"
+
+static const char *const configs[] = {FIXTURES "itera-odd/config.json",
+                                      FIXTURES "transformer-small/config.json",
+                                      FIXTURES "mamba-odd/config.json", "itera-m-micro"};
+enum { FAMILIES = 4, VOCAB = 50, BATCH = 3 };
+
+static struct itera_device *device;
+static bool on_cpu;
+static int families; /* the others of the CPU's are left out where kernels are compiled long */
+
+static struct itera_model *make_model(const char *config, uint64_t seed)
+{
+    struct itera_model *model;
+    struct itera_model_options options = {.vocab = VOCAB, .dropout = -1, .seed = seed};
+    assert_int_equal(itera_model_create(device, config, &options, &model), ITERA_OK);
+    return model;
+}
+
+static struct itera_session *make_session(struct itera_model *model, int32_t batch)
+{
+    struct itera_session *session;
+    struct itera_session_options options = {.batch = batch, .chunk = 8};
+    struct itera_sampling sampling = {.temperature = 1, .seed = 17};
+    assert_int_equal(itera_session_create(model, &options, &session), ITERA_OK);
+    for (int32_t i = 0; i < batch; i++)
+        assert_int_equal(itera_session_set_sampling(session, i, &sampling), ITERA_OK);
+    return session;
+}
+
+/* The logits of one sequence. */
+static void logits_of(struct itera_session *s, int32_t sequence, float *out)
+{
+    float *all = malloc((size_t)itera_session_batch(s) * VOCAB * sizeof *all);
+    assert_int_equal(itera_session_logits(s, all), ITERA_OK);
+    memcpy(out, all + sequence * VOCAB, VOCAB * sizeof *out);
+    free(all);
+}
+
+/* A sequence that reads a prompt and goes on, with its logits after each token. */
+enum { PROMPT = 5, STEPS = 40 };
+struct course {
+    int32_t token[STEPS];
+    float logits[STEPS][VOCAB];
+};
+
+/* The same tokens, and the same bits of logits; where experts take different numbers of rows, the CPU
+ * sums in another order. */
+static void assert_same_course(const struct course *a, const struct course *b, int family)
+{
+    assert_memory_equal(a->token, b->token, sizeof a->token);
+    if (!on_cpu || family == 1 || family == 2)
+        assert_memory_equal(a->logits, b->logits, sizeof a->logits);
+    for (int i = 0; i < STEPS; i++) {
+        double largest = 0;
+        for (int k = 0; k < VOCAB; k++)
+            largest = fmax(largest, fabs((double)a->logits[i][k]));
+        for (int k = 0; k < VOCAB; k++)
+            assert_true(fabs((double)a->logits[i][k] - b->logits[i][k]) <= 1e-5 * largest);
+    }
+}
+
+static void begin(struct itera_session *s, int32_t sequence, int text)
+{
+    int32_t prompt[PROMPT];
+    for (int i = 0; i < PROMPT; i++)
+        prompt[i] = (text * 11 + i * 7) % VOCAB;
+    assert_int_equal(itera_session_prefill_some(s, &sequence, 1, prompt, PROMPT), ITERA_OK);
+}
+
+static void go_on(struct itera_session *s, int32_t sequence, int from, int to, struct course *c)
+{
+    for (int i = from; i < to; i++) {
+        assert_int_equal(itera_session_next_some(s, &sequence, 1, &c->token[i]), ITERA_OK);
+        logits_of(s, sequence, c->logits[i]);
+    }
+}
+
+/* The others read other texts, in other steps, or nothing: the sequence does not notice, be it at
+ * the same position or not, and over the ends of windows. */
+static void test_apart(void **state)
+{
+    (void)state;
+    static struct course alone, beside, other;
+    for (int f = 0; f < families; f++) {
+        struct itera_model *model = make_model(configs[f], 11);
+        struct itera_session *s = make_session(model, BATCH);
+        begin(s, 1, 1);
+        go_on(s, 1, 0, STEPS, &alone);
+        assert_int_equal(itera_session_sequence_tokens_read(s, 1), PROMPT + STEPS - 1);
+        assert_int_equal(itera_session_sequence_tokens_read(s, 0), 0);
+
+        /* Two others in between, of which one is reset and begins again. */
+        assert_int_equal(itera_session_reset(s), ITERA_OK);
+        struct itera_sampling sampling = {.temperature = 1, .seed = 17};
+        assert_int_equal(itera_session_set_sampling(s, 1, &sampling), ITERA_OK);
+        begin(s, 0, 3);
+        go_on(s, 0, 0, 9, &other);
+        begin(s, 1, 1);
+        for (int i = 0; i < STEPS; i++) {
+            if (i == 4)
+                begin(s, 2, 5);
+            if (i == 20)
+                assert_int_equal(itera_session_reset_sequence(s, 0), ITERA_OK);
+            if (i == 20)
+                begin(s, 0, 8);
+            if (i % 3 == 0)
+                go_on(s, 0, i, i + 1, &other);
+            if (i < 4 || i % 4 == 1) {
+                go_on(s, 1, i, i + 1, &beside);
+                continue;
+            }
+            /* Together: all, or two in another order. */
+            int32_t token[3], list[2] = {2, 1};
+            if (i % 2) {
+                assert_int_equal(itera_session_next(s, token), ITERA_OK);
+                beside.token[i] = token[1];
+            } else {
+                assert_int_equal(itera_session_next_some(s, list, 2, token), ITERA_OK);
+                beside.token[i] = token[1];
+            }
+            logits_of(s, 1, beside.logits[i]);
+        }
+        assert_same_course(&alone, &beside, f);
+
+        /* In another place, after a reset. */
+        assert_int_equal(itera_session_reset_sequence(s, 2), ITERA_OK);
+        assert_int_equal(itera_session_sequence_tokens_read(s, 2), 0);
+        assert_int_equal(itera_session_set_sampling(s, 2, &sampling), ITERA_OK);
+        begin(s, 2, 1);
+        go_on(s, 2, 0, STEPS, &other);
+        assert_same_course(&alone, &other, f);
+        itera_session_destroy(&s);
+        itera_model_destroy(&model);
+    }
+}
+
+/* Two whose windows are full at different times, prefilled together. */
+static void test_windows(void **state)
+{
+    (void)state;
+    enum { LONG = 45 };
+    int32_t ids[2 * LONG];
+    float a[VOCAB], b[VOCAB];
+    for (int i = 0; i < 2 * LONG; i++)
+        ids[i] = (i * i + 3 * i) % VOCAB;
+    for (int f = 0; f < families && f < 2; f++) {
+        struct itera_model *model = make_model(configs[f], 11);
+        struct itera_session *s = make_session(model, BATCH), *plain = make_session(model, BATCH);
+        begin(s, 0, 2);
+        begin(plain, 0, 2);
+        static const int32_t both[2] = {2, 0}, second = 0, first = 2;
+        assert_int_equal(itera_session_prefill_some(s, both, 2, ids, LONG), ITERA_OK);
+        assert_int_equal(itera_session_prefill_some(plain, &second, 1, ids + LONG, LONG), ITERA_OK);
+        assert_int_equal(itera_session_prefill_some(plain, &first, 1, ids, LONG), ITERA_OK);
+        for (int32_t i = 0; i < BATCH; i += 2) {
+            logits_of(s, i, a);
+            logits_of(plain, i, b);
+            for (int k = 0; k < VOCAB; k++)
+                assert_true(fabs((double)a[k] - b[k]) <= 1e-5 * fmax(1, fabs((double)b[k])));
+        }
+        itera_session_destroy(&s);
+        itera_session_destroy(&plain);
+        itera_model_destroy(&model);
+    }
+}
+
+static void test_lists(void **state)
+{
+    (void)state;
+    struct itera_model *model = make_model(configs[2], 11);
+    struct itera_session *s = make_session(model, BATCH);
+    int32_t token[4] = {1, 2, 3, 4};
+    static const int32_t twice[2] = {1, 1}, beyond[2] = {0, 3}, below[1] = {-1};
+    assert_int_equal(itera_session_prefill_some(s, twice, 2, token, 1), ITERA_ERR_ARGUMENT);
+    assert_non_null(strstr(itera_last_error(), "twice"));
+    assert_int_equal(itera_session_prefill_some(s, beyond, 2, token, 1), ITERA_ERR_ARGUMENT);
+    assert_int_equal(itera_session_next_some(s, below, 1, token), ITERA_ERR_ARGUMENT);
+    assert_int_equal(itera_session_next_some(s, NULL, 4, token), ITERA_ERR_ARGUMENT);
+    assert_int_equal(itera_session_reset_sequence(s, 3), ITERA_ERR_ARGUMENT);
+    assert_int_equal(itera_session_reset_sequence(s, -1), ITERA_ERR_ARGUMENT);
+    assert_int_equal(itera_session_tokens_read(s), 0);
+    assert_int_equal(itera_session_prefill_some(s, beyond, 0, token, 1), ITERA_OK);
+    assert_int_equal(itera_session_tokens_read(s), 0);
+    assert_int_equal(itera_session_prefill_some(s, NULL, 2, token, 2), ITERA_OK);
+    assert_int_equal(itera_session_sequence_tokens_read(s, 1), 2);
+    assert_int_equal(itera_session_sequence_tokens_read(s, 2), 0);
+    assert_int_equal(itera_session_sequence_tokens_read(s, 3), 0);
+    itera_session_destroy(&s);
+    itera_model_destroy(&model);
+}
+
+int main(void)
+{
+    static const char *const devices[] = {"cpu", "vulkan:0", "opencl:0"};
+    int failed = 0;
+    for (int d = 0; d < 3; d++) {
+        struct itera_device_options options = {.threads = 2};
+        if (itera_device_open(devices[d], &options, &device)) {
+            printf("%s: not here, left out\n", devices[d]);
+            failed += d == 0;
+            continue;
+        }
+        printf("on %s\n", devices[d]);
+        on_cpu = d == 0;
+        families = d == 0 ? FAMILIES : d == 1 ? 2 : 1;
+        const struct CMUnitTest tests[] = {
+            cmocka_unit_test(test_apart),
+            cmocka_unit_test(test_windows),
+            cmocka_unit_test(test_lists),
+        };
+        failed += cmocka_run_group_tests_name(devices[d], tests, NULL, NULL);
+        itera_device_close(&device);
+    }
+    return failed != 0;
+}
