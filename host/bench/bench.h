@@ -4,6 +4,7 @@
 
 #include "backend/backend.h"
 #include "itera/bench.h"
+#include "model/phase.h"
 
 /* A program with a buffer of seeded random values for every bound tensor. */
 struct itera_bench_program {
@@ -92,10 +93,9 @@ enum itera_status itera_bench_build_op(struct itera_device *device, const struct
 
 /* One phase of a model, compiled on buffers of its own. */
 struct itera_bench_graph {
-    struct itera_graph *graph;
+    struct itera_model_phase phase;
     struct itera_buffer *ids, *start, *states, *derived, *logits, *offsets;
     int n_routes; /* MoE layers, whose offsets (experts + 1) lie in `offsets` */
-    struct itera_executable *executable;
 };
 /* ids (batch, tokens); phase is EVAL or INFER. keep_logits: bound, to be read back. */
 enum itera_status itera_bench_graph_create(struct itera_model *model, bool every_position,

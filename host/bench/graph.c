@@ -4,8 +4,6 @@
 #include "bench/bench.h"
 #include "core/log.h"
 #include "core/rng.h"
-#include "model/model.h"
-#include "program/fuse.h"
 
 int32_t *itera_bench_random_ids(int64_t n, int32_t vocab)
 {
@@ -18,21 +16,18 @@ int32_t *itera_bench_random_ids(int64_t n, int32_t vocab)
 
 void itera_bench_graph_destroy(struct itera_bench_graph *f)
 {
-    itera_executable_destroy(&f->executable);
     struct itera_buffer **buffers[] = {&f->ids,     &f->start,  &f->states,
                                        &f->derived, &f->logits, &f->offsets};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         itera_buffer_destroy(buffers[i]);
-    if (f->graph)
-        itera_graph_destroy(f->graph);
-    free(f->graph);
+    itera_phase_destroy(&f->phase);
     *f = (struct itera_bench_graph){0};
 }
 
 static enum itera_status create_buffers(struct itera_model *model, bool keep_logits,
                                         struct itera_bench_graph *f)
 {
-    const struct itera_graph *g = f->graph;
+    const struct itera_graph *g = &f->phase.graph;
     const size_t logits =
         itera_dtype_bytes(ITERA_F32, itera_shape_elements(&g->p->tensors[g->logits].shape));
     const struct {
@@ -54,9 +49,9 @@ static enum itera_status create_buffers(struct itera_model *model, bool keep_log
 }
 
 /* The expert offsets of each router become readable: they say how many tokens each expert got. */
-static void expose_routes(struct itera_bench_graph *f, int64_t experts, struct itera_bindings *b)
+static void expose_routes(struct itera_bench_graph *f, int64_t experts)
 {
-    struct itera_program *p = f->graph->p;
+    struct itera_program *p = f->phase.graph.p;
     int n = 0;
     for (int32_t i = 0; i < p->n_ops; i++) {
         if (p->ops[i].kind != ITERA_OP_moe_sort)
@@ -64,7 +59,7 @@ static void expose_routes(struct itera_bench_graph *f, int64_t experts, struct i
         const int32_t offsets = p->ops[i].out[0];
         p->tensors[offsets].kind = ITERA_BOUND;
         p->tensors[offsets].name = "offsets";
-        itera_bind(b, offsets, f->offsets, (size_t)(n++ * (experts + 1)) * 4);
+        itera_bind(&f->phase.bindings, offsets, f->offsets, (size_t)(n++ * (experts + 1)) * 4);
     }
 }
 
@@ -72,22 +67,16 @@ enum itera_status itera_bench_graph_create(struct itera_model *model, bool every
                                            int64_t batch, int64_t tokens, const int32_t *ids,
                                            bool keep_logits, struct itera_bench_graph *f)
 {
-    *f = (struct itera_bench_graph){.graph = calloc(1, sizeof *f->graph)};
-    struct itera_graph *g = f->graph;
-    if (!g)
-        return itera_fail(ITERA_ERR_MEMORY, "no memory for a benchmark");
-    g->phase = every_position ? ITERA_PHASE_EVAL : ITERA_PHASE_INFER;
-    g->batch = batch;
-    g->time = tokens;
-    g->positions = model->config.max_positions;
-    g->logits_bound = keep_logits;
-    struct itera_bindings b = {0};
-    enum itera_status status = itera_graph_record(g, &model->config, &model->layout);
-    if (!status)
-        status = itera_fuse_forward(g->p);
-    if (!status)
-        status = itera_fuse_epilogues(g->p);
-    for (int32_t i = 0; i < g->p->n_ops && !status; i++)
+    *f = (struct itera_bench_graph){0};
+    const struct itera_phase_options options = {.phase = every_position ? ITERA_PHASE_EVAL
+                                                                        : ITERA_PHASE_INFER,
+                                                .batch = batch,
+                                                .time = tokens,
+                                                .logits = keep_logits};
+    itera_phase_record(&f->phase, model, &options);
+    enum itera_status status = itera_phase_fuse(&f->phase, NULL, NULL);
+    const struct itera_graph *g = &f->phase.graph;
+    for (int32_t i = 0; !status && i < g->p->n_ops; i++)
         f->n_routes += g->p->ops[i].kind == ITERA_OP_moe_sort;
     if (!status)
         status = create_buffers(model, keep_logits, f);
@@ -96,18 +85,14 @@ enum itera_status itera_bench_graph_create(struct itera_model *model, bool every
     if (!status)
         status = itera_model_prepare(model, g, f->derived);
     if (!status) {
-        itera_bind_graph(&b, g, model, f->states, f->derived);
-        itera_bind(&b, g->ids, f->ids, 0);
-        if (g->start >= 0)
-            itera_bind(&b, g->start, f->start, 0);
-        if (keep_logits)
-            itera_bind(&b, g->logits, f->logits, 0);
-        expose_routes(f, model->config.experts, &b);
-        status = b.status;
+        expose_routes(f, model->config.experts);
+        const struct itera_phase_buffers buffers = {.ids = f->ids,
+                                                    .logits = f->logits,
+                                                    .start = f->start,
+                                                    .states = f->states,
+                                                    .derived = f->derived};
+        status = itera_phase_compile(&f->phase, &buffers);
     }
-    if (!status)
-        status = itera_compile(model->device, g->p, b.list, b.n, &f->executable);
-    itera_bindings_free(&b);
     if (status)
         itera_bench_graph_destroy(f);
     return status;

@@ -107,7 +107,7 @@ static enum itera_status graph_parity(struct itera_bench_task *task)
     enum { POSITIONS = 64 };
     struct content *c = task->content;
     struct itera_bench_graph *g = &c->graph;
-    const bool every = g->graph->phase == ITERA_PHASE_EVAL;
+    const bool every = g->phase.graph.phase == ITERA_PHASE_EVAL;
     const int64_t vocab = c->model->config.vocab;
     int64_t n = every && c->tokens > POSITIONS ? POSITIONS : c->tokens;
     int64_t positions = every ? n : 1;
@@ -120,7 +120,7 @@ static enum itera_status graph_parity(struct itera_bench_task *task)
     if (!status)
         status = itera_buffer_upload(g->states, 0, zeros, g->states->bytes);
     if (!status)
-        status = itera_run(g->executable);
+        status = itera_run(g->phase.executable);
     if (!status)
         status = itera_buffer_download(g->logits, 0, logits, bytes);
     if (!status)
@@ -141,11 +141,11 @@ static enum itera_status make_graph(struct itera_bench_task *task, const char *n
         return status;
     struct itera_bench_row *row = &task->row;
     label(row, c->model, name, every ? "forward" : "prefill", c->batch, c->tokens);
-    row->flops = itera_program_cost(c->graph.graph->p, NULL).flops;
+    row->flops = itera_program_cost(c->graph.phase.graph.p, NULL).flops;
     /* The least traffic: every weight once. Activations may stay in caches. */
     row->bytes = (double)c->model->info.bytes;
-    task->executable = c->graph.executable;
-    task->program = c->graph.graph->p;
+    task->executable = c->graph.phase.executable;
+    task->program = c->graph.phase.graph.p;
     task->work =
         (struct itera_bench_work){.run = itera_bench_run_program, .user = task->executable};
     task->parity = graph_parity;
@@ -243,7 +243,7 @@ static enum itera_status read_train_load(struct itera_bench_task *task)
     double assigned[ITERA_MAX_EXPERTS];
     *load = (struct itera_bench_load){
         .experts = t->experts, .top_k = c->model->config.top_k, .tokens = task->row.tokens};
-    enum itera_status status = itera_run(t->train_run);
+    enum itera_status status = itera_run(t->train.executable);
     for (int i = 0; i < t->n_moe && !status; i++) {
         status = itera_buffer_download(t->figures, (size_t)(FIGURE_LOAD + i * t->experts) * 4,
                                        share, (size_t)t->experts * 4);
@@ -276,11 +276,12 @@ static enum itera_status make_train(struct itera_bench_task *task, const char *n
         return status;
     struct itera_bench_row *row = &task->row;
     label(row, c->model, name, "train", c->batch, c->tokens);
-    row->flops = itera_program_cost(t->train.p, NULL).flops;
+    row->flops = itera_program_cost(t->train.graph.p, NULL).flops;
     row->bytes = 7 * (double)c->model->info.bytes; /* AdamW reads four and writes three of them */
-    task->executable = t->train_run;
-    task->program = t->train.p;
-    task->work = (struct itera_bench_work){.run = itera_bench_run_program, .user = t->train_run};
+    task->executable = t->train.executable;
+    task->program = t->train.graph.p;
+    task->work =
+        (struct itera_bench_work){.run = itera_bench_run_program, .user = t->train.executable};
     return read_train_load(task);
 }
 

@@ -69,7 +69,7 @@ enum itera_status itera_bench_compare(struct itera_model *model, const int32_t *
     if (!status)
         status = itera_bench_graph_create(wide, true, 1, n, ids, true, &graph);
     if (!status)
-        status = itera_run(graph.executable);
+        status = itera_run(graph.phase.executable);
     if (!status)
         status = itera_buffer_download(graph.logits, (size_t)((n - positions) * vocab) * 4,
                                        expected, count * sizeof *expected);

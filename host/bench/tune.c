@@ -4,8 +4,7 @@
 #include "backend/backend.h"
 #include "core/log.h"
 #include "itera/bench.h"
-#include "model/model.h"
-#include "program/fuse.h"
+#include "model/phase.h"
 #include "train/trainer_impl.h"
 
 /* What a tuning run covers of each preset. */
@@ -26,7 +25,7 @@ static enum itera_status tune_training(struct itera_device *device, struct itera
         itera_train_program_create(model, batch, time, 1, 0.1, ITERA_PRECISION_F32, NULL, &t);
     if (status)
         return status;
-    status = device->backend->tune(device, t.train.p);
+    status = device->backend->tune(device, t.train.graph.p);
     itera_train_program_destroy(&t);
     return status;
 }
@@ -34,16 +33,13 @@ static enum itera_status tune_training(struct itera_device *device, struct itera
 static enum itera_status tune_phase(struct itera_device *device, struct itera_model *model,
                                     enum itera_phase phase, int64_t batch, int64_t time)
 {
-    struct itera_graph g = {
-        .phase = phase, .batch = batch, .time = time, .positions = model->config.max_positions};
-    enum itera_status status = itera_graph_record(&g, &model->config, &model->layout);
+    const struct itera_phase_options options = {.phase = phase, .batch = batch, .time = time};
+    struct itera_model_phase run = {0};
+    itera_phase_record(&run, model, &options);
+    enum itera_status status = itera_phase_fuse(&run, NULL, NULL);
     if (!status)
-        status = itera_fuse_forward(g.p);
-    if (!status)
-        status = itera_fuse_epilogues(g.p);
-    if (!status)
-        status = device->backend->tune(device, g.p);
-    itera_graph_destroy(&g);
+        status = device->backend->tune(device, run.graph.p);
+    itera_phase_destroy(&run);
     return status;
 }
 

@@ -9,8 +9,8 @@
 #include "core/log.h"
 #include "core/rng.h"
 #include "format/safetensors.h"
+#include "model/phase.h"
 #include "program/autodiff.h"
-#include "program/fuse.h"
 
 /* Without a file: as many tokens as the reference can do in some seconds, but no more than these.
  */
@@ -31,16 +31,14 @@ void itera_model_values_free(struct itera_model_values *o)
 /* A recorded and compiled forward and backward pass, with the buffers of its own. */
 struct pass {
     struct itera_config config; /* without dropout */
-    struct itera_graph graph;
+    struct itera_model_phase run;
     struct itera_buffer *ids, *targets, *logits, *losses, *grads;
-    struct itera_executable *executable;
     int32_t target_tensor, ce, aux, total, *grad_tensor;
 };
 
 static void pass_destroy(struct pass *p)
 {
-    itera_executable_destroy(&p->executable);
-    itera_graph_destroy(&p->graph);
+    itera_phase_destroy(&p->run);
     itera_buffer_destroy(&p->ids);
     itera_buffer_destroy(&p->targets);
     itera_buffer_destroy(&p->logits);
@@ -54,7 +52,7 @@ static void pass_destroy(struct pass *p)
 static enum itera_status record_losses(struct pass *pass, const struct itera_layout *layout,
                                        bool gradients)
 {
-    struct itera_graph *g = &pass->graph;
+    const struct itera_graph *g = &pass->run.graph;
     struct itera_program *p = g->p;
     int64_t dim[2] = {g->batch, g->time}, one = 1;
     pass->target_tensor = itera_bound(p, "targets", ITERA_I32, 2, dim);
@@ -94,19 +92,20 @@ static enum itera_status pass_create(struct itera_model *m, int64_t batch, int64
 {
     *pass = (struct pass){.config = m->config};
     pass->config.dropout = 0;
-    struct itera_graph *g = &pass->graph;
-    *g = (struct itera_graph){.phase = gradients ? ITERA_PHASE_TRAIN : ITERA_PHASE_EVAL,
-                              .batch = batch,
-                              .time = time,
-                              .logits_bound = true};
+    const struct itera_phase_options options = {.phase = gradients ? ITERA_PHASE_TRAIN
+                                                                   : ITERA_PHASE_EVAL,
+                                                .batch = batch,
+                                                .time = time,
+                                                .logits = true,
+                                                .config = &pass->config};
     size_t tokens = (size_t)batch * (size_t)time;
-    struct itera_bindings b = {0};
+    struct itera_bindings *b = &pass->run.bindings;
     pass->grad_tensor = calloc((size_t)m->layout.n_params + 1, sizeof *pass->grad_tensor);
     enum itera_status status = ITERA_OK;
     if (!pass->grad_tensor)
         status = itera_fail(ITERA_ERR_MEMORY, "no memory to check a model");
     if (!status)
-        status = itera_graph_record(g, &pass->config, &m->layout);
+        status = itera_phase_record(&pass->run, m, &options);
     if (!status)
         status = record_losses(pass, &m->layout, gradients);
     if (!status)
@@ -120,27 +119,16 @@ static enum itera_status pass_create(struct itera_model *m, int64_t batch, int64
         status = itera_buffer_create(m->device, 3 * 64, &pass->losses);
     if (!status && gradients)
         status = itera_buffer_create(m->device, (size_t)m->layout.elements * 4, &pass->grads);
-    if (!status)
-        status = itera_fuse_forward(g->p);
-    if (!status)
-        status = itera_fuse_epilogues(g->p);
-    if (!status) {
-        itera_bind_graph(&b, g, m, NULL, NULL);
-        itera_bind(&b, g->ids, pass->ids, 0);
-        itera_bind(&b, g->logits, pass->logits, 0);
-        itera_bind(&b, pass->target_tensor, pass->targets, 0);
-        itera_bind(&b, pass->ce, pass->losses, 0);
-        itera_bind(&b, pass->aux, pass->losses, 64);
-        itera_bind(&b, pass->total, pass->losses, 128);
-        for (int i = 0; i < m->layout.n_params && gradients; i++)
-            itera_bind(&b, pass->grad_tensor[i], pass->grads,
-                       (size_t)m->layout.params[i].offset * 4);
-        status = b.status;
-    }
-    if (!status)
-        status = itera_compile(m->device, g->p, b.list, b.n, &pass->executable);
-    itera_bindings_free(&b);
-    return status;
+    if (status)
+        return status;
+    itera_bind(b, pass->target_tensor, pass->targets, 0);
+    itera_bind(b, pass->ce, pass->losses, 0);
+    itera_bind(b, pass->aux, pass->losses, 64);
+    itera_bind(b, pass->total, pass->losses, 128);
+    for (int i = 0; i < m->layout.n_params && gradients; i++)
+        itera_bind(b, pass->grad_tensor[i], pass->grads, (size_t)m->layout.params[i].offset * 4);
+    return itera_phase_compile(
+        &pass->run, &(struct itera_phase_buffers){.ids = pass->ids, .logits = pass->logits});
 }
 
 enum itera_status itera_model_values_compute(struct itera_model *m, bool gradients,
@@ -169,7 +157,7 @@ enum itera_status itera_model_values_compute(struct itera_model *m, bool gradien
     if (!status)
         status = itera_buffer_upload(pass.targets, 0, targets, tokens * 4);
     if (!status)
-        status = itera_run(pass.executable);
+        status = itera_run(pass.run.executable);
     if (!status)
         status = itera_buffer_download(pass.logits, 0, o->logits, tokens * vocab * 4);
     if (!status)
@@ -179,7 +167,7 @@ enum itera_status itera_model_values_compute(struct itera_model *m, bool gradien
     o->aux = losses[16];
     o->loss = losses[32];
     o->has_loss = true;
-    o->has_aux = gradients && pass.graph.n_aux > 0;
+    o->has_aux = gradients && pass.run.graph.n_aux > 0;
     pass_destroy(&pass);
     free(targets);
     return status;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/log.h"
+#include "model/phase.h"
 
 enum {
     DEFAULT_TOKENS = 32768,
@@ -39,7 +40,7 @@ struct steps {
 
 /* The program: the model's, and after it the sums over what goes into its products. */
 struct recorder {
-    struct itera_graph graph;
+    struct itera_model_phase run;
     struct input *inputs;
     struct group *groups;
     struct steps *steps; /* of layer 0, 1, ... */
@@ -51,7 +52,6 @@ struct recorder {
 struct runner {
     struct recorder recorder;
     struct itera_buffer *ids, *results;
-    struct itera_executable *executable;
     int32_t *host_ids;
     float *host; /* results of one batch */
     double *sum; /* of all */
@@ -61,12 +61,12 @@ struct runner {
 /* A bound tensor of the results. */
 static int32_t result(struct recorder *r, int rank, const int64_t *dim, int64_t *at)
 {
-    int32_t t = itera_bound(r->graph.p, "calibration", ITERA_F32, rank, dim);
+    int32_t t = itera_bound(r->run.graph.p, "calibration", ITERA_F32, rank, dim);
     if (t < 0)
         return t;
     *at = r->results;
     r->slots[r->n_slots++] = (struct itera_slot){t, *at * 4};
-    int64_t elements = itera_shape_elements(&r->graph.p->tensors[t].shape);
+    int64_t elements = itera_shape_elements(&r->run.graph.p->tensors[t].shape);
     r->results += (elements + ALIGN - 1) / ALIGN * ALIGN;
     return t;
 }
@@ -74,7 +74,7 @@ static int32_t result(struct recorder *r, int rank, const int64_t *dim, int64_t 
 /* The sum of x's rows, by expert where there is a group. */
 static void record_sum(struct recorder *r, int32_t x, int group, int64_t width, int64_t *at)
 {
-    struct itera_program *p = r->graph.p;
+    struct itera_program *p = r->run.graph.p;
     if (group < 0) {
         int32_t out[1] = {result(r, 1, &width, at)};
         itera_record(p, ITERA_OP_column_sum, NULL, &x, out);
@@ -93,8 +93,8 @@ static int find_group(struct recorder *r, const struct itera_op *op)
     for (int i = 0; i < r->n_groups; i++)
         if (r->groups[i].offsets == op->in[2])
             return i;
-    struct itera_program *p = r->graph.p;
-    const struct itera_config *c = r->graph.config;
+    struct itera_program *p = r->run.graph.p;
+    const struct itera_config *c = r->run.graph.config;
     int layer = r->n_groups ? r->groups[r->n_groups - 1].layer + 1 : 0;
     while (layer < c->layers - 1 && !c->moe[layer])
         layer++;
@@ -114,7 +114,7 @@ static int find_group(struct recorder *r, const struct itera_op *op)
 /* Appends the sums over what goes into one product with a parameter. */
 static void record_input(struct recorder *r, const struct itera_op *op, int param)
 {
-    struct itera_program *p = r->graph.p;
+    struct itera_program *p = r->run.graph.p;
     struct input *input = &r->inputs[r->n_inputs++];
     *input = (struct input){
         .param = param,
@@ -138,7 +138,7 @@ static void record_input(struct recorder *r, const struct itera_op *op, int para
 /* Appends the products of what the op takes the mean of. */
 static void record_steps(struct recorder *r, const struct itera_op *op)
 {
-    struct itera_program *p = r->graph.p;
+    struct itera_program *p = r->run.graph.p;
     struct steps *steps = &r->steps[r->n_steps++];
     int32_t out[1] = {ITERA_NEW};
     int32_t s = itera_record(p, ITERA_OP_softplus, NULL, op->in, out);
@@ -185,11 +185,12 @@ static enum itera_status interleave(struct itera_graph *g, int32_t n_ops, const 
 static enum itera_status record(struct recorder *r, struct itera_model *m, bool steps,
                                 int64_t batch, int64_t window)
 {
-    struct itera_graph *g = &r->graph;
-    *g = (struct itera_graph){.phase = ITERA_PHASE_EVAL, .batch = batch, .time = window};
-    enum itera_status status = itera_graph_record(g, &m->config, &m->layout);
+    const struct itera_phase_options options = {
+        .phase = ITERA_PHASE_EVAL, .batch = batch, .time = window, .unfused = true};
+    enum itera_status status = itera_phase_record(&r->run, m, &options);
     if (status)
         return status;
+    struct itera_graph *g = &r->run.graph;
     size_t n = (size_t)m->layout.n_params + 1;
     r->inputs = calloc(n, sizeof *r->inputs);
     r->groups = calloc(n, sizeof *r->groups);
@@ -220,8 +221,7 @@ static enum itera_status record(struct recorder *r, struct itera_model *m, bool 
 
 static void runner_destroy(struct runner *r)
 {
-    itera_executable_destroy(&r->executable);
-    itera_graph_destroy(&r->recorder.graph);
+    itera_phase_destroy(&r->recorder.run);
     itera_buffer_destroy(&r->ids);
     itera_buffer_destroy(&r->results);
     free(r->recorder.inputs);
@@ -250,16 +250,10 @@ static enum itera_status runner_create(struct runner *r, struct itera_model *m, 
         status = itera_buffer_create(m->device, results * 4, &r->results);
     if (status)
         return status;
-    struct itera_bindings b = {0};
-    itera_bind_graph(&b, &recorder->graph, m, NULL, NULL);
-    itera_bind(&b, recorder->graph.ids, r->ids, 0);
     for (int i = 0; i < recorder->n_slots; i++)
-        itera_bind(&b, recorder->slots[i].tensor, r->results, (size_t)recorder->slots[i].offset);
-    status = b.status;
-    if (!status)
-        status = itera_compile(m->device, recorder->graph.p, b.list, b.n, &r->executable);
-    itera_bindings_free(&b);
-    return status;
+        itera_bind(&recorder->run.bindings, recorder->slots[i].tensor, r->results,
+                   (size_t)recorder->slots[i].offset);
+    return itera_phase_compile(&recorder->run, &(struct itera_phase_buffers){.ids = r->ids});
 }
 
 /* Chooses window, batch and number of batches. */
@@ -308,7 +302,7 @@ static enum itera_status run_batch(struct runner *r, const int32_t *ids, int64_t
     enum itera_status status =
         itera_buffer_upload(r->ids, 0, r->host_ids, (size_t)(r->batch * r->window) * 4);
     if (!status)
-        status = itera_run(r->executable);
+        status = itera_run(r->recorder.run.executable);
     if (!status)
         status = itera_buffer_download(r->results, 0, r->host, results * 4);
     if (status)
@@ -316,7 +310,7 @@ static enum itera_status run_batch(struct runner *r, const int32_t *ids, int64_t
     for (int i = 0; i < r->recorder.n_slots; i++) {
         const struct itera_slot *slot = &r->recorder.slots[i];
         int64_t at = slot->offset / 4;
-        int64_t n = itera_shape_elements(&r->recorder.graph.p->tensors[slot->tensor].shape);
+        int64_t n = itera_shape_elements(&r->recorder.run.graph.p->tensors[slot->tensor].shape);
         for (int64_t k = at; k < at + n; k++) {
             if (!isfinite(r->host[k]))
                 return itera_fail(ITERA_ERR_FORMAT,

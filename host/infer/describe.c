@@ -6,9 +6,8 @@
 
 #include "core/file.h"
 #include "core/log.h"
-#include "model/model.h"
+#include "model/phase.h"
 #include "program/autodiff.h"
-#include "program/fuse.h"
 
 enum { TOKENS = 64 }; /* the length that costs per token are averaged over, as in model.c */
 
@@ -213,8 +212,10 @@ void itera_description_destroy(struct itera_description **description)
 }
 
 /* Next-token loss, auxiliary losses, and every gradient. */
-static enum itera_status add_training(struct itera_graph *g, const struct itera_layout *layout)
+static enum itera_status add_training(void *user, struct itera_model_phase *phase)
 {
+    const struct itera_layout *layout = user;
+    const struct itera_graph *g = &phase->graph;
     struct itera_program *p = g->p;
     int64_t dim[2] = {g->batch, g->time};
     int32_t targets = itera_bound(p, "targets", ITERA_I32, 2, dim), ce, aux;
@@ -258,24 +259,18 @@ enum itera_status itera_describe_ops(const char *config, const char *phase, int6
     int64_t time = k == 0 ? 1 : tokens < 1 ? 1 : tokens;
     if (c.max_positions && time > c.max_positions)
         time = c.max_positions;
-    struct itera_graph g = {.phase = phases[k].phase,
-                            .batch = 1,
-                            .time = time,
-                            .positions = c.max_positions,
-                            .logits_bound = true};
-    status = itera_graph_record(&g, &c, &layout);
-    if (!status)
-        status = itera_fuse_forward(g.p);
-    if (!status && phases[k].phase == ITERA_PHASE_TRAIN)
-        status = add_training(&g, &layout);
-    if (!status)
-        status = itera_fuse_epilogues(g.p);
+    const struct itera_phase_options options = {
+        .phase = phases[k].phase, .batch = 1, .time = time, .logits = true};
+    struct itera_model_phase run = {0};
+    itera_phase_record_layout(&run, &c, &layout, &options);
+    status =
+        itera_phase_fuse(&run, phases[k].phase == ITERA_PHASE_TRAIN ? add_training : NULL, &layout);
     if (!status) {
-        *text = itera_program_text(g.p);
+        *text = itera_program_text(run.graph.p);
         if (!*text)
             status = itera_fail(ITERA_ERR_MEMORY, "no memory to describe a model");
     }
-    itera_graph_destroy(&g);
+    itera_phase_destroy(&run);
     itera_layout_destroy(&layout);
     return status;
 }

@@ -5,24 +5,21 @@
 #include "core/log.h"
 #include "format/safetensors.h"
 #include "itera/eval.h"
-#include "model/model.h"
-#include "program/fuse.h"
+#include "model/phase.h"
 
 enum { DEFAULT_WINDOW = 1024, BATCH_TOKENS = 4096, MAX_WINDOW = 1 << 20, MAX_BATCH = 4096 };
 /* Logits of one run: beyond this, a larger batch only costs memory. */
 static const int64_t LOGITS_BYTES = 64 << 20;
 
 struct evaluation {
-    struct itera_graph graph;
+    struct itera_model_phase run;
     struct itera_buffer *ids, *targets, *loss;
-    struct itera_executable *executable;
     int32_t *host_ids, *host_targets;
 };
 
 static void evaluation_destroy(struct evaluation *e)
 {
-    itera_executable_destroy(&e->executable);
-    itera_graph_destroy(&e->graph);
+    itera_phase_destroy(&e->run);
     itera_buffer_destroy(&e->ids);
     itera_buffer_destroy(&e->targets);
     itera_buffer_destroy(&e->loss);
@@ -34,43 +31,33 @@ static enum itera_status evaluation_create(struct itera_model *m, int64_t batch,
                                            struct evaluation *e)
 {
     *e = (struct evaluation){0};
-    struct itera_graph *g = &e->graph;
-    *g = (struct itera_graph){.phase = ITERA_PHASE_EVAL, .batch = batch, .time = window};
     size_t tokens = (size_t)batch * (size_t)window;
     e->host_ids = malloc(tokens * 4);
     e->host_targets = malloc(tokens * 4);
     if (!e->host_ids || !e->host_targets)
         return itera_fail(ITERA_ERR_MEMORY, "no memory to evaluate %zu tokens at once", tokens);
-    enum itera_status status = itera_graph_record(g, &m->config, &m->layout);
+    const struct itera_phase_options options = {
+        .phase = ITERA_PHASE_EVAL, .batch = batch, .time = window};
+    enum itera_status status = itera_phase_record(&e->run, m, &options);
     if (status)
         return status;
+    const struct itera_graph *g = &e->run.graph;
     int64_t dim[2] = {batch, window}, one = 1;
     int32_t targets = itera_bound(g->p, "targets", ITERA_I32, 2, dim);
     int32_t loss = itera_bound(g->p, "loss", ITERA_F32, 1, &one);
     g->p->part = ITERA_PART_LOSS;
     int32_t in[2] = {g->logits, targets}, out[2] = {loss, ITERA_NEW};
     itera_record(g->p, ITERA_OP_cross_entropy, NULL, in, out);
-    status = itera_fuse_forward(g->p);
-    if (!status)
-        status = itera_fuse_epilogues(g->p);
-    if (!status)
-        status = itera_buffer_create(m->device, tokens * 4, &e->ids);
+    status = itera_buffer_create(m->device, tokens * 4, &e->ids);
     if (!status)
         status = itera_buffer_create(m->device, tokens * 4, &e->targets);
     if (!status)
         status = itera_buffer_create(m->device, 4, &e->loss);
-    struct itera_bindings b = {0};
-    if (!status) {
-        itera_bind_graph(&b, g, m, NULL, NULL);
-        itera_bind(&b, g->ids, e->ids, 0);
-        itera_bind(&b, targets, e->targets, 0);
-        itera_bind(&b, loss, e->loss, 0);
-        status = b.status;
-    }
-    if (!status)
-        status = itera_compile(m->device, g->p, b.list, b.n, &e->executable);
-    itera_bindings_free(&b);
-    return status;
+    if (status)
+        return status;
+    itera_bind(&e->run.bindings, targets, e->targets, 0);
+    itera_bind(&e->run.bindings, loss, e->loss, 0);
+    return itera_phase_compile(&e->run, &(struct itera_phase_buffers){.ids = e->ids});
 }
 
 /* Chooses window, stride and batch, which the result reports. */
@@ -126,7 +113,7 @@ static enum itera_status score(struct evaluation *e, const struct itera_dataset 
     if (!status)
         status = itera_buffer_upload(e->targets, 0, e->host_targets, bytes);
     if (!status)
-        status = itera_run(e->executable);
+        status = itera_run(e->run.executable);
     if (!status)
         status = itera_buffer_download(e->loss, 0, &loss, sizeof loss);
     if (!status && !isfinite(loss))
@@ -211,38 +198,26 @@ enum itera_status itera_logits(struct itera_model *model, const int32_t *tokens,
             return itera_fail(ITERA_ERR_ARGUMENT,
                               "token %d at position %zu is out of range; the model has %d tokens",
                               tokens[i], i % (size_t)time, c->vocab);
-    struct itera_graph g = {
-        .phase = ITERA_PHASE_EVAL, .batch = batch, .time = time, .logits_bound = true};
+    const struct itera_phase_options options = {
+        .phase = ITERA_PHASE_EVAL, .batch = batch, .time = time, .logits = true};
+    struct itera_model_phase run = {0};
     struct itera_buffer *ids = NULL, *out = NULL;
-    struct itera_executable *executable = NULL;
-    struct itera_bindings b = {0};
     size_t bytes = count * (size_t)c->vocab * 4;
-    enum itera_status status = itera_graph_record(&g, c, &model->layout);
-    if (!status)
-        status = itera_fuse_forward(g.p);
-    if (!status)
-        status = itera_fuse_epilogues(g.p);
+    enum itera_status status = itera_phase_record(&run, model, &options);
     if (!status)
         status = itera_buffer_create(model->device, count * 4, &ids);
     if (!status)
         status = itera_buffer_create(model->device, bytes, &out);
-    if (!status) {
-        itera_bind_graph(&b, &g, model, NULL, NULL);
-        itera_bind(&b, g.ids, ids, 0);
-        itera_bind(&b, g.logits, out, 0);
-        status = b.status;
-    }
     if (!status)
-        status = itera_compile(model->device, g.p, b.list, b.n, &executable);
+        status =
+            itera_phase_compile(&run, &(struct itera_phase_buffers){.ids = ids, .logits = out});
     if (!status)
         status = itera_buffer_upload(ids, 0, tokens, count * 4);
     if (!status)
-        status = itera_run(executable);
+        status = itera_run(run.executable);
     if (!status)
         status = itera_buffer_download(out, 0, logits, bytes);
-    itera_executable_destroy(&executable);
-    itera_graph_destroy(&g);
-    itera_bindings_free(&b);
+    itera_phase_destroy(&run);
     itera_buffer_destroy(&ids);
     itera_buffer_destroy(&out);
     return status;

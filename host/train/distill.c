@@ -7,7 +7,6 @@
 
 #include "core/file.h"
 #include "core/log.h"
-#include "program/fuse.h"
 #include "program/precision.h"
 #include "train/trainer_impl.h"
 
@@ -28,17 +27,17 @@ int32_t itera_train_distill_losses(struct itera_train_program *t,
                                    const struct itera_train_teaching *teaching, int32_t targets,
                                    struct itera_bindings *b, int32_t *ce, int32_t *aux, int32_t *kl)
 {
-    struct itera_program *p = t->train.p;
+    struct itera_program *p = t->train.graph.p;
     const double weight = teaching->weight;
     const int64_t dim[3] = {t->batch, t->seq, teaching->teacher->config.vocab};
     int32_t logits = itera_bound(p, "teacher logits", ITERA_F32, 3, dim);
     struct itera_attr attr = {.scale = (float)teaching->temperature};
     p->part = ITERA_PART_LOSS;
-    *ce = itera_record(p, ITERA_OP_cross_entropy, NULL, (int32_t[]){t->train.logits, targets},
+    *ce = itera_record(p, ITERA_OP_cross_entropy, NULL, (int32_t[]){t->train.graph.logits, targets},
                        (int32_t[]){ITERA_NEW, ITERA_NEW});
-    *kl = itera_record(p, ITERA_OP_kl_loss, &attr, (int32_t[]){t->train.logits, logits},
+    *kl = itera_record(p, ITERA_OP_kl_loss, &attr, (int32_t[]){t->train.graph.logits, logits},
                        (int32_t[]){ITERA_NEW});
-    *aux = itera_graph_aux_loss(&t->train);
+    *aux = itera_graph_aux_loss(&t->train.graph);
     if (p->status)
         return ITERA_NONE;
     p->status =
@@ -64,32 +63,22 @@ static bool has_wide_weights(const struct itera_model *model)
     return true;
 }
 
+static enum itera_status lower_precision(void *user, struct itera_model_phase *phase)
+{
+    (void)user;
+    return itera_lower_precision(phase->graph.p);
+}
+
 enum itera_status itera_train_distill_compile(struct itera_train_program *t,
                                               const struct itera_model *teacher)
 {
-    struct itera_bindings b = {0};
-    struct itera_graph *g = &t->teacher;
-    *g = (struct itera_graph){
-        .phase = ITERA_PHASE_EVAL, .batch = t->batch, .time = t->seq, .logits_bound = true};
-    /* The layout is only looked up, as the graph is not declaring. */
-    enum itera_status status =
-        itera_graph_record(g, &teacher->config, (struct itera_layout *)&teacher->layout);
-    if (status)
-        return status;
-    itera_bind_graph(&b, g, teacher, NULL, NULL);
-    itera_bind(&b, g->ids, t->ids, 0);
-    itera_bind(&b, g->logits, t->teacher_logits, 0);
-    status = itera_fuse_forward(g->p);
-    if (!status && t->precision == ITERA_PRECISION_F16 && has_wide_weights(teacher))
-        status = itera_lower_precision(g->p);
-    if (!status)
-        status = itera_fuse_epilogues(g->p);
-    if (!status)
-        status = b.status;
-    if (!status)
-        status = itera_compile(t->device, g->p, b.list, b.n, &t->teacher_run);
-    itera_bindings_free(&b);
-    return status;
+    const struct itera_phase_options options = {
+        .phase = ITERA_PHASE_EVAL, .batch = t->batch, .time = t->seq, .logits = true};
+    const bool lower = t->precision == ITERA_PRECISION_F16 && has_wide_weights(teacher);
+    itera_phase_record(&t->teacher, teacher, &options);
+    itera_phase_fuse(&t->teacher, lower ? lower_precision : NULL, NULL);
+    return itera_phase_compile(
+        &t->teacher, &(struct itera_phase_buffers){.ids = t->ids, .logits = t->teacher_logits});
 }
 
 enum itera_status itera_train_distill_compile_loss(struct itera_train_program *t)
@@ -100,7 +89,7 @@ enum itera_status itera_train_distill_compile_loss(struct itera_train_program *t
     if (status)
         return status;
     struct itera_program *p = t->teacher_loss;
-    const struct itera_shape *logits = &t->teacher.p->tensors[t->teacher.logits].shape;
+    const struct itera_shape *logits = &t->teacher.graph.p->tensors[t->teacher.graph.logits].shape;
     const int64_t one = 1;
     p->part = ITERA_PART_LOSS;
     int32_t in[2] = {itera_bound(p, "teacher logits", ITERA_F32, logits->rank, logits->dim),

@@ -5,7 +5,6 @@
 
 #include "core/log.h"
 #include "program/autodiff.h"
-#include "program/fuse.h"
 #include "program/precision.h"
 #include "train/trainer_impl.h"
 
@@ -104,13 +103,19 @@ static enum itera_status create_buffers(struct itera_train_program *t,
     return ITERA_OK;
 }
 
+struct gradients {
+    struct itera_train_program *t;
+    int32_t loss;
+};
+
 /* The gradient of every parameter, into one flat buffer with the layout's offsets. */
-static enum itera_status differentiate(struct itera_train_program *t,
-                                       const struct itera_model *model, int32_t loss,
-                                       struct itera_bindings *b)
+static enum itera_status differentiate(void *user, struct itera_model_phase *phase)
 {
-    const struct itera_layout *layout = &model->layout;
-    struct itera_program *p = t->train.p;
+    struct itera_train_program *t = ((struct gradients *)user)->t;
+    const int32_t loss = ((struct gradients *)user)->loss;
+    const struct itera_layout *layout = &phase->model->layout;
+    struct itera_program *p = phase->graph.p;
+    struct itera_bindings *b = &phase->bindings;
     size_t n = (size_t)layout->n_params;
     int32_t *grads = malloc((n + 1) * sizeof *grads);
     if (!grads)
@@ -128,7 +133,7 @@ static enum itera_status differentiate(struct itera_train_program *t,
     }
     enum itera_status status = p->status ? p->status
                                          : itera_differentiate(p, loss, seed, layout->n_params,
-                                                               t->train.param_tensor, grads);
+                                                               phase->graph.param_tensor, grads);
     free(grads);
     if (!status && t->precision == ITERA_PRECISION_F16)
         status = itera_lower_precision(p);
@@ -136,11 +141,11 @@ static enum itera_status differentiate(struct itera_train_program *t,
 }
 
 /* Takes the loss scale out of the flat gradient. */
-static void record_unscale(struct itera_train_program *t, const struct itera_model *model,
-                           struct itera_bindings *b)
+static void record_unscale(struct itera_train_program *t, const struct itera_model *model)
 {
+    struct itera_bindings *b = &t->train.bindings;
     const int64_t n = model->layout.elements, two = 2;
-    struct itera_program *p = t->train.p;
+    struct itera_program *p = t->train.graph.p;
     p->part = ITERA_PART_OPTIMIZER;
     int32_t in[2] = {itera_bound(p, "grad", ITERA_F32, 1, &n),
                      itera_bound(p, "scale", ITERA_F32, 1, &two)};
@@ -149,10 +154,10 @@ static void record_unscale(struct itera_train_program *t, const struct itera_mod
     itera_record(p, ITERA_OP_unscale, NULL, in, &in[0]);
 }
 
-static void bind_figures(struct itera_train_program *t, int32_t ce, int32_t aux, int32_t kl,
-                         struct itera_bindings *b)
+static void bind_figures(struct itera_train_program *t, int32_t ce, int32_t aux, int32_t kl)
 {
-    struct itera_program *p = t->train.p;
+    struct itera_bindings *b = &t->train.bindings;
+    struct itera_program *p = t->train.graph.p;
     expose(p, ce, "loss");
     itera_bind(b, ce, t->figures, FIGURE_LOSS * 4);
     if (aux >= 0) {
@@ -164,8 +169,9 @@ static void bind_figures(struct itera_train_program *t, int32_t ce, int32_t aux,
         itera_bind(b, kl, t->figures, FIGURE_KL * 4);
     }
     for (int i = 0; i < t->n_moe; i++) {
-        expose(p, t->train.load[i], "load");
-        itera_bind(b, t->train.load[i], t->figures, (size_t)(FIGURE_LOAD + i * t->experts) * 4);
+        expose(p, t->train.graph.load[i], "load");
+        itera_bind(b, t->train.graph.load[i], t->figures,
+                   (size_t)(FIGURE_LOAD + i * t->experts) * 4);
     }
 }
 
@@ -173,12 +179,13 @@ static enum itera_status create_train(struct itera_train_program *t, struct iter
                                       double weight_decay,
                                       const struct itera_train_teaching *teaching)
 {
-    struct itera_bindings b = {0}, apart = {0};
-    t->train = (struct itera_graph){.phase = ITERA_PHASE_TRAIN, .batch = t->batch, .time = t->seq};
-    struct itera_graph *g = &t->train;
-    enum itera_status status = itera_graph_record(g, &model->config, &model->layout);
+    struct itera_bindings *b = &t->train.bindings, apart = {0};
+    const struct itera_phase_options options = {
+        .phase = ITERA_PHASE_TRAIN, .batch = t->batch, .time = t->seq};
+    enum itera_status status = itera_phase_record(&t->train, model, &options);
     if (status)
         return status;
+    struct itera_graph *g = &t->train.graph;
     t->n_moe = g->n_aux;
     t->experts = t->n_moe ? model->config.experts : 0;
     status = create_buffers(t, model);
@@ -186,37 +193,29 @@ static enum itera_status create_train(struct itera_train_program *t, struct iter
         return status;
     const int64_t dim[2] = {t->batch, t->seq};
     int32_t targets = itera_bound(g->p, "targets", ITERA_I32, 2, dim), ce, aux, kl = ITERA_NONE;
-    int32_t loss = teaching ? itera_train_distill_losses(t, teaching, targets, &b, &ce, &aux, &kl)
+    int32_t loss = teaching ? itera_train_distill_losses(t, teaching, targets, b, &ce, &aux, &kl)
                             : itera_graph_losses(g, targets, &ce, &aux);
-    itera_bind_graph(&b, g, model, NULL, NULL);
-    itera_bind(&b, g->ids, t->ids, 0);
-    itera_bind(&b, targets, t->targets, 0);
-    if (g->rng >= 0)
-        itera_bind(&b, g->rng, t->rng, 0);
-    status = itera_fuse_forward(g->p);
-    if (!status)
-        status = differentiate(t, model, loss, &b);
-    if (!status)
-        status = itera_fuse_epilogues(g->p);
+    itera_bind(b, targets, t->targets, 0);
+    status = itera_phase_fuse(&t->train, differentiate, &(struct gradients){t, loss});
     if (status)
-        goto done;
-    bind_figures(t, ce, aux, kl, &b);
+        return status;
+    bind_figures(t, ce, aux, kl);
     if (t->precision == ITERA_PRECISION_F16)
-        record_unscale(t, model, &b);
+        record_unscale(t, model);
     struct optimizer_buffers at = {t->grads, t->m, t->v, t->hyper, t->figures};
     if (t->accumulate == 1) {
-        record_optimizer(g->p, model, &at, weight_decay, t->precision, &b);
+        record_optimizer(g->p, model, &at, weight_decay, t->precision, b);
     } else {
         const int64_t n = model->layout.elements;
         g->p->part = ITERA_PART_OPTIMIZER;
         int32_t in[2] = {itera_bound(g->p, "sum", ITERA_F32, 1, &n),
                          itera_bound(g->p, "grad", ITERA_F32, 1, &n)};
-        itera_bind(&b, in[0], t->sums, 0);
-        itera_bind(&b, in[1], t->grads, 0);
+        itera_bind(b, in[0], t->sums, 0);
+        itera_bind(b, in[1], t->grads, 0);
         itera_record(g->p, ITERA_OP_add, NULL, in, &in[0]);
         status = itera_program_create(&t->update);
         if (status)
-            goto done;
+            return status;
         at.grads = t->sums;
         record_optimizer(t->update, model, &at, weight_decay, t->precision, &apart);
         int32_t sum = itera_bound(t->update, "sum", ITERA_F32, 1, &n);
@@ -227,15 +226,12 @@ static enum itera_status create_train(struct itera_train_program *t, struct iter
             status = itera_compile(t->device, t->update, apart.list, apart.n, &t->update_run);
     }
     if (!status)
-        status = b.status;
-    if (!status)
-        status = itera_compile(t->device, g->p, b.list, b.n, &t->train_run);
+        status = itera_phase_compile(&t->train,
+                                     &(struct itera_phase_buffers){.ids = t->ids, .rng = t->rng});
     if (!status && teaching)
         status = itera_train_distill_compile(t, teaching->teacher);
     if (!status)
         status = itera_train_program_set_scale(t, (float[2]){FIRST_SCALE, 0});
-done:
-    itera_bindings_free(&b);
     itera_bindings_free(&apart);
     return status;
 }
@@ -259,14 +255,11 @@ enum itera_status itera_train_program_create(struct itera_model *model, int64_t 
 
 void itera_train_program_destroy(struct itera_train_program *t)
 {
-    itera_executable_destroy(&t->train_run);
+    itera_phase_destroy(&t->train);
+    itera_phase_destroy(&t->eval);
+    itera_phase_destroy(&t->teacher);
     itera_executable_destroy(&t->update_run);
-    itera_executable_destroy(&t->eval_run);
-    itera_executable_destroy(&t->teacher_run);
     itera_executable_destroy(&t->teacher_loss_run);
-    itera_graph_destroy(&t->train);
-    itera_graph_destroy(&t->eval);
-    itera_graph_destroy(&t->teacher);
     itera_program_destroy(&t->update);
     itera_program_destroy(&t->teacher_loss);
     struct itera_buffer **buffers[] = {&t->grads,   &t->sums,          &t->m,   &t->v,
@@ -308,7 +301,7 @@ enum itera_status itera_train_program_step(struct itera_train_program *t,
                                            struct itera_train_figures *figures)
 {
     enum itera_status status = upload_settings(t, o, lr, step);
-    double loss = 0, aux = 0, kl = t->teacher_run ? 0 : (double)NAN;
+    double loss = 0, aux = 0, kl = t->teacher.executable ? 0 : (double)NAN;
     for (int64_t i = 0; i < t->accumulate && !status; i++) {
         uint64_t draw = (uint64_t)(step * t->accumulate + i);
         const uint32_t rng[4] = {(uint32_t)o->seed, (uint32_t)(o->seed >> 32), (uint32_t)draw,
@@ -319,17 +312,17 @@ enum itera_status itera_train_program_step(struct itera_train_program *t,
             status = upload_batch(t);
         if (!status)
             status = itera_buffer_upload(t->rng, 0, rng, sizeof rng);
-        if (!status && t->teacher_run)
-            status = itera_run(t->teacher_run);
+        if (!status && t->teacher.executable)
+            status = itera_run(t->teacher.executable);
         if (!status)
-            status = itera_run(t->train_run);
+            status = itera_run(t->train.executable);
         if (status || !figures)
             continue;
         float found[2] = {0};
         status = itera_buffer_download(t->figures, FIGURE_LOSS * 4, found, sizeof found);
         loss += (double)found[0];
         aux += (double)found[1];
-        if (!status && t->teacher_run)
+        if (!status && t->teacher.executable)
             status = itera_buffer_download(t->figures, FIGURE_KL * 4, found, sizeof *found);
         kl += (double)found[0];
     }
@@ -382,32 +375,20 @@ enum itera_status itera_train_program_loss(const struct itera_train_program *t, 
 
 static enum itera_status create_eval(struct itera_train_program *t, const struct itera_model *model)
 {
-    struct itera_bindings b = {0};
-    itera_graph_destroy(&t->eval); /* what a failed attempt left */
-    t->eval = (struct itera_graph){.phase = ITERA_PHASE_EVAL, .batch = t->batch, .time = t->seq};
-    struct itera_graph *g = &t->eval;
-    /* The layout is only looked up, as the graph is not declaring. */
-    enum itera_status status =
-        itera_graph_record(g, &model->config, (struct itera_layout *)&model->layout);
+    const struct itera_phase_options options = {
+        .phase = ITERA_PHASE_EVAL, .batch = t->batch, .time = t->seq};
+    enum itera_status status = itera_phase_record(&t->eval, model, &options);
     if (status)
         return status;
+    const struct itera_graph *g = &t->eval.graph;
     const int64_t dim[2] = {t->batch, t->seq};
     int32_t targets = itera_bound(g->p, "targets", ITERA_I32, 2, dim), ce, aux;
     itera_graph_losses(g, targets, &ce, &aux);
-    itera_bind_graph(&b, g, model, NULL, NULL);
-    itera_bind(&b, g->ids, t->ids, 0);
-    itera_bind(&b, targets, t->targets, 0);
-    status = itera_fuse_forward(g->p);
-    if (!status)
-        status = itera_fuse_epilogues(g->p);
+    itera_bind(&t->eval.bindings, targets, t->targets, 0);
+    itera_phase_fuse(&t->eval, NULL, NULL);
     expose(g->p, ce, "loss");
-    itera_bind(&b, ce, t->figures, FIGURE_LOSS * 4);
-    if (!status)
-        status = b.status;
-    if (!status)
-        status = itera_compile(t->device, g->p, b.list, b.n, &t->eval_run);
-    itera_bindings_free(&b);
-    return status;
+    itera_bind(&t->eval.bindings, ce, t->figures, FIGURE_LOSS * 4);
+    return itera_phase_compile(&t->eval, &(struct itera_phase_buffers){.ids = t->ids});
 }
 
 enum itera_status itera_train_program_evaluate(struct itera_train_program *t,
@@ -417,7 +398,7 @@ enum itera_status itera_train_program_evaluate(struct itera_train_program *t,
 {
     *loss = 0;
     enum itera_status status = ITERA_OK;
-    if (model && !t->eval_run)
+    if (model && !t->eval.executable)
         status = create_eval(t, model);
     else if (!model && !t->teacher_loss_run)
         status = itera_train_distill_compile_loss(t);
@@ -430,9 +411,9 @@ enum itera_status itera_train_program_evaluate(struct itera_train_program *t,
         if (!status)
             status = upload_batch(t);
         if (!status && !model)
-            status = itera_run(t->teacher_run);
+            status = itera_run(t->teacher.executable);
         if (!status)
-            status = itera_run(model ? t->eval_run : t->teacher_loss_run);
+            status = itera_run(model ? t->eval.executable : t->teacher_loss_run);
         if (!status)
             status = itera_buffer_download(t->figures, FIGURE_LOSS * 4, &mean, sizeof mean);
         sum += (double)mean * (double)scored;

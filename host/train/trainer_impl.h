@@ -8,7 +8,7 @@
 #include "core/arena.h"
 #include "itera/corpus.h"
 #include "itera/trainer.h"
-#include "model/model.h"
+#include "model/phase.h"
 
 /* ---- schedule.c: the learning rate, a pure function of (options, plan, step) ----------------- */
 
@@ -51,12 +51,11 @@ struct itera_train_program {
     struct itera_device *device;
     int64_t batch, seq, accumulate;
     enum itera_precision precision;
-    struct itera_graph train, eval;
-    struct itera_program *update; /* accumulate > 1: the optimiser apart */
-    struct itera_executable *train_run, *update_run, *eval_run; /* eval_run: made when needed */
+    struct itera_model_phase train, eval; /* eval: made when needed */
+    struct itera_program *update;         /* accumulate > 1: the optimiser apart */
+    struct itera_executable *update_run;
     /* Distillation: the teacher's logits of the batch, which the student's program reads. */
-    struct itera_graph teacher;
-    struct itera_executable *teacher_run; /* NULL: no teacher */
+    struct itera_model_phase teacher; /* not compiled: no teacher */
     struct itera_buffer *teacher_logits;
     struct itera_program *teacher_loss; /* of the teacher's logits; made when needed */
     struct itera_executable *teacher_loss_run;
@@ -110,7 +109,7 @@ int32_t itera_train_distill_losses(struct itera_train_program *t,
                                    const struct itera_train_teaching *teaching, int32_t targets,
                                    struct itera_bindings *b, int32_t *ce, int32_t *aux,
                                    int32_t *kl);
-/* Compiles teacher_run: from t->ids to t->teacher_logits. */
+/* Compiles the teacher: from t->ids to t->teacher_logits. */
 enum itera_status itera_train_distill_compile(struct itera_train_program *t,
                                               const struct itera_model *teacher);
 /* Compiles teacher_loss_run: from teacher_logits and targets to figures. */
