@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "core/siphash.h"
 #include "itera/session.h"
 
 #define FIXTURES ITERA_SOURCE_DIR "/tests/fixtures/"
@@ -206,6 +207,179 @@ static void test_lists(void **state)
     itera_model_destroy(&model);
 }
 
+/* The rest of a course, which is the same bit for bit: the others do the same in both. */
+static void assert_same_rest(const struct course *a, const struct course *b, int from)
+{
+    assert_memory_equal(a->token + from, b->token + from, (STEPS - from) * sizeof *a->token);
+    assert_memory_equal(a->logits[from], b->logits[from], (STEPS - from) * sizeof *a->logits);
+}
+
+/* Saved with and without a token that was given out, loaded to another session, or copied: each goes
+ * on as the sequence itself does. */
+static void test_saved(void **state)
+{
+    (void)state;
+    static struct course plain, loaded;
+    static const int moments[] = {0, 7, 33};
+    for (int f = 0; f < families; f++) {
+        struct itera_model *model = make_model(configs[f], 11), *same = make_model(configs[f], 11);
+        for (int m = 0; m < 3; m++) {
+            struct itera_session *s = make_session(model, 2), *other = make_session(same, 2);
+            void *bytes, *again;
+            size_t size, size_again;
+            begin(s, 0, 1);
+            go_on(s, 0, 0, moments[m], &plain);
+            uint64_t read = itera_session_sequence_tokens_read(s, 0);
+            assert_int_equal(itera_session_save(s, 0, &bytes, &size), ITERA_OK);
+            go_on(s, 0, moments[m], STEPS, &plain);
+
+            begin(other, 0, 9); /* what was there before is gone */
+            go_on(other, 0, 0, 3, &loaded);
+            assert_int_equal(itera_session_load(other, 0, bytes, size), ITERA_OK);
+            assert_int_equal(itera_session_sequence_tokens_read(other, 0), read);
+            assert_int_equal(itera_session_save(other, 0, &again, &size_again), ITERA_OK);
+            assert_int_equal(size, size_again);
+            assert_memory_equal(bytes, again, size);
+            free(again);
+            go_on(other, 0, moments[m], STEPS, &loaded);
+            assert_same_rest(&plain, &loaded, moments[m]);
+
+            /* Beside the one that it was saved from, and copied from there. */
+            assert_int_equal(itera_session_load(s, 1, bytes, size), ITERA_OK);
+            assert_int_equal(itera_session_copy(s, 1, 0), ITERA_OK);
+            for (int i = moments[m]; i < STEPS; i++) {
+                int32_t token[2];
+                assert_int_equal(itera_session_next(s, token), ITERA_OK);
+                assert_int_equal(token[0], plain.token[i]);
+                assert_int_equal(token[1], plain.token[i]);
+            }
+            free(bytes);
+            itera_session_destroy(&s);
+            itera_session_destroy(&other);
+        }
+        itera_model_destroy(&model);
+        itera_model_destroy(&same);
+    }
+}
+
+/* One that has read nothing is a state, too. */
+static void test_saved_empty(void **state)
+{
+    (void)state;
+    struct itera_model *model = make_model(configs[0], 11);
+    struct itera_session *s = make_session(model, 2);
+    void *bytes;
+    size_t size;
+    int32_t token[2];
+    assert_int_equal(itera_session_save(s, 1, &bytes, &size), ITERA_OK);
+    begin(s, 0, 1);
+    assert_int_equal(itera_session_load(s, 0, bytes, size), ITERA_OK);
+    free(bytes);
+    assert_int_equal(itera_session_tokens_read(s), 0);
+    assert_int_equal(itera_session_next(s, token), ITERA_ERR_ARGUMENT);
+    assert_int_equal(itera_session_save(s, 2, &bytes, &size), ITERA_ERR_ARGUMENT);
+    assert_null(bytes);
+    assert_int_equal(itera_session_copy(s, 0, 2), ITERA_ERR_ARGUMENT);
+    assert_int_equal(itera_session_copy(s, -1, 0), ITERA_ERR_ARGUMENT);
+    itera_session_destroy(&s);
+    itera_model_destroy(&model);
+}
+
+/* Writes a value into saved bytes and makes their checksum right again. */
+static void forge(uint8_t *bytes, size_t size, size_t at, const void *value, size_t n)
+{
+    struct itera_siphash hash;
+    memcpy(bytes + at, value, n);
+    itera_siphash_begin(&hash, (const uint8_t *)"itera sequence 1");
+    itera_siphash_add(&hash, bytes, size - ITERA_SIPHASH_BYTES);
+    itera_siphash_end(&hash, bytes + size - ITERA_SIPHASH_BYTES);
+}
+
+/* Bytes that are cut off, damaged, forged or another model's are refused, and change nothing. */
+static void test_bad_states(void **state)
+{
+    (void)state;
+    struct itera_model *model = make_model(configs[0], 11), *other = make_model(configs[0], 12);
+    struct itera_session *s = make_session(model, 1), *strange = make_session(other, 1), *narrow;
+    struct itera_session_options options = {.positions = 20};
+    void *saved, *now;
+    size_t size, n;
+    int32_t token;
+    assert_int_equal(itera_session_create(model, &options, &narrow), ITERA_OK);
+    begin(s, 0, 1);
+    assert_int_equal(itera_session_next(s, &token), ITERA_OK);
+    assert_int_equal(itera_session_save(s, 0, &saved, &size), ITERA_OK);
+    assert_int_equal(itera_session_load(strange, 0, saved, size), ITERA_ERR_ARGUMENT);
+    assert_non_null(strstr(itera_last_error(), "another model"));
+    assert_int_equal(itera_session_load(narrow, 0, saved, size), ITERA_ERR_ARGUMENT);
+    assert_non_null(strstr(itera_last_error(), "30 positions"));
+    assert_int_equal(itera_session_load(s, 1, saved, size), ITERA_ERR_ARGUMENT);
+
+    for (size_t k = 0; k < size; k += k < 200 ? 1 : 97) {
+        uint8_t *cut = malloc(k + 1); /* of its own size, so that a read beyond it is found */
+        memcpy(cut, saved, k);
+        assert_int_equal(itera_session_load(s, 0, cut, k), ITERA_ERR_FORMAT);
+        free(cut);
+    }
+    uint8_t *bytes = malloc(size);
+    for (size_t k = 0; k < size; k += k < 200 ? 1 : 97) {
+        memcpy(bytes, saved, size);
+        bytes[k] ^= 0x10;
+        assert_int_not_equal(itera_session_load(s, 0, bytes, size), ITERA_OK);
+    }
+    static const uint64_t huge = UINT64_MAX / 4, beyond = 31, zero = 0, four = 4;
+    static const int32_t minus = -1, many = VOCAB, one = 1;
+    static const float nan_value = NAN, cold = -1, more = 1.5f;
+    const struct {
+        size_t at;
+        const void *value;
+        size_t n;
+    } forged[] = {
+        {8, &many, 4},                         /* version */
+        {12, &many, 4},                        /* pending */
+        {12, &zero, 4},                        /* no token given out, but which it is */
+        {16, &huge, 8},                        /* bytes */
+        {40, &zero, 8},                        /* window */
+        {48, &huge, 8},                        /* position */
+        {48, &beyond, 8},                      /* the window has 30 */
+        {48, &four, 8},                        /* fewer than there are values for */
+        {48, &zero, 8},                        /* but tokens were read */
+        {56, &zero, 8},                        /* tokens read: fewer than the position */
+        {64, &four, 8},                        /* tokens run */
+        {72, &minus, 4},                       /* token */
+        {72, &many, 4},                        /* the model has fewer */
+        {76, &many, 0},                        /* nothing forged: see below */
+        {80, &cold, 4},                        /* temperature */
+        {80, &nan_value, 4},                   /* temperature */
+        {84, &cold, 4},                        /* top_k */
+        {88, &more, 4},                        /* top_p */
+        {92, &more, 4},                        /* unused */
+        {108, &one, 4},                        /* unused */
+        {112, &nan_value, 4},                  /* a logit */
+        {112 + 4 * VOCAB, &minus, 4},          /* a token of the history */
+        {112 + 4 * VOCAB + 16, &many, 4},      /* the last of them */
+        {112 + 4 * VOCAB + 20, &nan_value, 4}, /* a state */
+    };
+    for (size_t i = 0; i < sizeof forged / sizeof *forged; i++) {
+        memcpy(bytes, saved, size);
+        forge(bytes, size, forged[i].at, forged[i].value, forged[i].n);
+        enum itera_status status = itera_session_load(s, 0, bytes, size);
+        if ((status == ITERA_OK) != (forged[i].n == 0))
+            fail_msg("forged at %zu: status %d", forged[i].at, (int)status);
+    }
+    assert_int_equal(itera_session_save(s, 0, &now, &n), ITERA_OK);
+    assert_int_equal(n, size);
+    assert_memory_equal(now, saved, size);
+    free(now);
+    free(bytes);
+    free(saved);
+    itera_session_destroy(&s);
+    itera_session_destroy(&strange);
+    itera_session_destroy(&narrow);
+    itera_model_destroy(&model);
+    itera_model_destroy(&other);
+}
+
 int main(void)
 {
     static const char *const devices[] = {"cpu", "vulkan:0", "opencl:0"};
@@ -221,9 +395,9 @@ int main(void)
         on_cpu = d == 0;
         families = d == 0 ? FAMILIES : d == 1 ? 2 : 1;
         const struct CMUnitTest tests[] = {
-            cmocka_unit_test(test_apart),
-            cmocka_unit_test(test_windows),
-            cmocka_unit_test(test_lists),
+            cmocka_unit_test(test_apart),       cmocka_unit_test(test_windows),
+            cmocka_unit_test(test_lists),       cmocka_unit_test(test_saved),
+            cmocka_unit_test(test_saved_empty), cmocka_unit_test(test_bad_states),
         };
         failed += cmocka_run_group_tests_name(devices[d], tests, NULL, NULL);
         itera_device_close(&device);

@@ -94,6 +94,26 @@ ITERA_API enum itera_status itera_session_next_some(struct itera_session *sessio
                                                     const int32_t *sequences, size_t count,
                                                     int32_t *tokens);
 
+/* Saves what `sequence` has read, its sampling and its random stream as bytes, with which any session of
+ * the same model (the same weights in the same types) and window goes on: in another process, on another
+ * device, at any place of a batch. On the same device and with the same batch, it goes on bit for bit.
+ * Free *bytes with free(). The first call hashes all weights, which names the model in the bytes.
+ * Errors: ITERA_ERR_ARGUMENT for a sequence that there is not; ITERA_ERR_MEMORY; device errors. */
+ITERA_API enum itera_status itera_session_save(struct itera_session *session, int32_t sequence,
+                                               void **bytes, size_t *size);
+/* Makes saved bytes the state of `sequence`, apart from the others. The bytes may come from anywhere:
+ * all of them are checked before anything changes.
+ * Errors: ITERA_ERR_FORMAT for bytes that are no state, or a damaged one; ITERA_ERR_UNSUPPORTED for those
+ * of another version; ITERA_ERR_ARGUMENT for those of another model or window, and for a sequence that
+ * there is not; device errors, after which the sequence must be reset or loaded again. */
+ITERA_API enum itera_status itera_session_load(struct itera_session *session, int32_t sequence,
+                                               const void *bytes, size_t size);
+/* Makes `to` a copy of `from`, its random stream included: both go on with the same tokens, until they
+ * read different ones or itera_session_set_sampling gives one another seed.
+ * Errors: ITERA_ERR_ARGUMENT, ITERA_ERR_MEMORY; device errors. */
+ITERA_API enum itera_status itera_session_copy(struct itera_session *session, int32_t from,
+                                               int32_t to);
+
 /* The logits (batch, vocabulary) after the last token that each sequence read; the row of one that has
  * read nothing means nothing. ITERA_ERR_ARGUMENT when none has read any. */
 ITERA_API enum itera_status itera_session_logits(struct itera_session *session, float *logits);
