@@ -205,6 +205,57 @@ static const char *make_folder(const char *eos, const char *generation)
     return folder;
 }
 
+/* A model in memory is the same as in a file; its bytes are not needed any more once it is loaded. */
+static void test_in_memory(void **state)
+{
+    (void)state;
+    const char *path = in_root("memory.safetensors");
+    struct itera_model *model, *again;
+    struct itera_tokenizer *tokenizer;
+    struct itera_model_options options = {.vocab = 260, .seed = 3};
+    assert_int_equal(itera_model_create(device, FIXTURES "itera-odd/config.json", &options, &model),
+                     ITERA_OK);
+    assert_int_equal(itera_tokenizer_create("byte", NULL, &tokenizer), ITERA_OK);
+    assert_int_equal(itera_model_set_tokenizer(model, tokenizer), ITERA_OK);
+    assert_int_equal(itera_model_save(model, path), ITERA_OK);
+    float want[260], got[260];
+    logits_of(model, want);
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    static uint8_t room[1 << 20];
+    const size_t size = fread(room, 1, sizeof room, file);
+    assert_true(size > 0 && size < sizeof room && fclose(file) == 0);
+
+    uint8_t *bytes = malloc(size);
+    assert_non_null(bytes);
+    memcpy(bytes, room, size);
+    assert_int_equal(itera_model_load_memory(device, bytes, size, NULL, &again), ITERA_OK);
+    memset(bytes, 0xff, size);
+    free(bytes);
+    logits_of(again, got);
+    assert_memory_equal(want, got, sizeof want);
+    assert_non_null(itera_model_tokenizer(again));
+    assert_int_equal(itera_tokenizer_vocab_size(itera_model_tokenizer(again)), 257);
+    itera_model_destroy(&again);
+    itera_model_destroy(&model);
+
+    for (size_t k = 0; k < size; k += k < 64 ? 1 : size / 37) {
+        uint8_t *cut = malloc(k + 1);
+        assert_non_null(cut);
+        memcpy(cut, room, k);
+        assert_int_equal(itera_model_load_memory(device, cut, k, NULL, &again), ITERA_ERR_FORMAT);
+        assert_null(again);
+        free(cut);
+    }
+    /* A configuration beside a file is no part of it. */
+    file = fopen(FIXTURES "mamba-small/model.safetensors", "rb");
+    assert_non_null(file);
+    const size_t bare = fread(room, 1, sizeof room, file);
+    assert_true(bare > 0 && bare < sizeof room && fclose(file) == 0);
+    assert_int_equal(itera_model_load_memory(device, room, bare, NULL, &again), ITERA_ERR_FORMAT);
+    assert_non_null(strstr(itera_last_error(), "no configuration"));
+}
+
 static void test_what_ends_a_text(void **state)
 {
     (void)state;
@@ -331,6 +382,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_head_of_its_own),
+        cmocka_unit_test(test_in_memory),
         cmocka_unit_test(test_what_ends_a_text),
         cmocka_unit_test(test_end_of_another_vocabulary),
         cmocka_unit_test(test_padding_is_never_sampled),

@@ -61,8 +61,8 @@ struct course {
     float logits[STEPS][VOCAB];
 };
 
-/* The same tokens, and the same bits of logits; where experts take different numbers of rows, the CPU
- * sums in another order. */
+/* The same tokens, and the same bits of logits; where experts take different numbers of rows,
+ * the CPU sums in another order. */
 static void assert_same_course(const struct course *a, const struct course *b, int family)
 {
     assert_memory_equal(a->token, b->token, sizeof a->token);
@@ -214,8 +214,8 @@ static void assert_same_rest(const struct course *a, const struct course *b, int
     assert_memory_equal(a->logits[from], b->logits[from], (STEPS - from) * sizeof *a->logits);
 }
 
-/* Saved with and without a token that was given out, loaded to another session, or copied: each goes
- * on as the sequence itself does. */
+/* Saved with and without a token that was given out, loaded to another session, or copied: each
+ * goes on as the sequence itself does. */
 static void test_saved(void **state)
 {
     (void)state;

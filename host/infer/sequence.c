@@ -50,8 +50,8 @@ _Static_assert(sizeof(struct header) == HEADER, "the header has no gaps");
 #error "states are written as they are in memory, little-endian"
 #endif
 
-/* Hashes the configuration and all weights, as they are in memory: the state of another model, or of
- * the same with narrower weights, is no state of this one. */
+/* Hashes the configuration and all weights, as they are in memory: the state of another model,
+ * or of the same with narrower weights, is no state of this one. */
 static enum itera_status identify(struct itera_session *s)
 {
     enum { PART = 4 << 20 };

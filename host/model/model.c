@@ -178,15 +178,19 @@ static enum itera_status beside_model(const char *path, const char *name, char *
     return status;
 }
 
-/* The configuration: in the file's metadata, else config.json in the same directory. */
+/* The configuration: in the file's metadata, else config.json in the same directory. path is for
+ * messages alone where nothing lies beside the file: in memory. */
 static enum itera_status find_config(const struct itera_safetensors *file, const char *path,
-                                     struct itera_config *config)
+                                     bool in_memory, struct itera_config *config)
 {
     const char *text = itera_safetensors_metadata(file, CONFIG_KEY);
     char beside[4096 + 64];
     if (text)
         return itera_config_parse(text, strlen(text),
                                   place(beside, sizeof beside, path, CONFIG_KEY), config);
+    if (in_memory)
+        return itera_fail(ITERA_ERR_FORMAT, "%s: no configuration: no '%s' in its metadata", path,
+                          CONFIG_KEY);
     enum itera_status status = beside_model(path, "config.json", beside, sizeof beside);
     if (status)
         return status;
@@ -205,13 +209,15 @@ static enum itera_status find_config(const struct itera_safetensors *file, const
 /* The tokenizer: in the file's metadata, else tokenizer.json in the same directory; NULL where there
  * is neither. */
 static enum itera_status find_tokenizer(const struct itera_safetensors *file, const char *path,
-                                        struct itera_tokenizer **tokenizer)
+                                        bool in_memory, struct itera_tokenizer **tokenizer)
 {
     const char *text = itera_safetensors_metadata(file, TOKENIZER_KEY);
     char beside[4096 + 64];
     if (text)
         return itera_tokenizer_from_json(
             text, strlen(text), place(beside, sizeof beside, path, TOKENIZER_KEY), tokenizer);
+    if (in_memory)
+        return ITERA_OK;
     enum itera_status status = beside_model(path, "tokenizer.json", beside, sizeof beside);
     if (status || !itera_file_exists(beside))
         return status;
@@ -224,7 +230,7 @@ enum itera_status itera_model_open_tokenizer(const char *path, struct itera_toke
     struct itera_safetensors *file = NULL;
     enum itera_status status = itera_safetensors_open(path, &file);
     if (!status)
-        status = find_tokenizer(file, path, out);
+        status = find_tokenizer(file, path, false, out);
     itera_safetensors_close(&file);
     return status;
 }
@@ -255,20 +261,17 @@ static enum itera_status untie_head(const struct itera_safetensors *file, const 
     return status ? status : itera_layout_find(layout, file, expand);
 }
 
-enum itera_status itera_model_load_as(struct itera_device *device, const char *path,
-                                      const struct itera_load_options *options,
-                                      struct itera_model **out)
+/* Loads the model of an open file; path as for find_config. */
+static enum itera_status load(struct itera_device *device, const struct itera_safetensors *file,
+                              const char *path, bool in_memory,
+                              const struct itera_load_options *options, struct itera_model **out)
 {
-    *out = NULL;
-    struct itera_safetensors *file = NULL;
     struct itera_model *m = NULL;
     struct itera_tokenizer *tokenizer = NULL;
     struct itera_layout layout = {0};
     void *weights = NULL;
     struct itera_config config;
-    enum itera_status status = itera_safetensors_open(path, &file);
-    if (!status)
-        status = find_config(file, path, &config);
+    enum itera_status status = find_config(file, path, in_memory, &config);
     if (!status)
         status = itera_layout_create(&config, &layout);
     /* Before memory is taken for them, so that a small file cannot ask for more than its own size
@@ -292,7 +295,7 @@ enum itera_status itera_model_load_as(struct itera_device *device, const char *p
     if (!status)
         status = itera_buffer_upload(m->weights, 0, weights, (size_t)m->layout.bytes);
     if (!status)
-        status = find_tokenizer(file, path, &tokenizer);
+        status = find_tokenizer(file, path, in_memory, &tokenizer);
     if (!status && tokenizer)
         status = itera_model_set_tokenizer(m, tokenizer);
     if (!status)
@@ -301,10 +304,36 @@ done:
     itera_tokenizer_destroy(&tokenizer);
     itera_layout_destroy(&layout);
     free(weights);
-    itera_safetensors_close(&file);
     if (status)
         itera_model_destroy(&m);
     *out = m;
+    return status;
+}
+
+enum itera_status itera_model_load_as(struct itera_device *device, const char *path,
+                                      const struct itera_load_options *options,
+                                      struct itera_model **out)
+{
+    *out = NULL;
+    struct itera_safetensors *file = NULL;
+    enum itera_status status = itera_safetensors_open(path, &file);
+    if (!status)
+        status = load(device, file, path, false, options, out);
+    itera_safetensors_close(&file);
+    return status;
+}
+
+enum itera_status itera_model_load_memory(struct itera_device *device, const void *data,
+                                          size_t size, const struct itera_load_options *options,
+                                          struct itera_model **out)
+{
+    *out = NULL;
+    static const char name[] = "a model in memory";
+    struct itera_safetensors *file = NULL;
+    enum itera_status status = itera_safetensors_open_memory(data, size, name, &file);
+    if (!status)
+        status = load(device, file, name, true, options, out);
+    itera_safetensors_close(&file);
     return status;
 }
 

@@ -39,6 +39,15 @@ ITERA_API enum itera_status itera_model_load_as(struct itera_device *device, con
                                                 const struct itera_load_options *options,
                                                 struct itera_model **model);
 
+/* The same from `size` bytes of memory, which need to live only for the call: one safetensors
+ * file with the configuration inside, and the tokenizer if there is to be one, as
+ * itera_model_save writes it. No file is looked for. options may be NULL.
+ * Errors: ITERA_ERR_FORMAT, ITERA_ERR_SHAPE, ITERA_ERR_UNSUPPORTED, ITERA_ERR_MEMORY. */
+ITERA_API enum itera_status itera_model_load_memory(struct itera_device *device, const void *data,
+                                                    size_t size,
+                                                    const struct itera_load_options *options,
+                                                    struct itera_model **model);
+
 /* A fresh model with random weights, a pure function of configuration and seed. config is a preset
  * name, or the path of a configuration in JSON. Zero-initialise the options and set what matters;
  * they may be NULL. */

@@ -45,8 +45,8 @@ ITERA_API void itera_session_destroy(struct itera_session **session);
 
 /* Back to the beginning: no token read. Sampling settings stay, their random streams go on. */
 ITERA_API enum itera_status itera_session_reset(struct itera_session *session);
-/* The same for one sequence (0 .. batch - 1), apart from the others. ITERA_ERR_ARGUMENT where there is
- * none such. */
+/* The same for one sequence (0 .. batch - 1), apart from the others. ITERA_ERR_ARGUMENT where
+ * there is none such. */
 ITERA_API enum itera_status itera_session_reset_sequence(struct itera_session *session,
                                                          int32_t sequence);
 
@@ -77,16 +77,17 @@ ITERA_API enum itera_status itera_session_prefill(struct itera_session *session,
  * costs the same at any position. Without a prefill, it begins from end-of-text. */
 ITERA_API enum itera_status itera_session_next(struct itera_session *session, int32_t *tokens);
 
-/* The two above for some of the sequences, which may be at different positions; the others stay as they
- * are. sequences has `count` of them, in any order and each once (NULL: the first `count`); row k of
- * tokens, (count, n) in a prefill and (count) in next, is for sequences[k]. What a sequence computes
- * does not depend on the others: neither on their tokens, nor on which of them go on. On the
- * CPU, in models with experts, that is true to the rounding of sums: how many rows an expert gets
- * decides how they are added up.
- * A call for a part of them takes as long as one for all, and copies of the state of all besides (on
- * the device; the first such call makes room for them); one for all of them, wherever they are, costs
- * no more than in step. Where windows are full at different positions, each position is read apart.
- * Errors: as above; ITERA_ERR_ARGUMENT for a sequence that there is not, or that is in the list twice. */
+/* The two above for some of the sequences, which may be at different positions; the others stay
+ * as they are. sequences has `count` of them, in any order and each once (NULL: the first
+ * `count`); row k of tokens, (count, n) in a prefill and (count) in next, is for sequences[k].
+ * What a sequence computes does not depend on the others: neither on their tokens, nor on which
+ * of them go on. On the CPU, in models with experts, that is true to the rounding of sums: how
+ * many rows an expert gets decides how they are added up. A call for a part of them takes as
+ * long as one for all, and copies of the state of all besides (on the device; the first such
+ * call makes room for them); one for all of them, wherever they are, costs no more than in step.
+ * Where windows are full at different positions, each position is read apart.
+ * Errors: as above; ITERA_ERR_ARGUMENT for a sequence that there is not, or that is in the list
+ * twice. */
 ITERA_API enum itera_status itera_session_prefill_some(struct itera_session *session,
                                                        const int32_t *sequences, size_t count,
                                                        const int32_t *tokens, size_t n);
@@ -94,28 +95,30 @@ ITERA_API enum itera_status itera_session_next_some(struct itera_session *sessio
                                                     const int32_t *sequences, size_t count,
                                                     int32_t *tokens);
 
-/* Saves what `sequence` has read, its sampling and its random stream as bytes, with which any session of
- * the same model (the same weights in the same types) and window goes on: in another process, on another
- * device, at any place of a batch. On the same device and with the same batch, it goes on bit for bit.
- * Free *bytes with free(). The first call hashes all weights, which names the model in the bytes.
+/* Saves what `sequence` has read, its sampling and its random stream as bytes, with which any
+ * session of the same model (the same weights in the same types) and window goes on: in another
+ * process, on another device, at any place of a batch. On the same device and with the same
+ * batch, it goes on bit for bit (but see itera_session_prefill_some on experts). Free *bytes
+ * with free(). The first call hashes all weights, which names the model in the bytes.
  * Errors: ITERA_ERR_ARGUMENT for a sequence that there is not; ITERA_ERR_MEMORY; device errors. */
 ITERA_API enum itera_status itera_session_save(struct itera_session *session, int32_t sequence,
                                                void **bytes, size_t *size);
-/* Makes saved bytes the state of `sequence`, apart from the others. The bytes may come from anywhere:
- * all of them are checked before anything changes.
- * Errors: ITERA_ERR_FORMAT for bytes that are no state, or a damaged one; ITERA_ERR_UNSUPPORTED for those
- * of another version; ITERA_ERR_ARGUMENT for those of another model or window, and for a sequence that
- * there is not; device errors, after which the sequence must be reset or loaded again. */
+/* Makes saved bytes the state of `sequence`, apart from the others. The bytes may come from
+ * anywhere: all of them are checked before anything changes.
+ * Errors: ITERA_ERR_FORMAT for bytes that are no state, or a damaged one; ITERA_ERR_UNSUPPORTED
+ * for those of another version; ITERA_ERR_ARGUMENT for those of another model or window, and for
+ * a sequence that there is not; device errors, after which the sequence must be reset or loaded
+ * again. */
 ITERA_API enum itera_status itera_session_load(struct itera_session *session, int32_t sequence,
                                                const void *bytes, size_t size);
-/* Makes `to` a copy of `from`, its random stream included: both go on with the same tokens, until they
- * read different ones or itera_session_set_sampling gives one another seed.
+/* Makes `to` a copy of `from`, its random stream included: both go on with the same tokens,
+ * until they read different ones or itera_session_set_sampling gives one another seed.
  * Errors: ITERA_ERR_ARGUMENT, ITERA_ERR_MEMORY; device errors. */
 ITERA_API enum itera_status itera_session_copy(struct itera_session *session, int32_t from,
                                                int32_t to);
 
-/* The logits (batch, vocabulary) after the last token that each sequence read; the row of one that has
- * read nothing means nothing. ITERA_ERR_ARGUMENT when none has read any. */
+/* The logits (batch, vocabulary) after the last token that each sequence read; the row of one
+ * that has read nothing means nothing. ITERA_ERR_ARGUMENT when none has read any. */
 ITERA_API enum itera_status itera_session_logits(struct itera_session *session, float *logits);
 
 ITERA_API int32_t itera_session_batch(const struct itera_session *session);
