@@ -5,16 +5,8 @@
 #include <string.h>
 
 #include "core/log.h"
-#include "model/model.h"
-#include "program/fuse.h"
 
 enum { DEFAULT_CHUNK = 512, MAX_BATCH = 65536 };
-
-static void destroy_phase(struct itera_session_phase *phase)
-{
-    itera_executable_destroy(&phase->executable);
-    itera_graph_destroy(&phase->graph);
-}
 
 static void destroy_small(struct itera_session_small *small)
 {
@@ -28,8 +20,8 @@ void itera_session_destroy(struct itera_session **session)
     if (!s)
         return;
     for (int i = 0; i <= ITERA_SESSION_CHUNK_BITS; i++)
-        destroy_phase(&s->chunk[i]);
-    destroy_phase(&s->step);
+        itera_phase_destroy(&s->chunk[i]);
+    itera_phase_destroy(&s->step);
     destroy_small(&s->clear);
     destroy_small(&s->sample);
     destroy_small(&s->keep);
@@ -54,16 +46,16 @@ void itera_session_destroy(struct itera_session **session)
     *session = NULL;
 }
 
-/* Records the model for `time` tokens into phase->graph. */
+/* Records the model for `time` tokens. */
 static enum itera_status record_phase(struct itera_session *s, int64_t time,
-                                      struct itera_session_phase *phase)
+                                      struct itera_model_phase *phase)
 {
-    phase->graph = (struct itera_graph){.phase = ITERA_PHASE_INFER,
-                                        .batch = s->batch,
-                                        .time = time,
-                                        .positions = s->window,
-                                        .logits_bound = true};
-    return itera_graph_record(&phase->graph, &s->model->config, &s->model->layout);
+    return itera_phase_record(phase, s->model,
+                              &(struct itera_phase_options){.phase = ITERA_PHASE_INFER,
+                                                            .batch = s->batch,
+                                                            .time = time,
+                                                            .positions = s->window,
+                                                            .logits = true});
 }
 
 static enum itera_status record_advance(struct itera_program *p, int32_t start, int64_t count)
@@ -73,39 +65,28 @@ static enum itera_status record_advance(struct itera_program *p, int32_t start, 
     return p->status;
 }
 
-/* Binds what every phase has and compiles; `more` are the bindings of its own. */
-static enum itera_status compile_phase(struct itera_session *s, struct itera_session_phase *phase,
-                                       struct itera_buffer *ids, struct itera_bindings *b)
+static enum itera_status compile_phase(struct itera_session *s, struct itera_model_phase *phase,
+                                       struct itera_buffer *ids)
 {
-    struct itera_graph *g = &phase->graph;
-    itera_bind_graph(b, g, s->model, s->states, s->derived);
-    itera_bind(b, g->ids, ids, 0);
-    itera_bind(b, g->start, s->start, 0);
-    itera_bind(b, g->logits, s->logits, 0);
-    enum itera_status status = b->status;
-    if (!status)
-        status = itera_fuse_forward(g->p);
-    if (!status)
-        status = itera_fuse_epilogues(g->p);
-    if (!status)
-        status = itera_compile(s->model->device, g->p, b->list, b->n, &phase->executable);
-    return status;
+    return itera_phase_compile(phase, &(struct itera_phase_buffers){.ids = ids,
+                                                                    .logits = s->logits,
+                                                                    .start = s->start,
+                                                                    .states = s->states,
+                                                                    .derived = s->derived});
 }
 
 static enum itera_status make_chunk(struct itera_session *s, int bits)
 {
-    struct itera_session_phase *phase = &s->chunk[bits];
+    struct itera_model_phase *phase = &s->chunk[bits];
     if (phase->executable)
         return ITERA_OK;
-    struct itera_bindings b = {0};
     enum itera_status status = record_phase(s, (int64_t)1 << bits, phase);
     if (!status)
         status = record_advance(phase->graph.p, phase->graph.start, (int64_t)1 << bits);
     if (!status)
-        status = compile_phase(s, phase, s->ids, &b);
-    itera_bindings_free(&b);
+        status = compile_phase(s, phase, s->ids);
     if (status)
-        destroy_phase(phase);
+        itera_phase_destroy(phase);
     return status;
 }
 
@@ -131,22 +112,20 @@ static enum itera_status make_step(struct itera_session *s)
 {
     if (s->step.executable)
         return ITERA_OK;
-    struct itera_session_phase *phase = &s->step;
-    struct itera_bindings b = {0};
+    struct itera_model_phase *phase = &s->step;
     enum itera_status status = record_phase(s, 1, phase);
     if (!status) {
         struct itera_graph *g = &phase->graph;
         int64_t batch = s->batch;
         int32_t token = itera_view_dims(g->p, g->ids, 1, &batch);
-        status = record_sample(s, g->p, g->logits, token, &b);
+        status = record_sample(s, g->p, g->logits, token, &phase->bindings);
     }
     if (!status)
         status = record_advance(phase->graph.p, phase->graph.start, 1);
     if (!status)
-        status = compile_phase(s, phase, s->token, &b);
-    itera_bindings_free(&b);
+        status = compile_phase(s, phase, s->token);
     if (status)
-        destroy_phase(phase);
+        itera_phase_destroy(phase);
     return status;
 }
 
@@ -299,13 +278,13 @@ enum itera_status itera_session_create(struct itera_model *model,
         status = find_slots(s);
     if (!status)
         status = itera_model_prepare(model, &s->chunk[0].graph, s->derived);
-    destroy_phase(&s->chunk[0]);
+    itera_phase_destroy(&s->chunk[0]);
     if (!status)
         status = make_clear(s);
     if (!status)
         status = make_sample(s);
     if (!status)
-        status = itera_session_set_sampling(s, -1, &(struct itera_sampling){0});
+        status = itera_session_set_sampling(s, -1, NULL);
     if (status)
         itera_session_destroy(&s);
     *session = s;
@@ -377,6 +356,9 @@ enum itera_status itera_session_reset_sequence(struct itera_session *session, in
 enum itera_status itera_session_set_sampling(struct itera_session *session, int32_t sequence,
                                              const struct itera_sampling *sampling)
 {
+    static const struct itera_sampling greedy;
+    if (!sampling)
+        sampling = &greedy;
     enum itera_status status = sequence == -1 ? ITERA_OK : itera_session_expect(session, sequence);
     if (status)
         return status;

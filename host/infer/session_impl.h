@@ -3,15 +3,9 @@
 #define ITERA_INFER_SESSION_IMPL_H
 
 #include "itera/session.h"
-#include "model/model.h"
+#include "model/phase.h"
 
 enum { ITERA_SESSION_CHUNK_BITS = 12 }; /* the largest chunk is 1 << this */
-
-/* A compiled phase; the graph stays because the executable refers to it. */
-struct itera_session_phase {
-    struct itera_graph graph;
-    struct itera_executable *executable;
-};
 
 /* A compiled program of a few ops. */
 struct itera_session_small {
@@ -51,8 +45,8 @@ struct itera_session {
     int n_slots;
 
     /* Prefill of 1 << i tokens, compiled on first use. */
-    struct itera_session_phase chunk[ITERA_SESSION_CHUNK_BITS + 1];
-    struct itera_session_phase step; /* token -> logits -> token */
+    struct itera_model_phase chunk[ITERA_SESSION_CHUNK_BITS + 1];
+    struct itera_model_phase step; /* token -> logits -> token */
     struct itera_session_small clear, sample;
 
     /* The sequences that stay while others go on are run, too, and put back after: infer/keep.c.

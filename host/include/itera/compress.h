@@ -73,7 +73,7 @@ ITERA_API enum itera_status itera_prune(struct itera_model *model, const struct 
                                         struct itera_model **out,
                                         struct itera_prune_report **report);
 /* The sizes that itera_prune would arrive at, without its work; parameters, bytes and FLOPs are not
- * filled in. Errors: those of sizes. */
+ * filled in. options may be NULL. Errors: those of sizes. */
 ITERA_API enum itera_status itera_prune_plan(const struct itera_model *model,
                                              const struct itera_prune_options *options,
                                              struct itera_prune_sizes *sizes);

@@ -101,7 +101,7 @@ struct itera_energy {
 struct itera_meter;
 
 /* A machine without sensors is no error: figure[0] then is an estimate from tdp_watts, or NAN with
- * the reason.
+ * the reason. options may be NULL.
  * Errors: ITERA_ERR_ARGUMENT for options out of range; ITERA_ERR_MEMORY. */
 ITERA_API enum itera_status itera_meter_open(const struct itera_meter_options *options,
                                              struct itera_meter **meter);

@@ -51,7 +51,7 @@ ITERA_API enum itera_status itera_session_reset_sequence(struct itera_session *s
                                                          int32_t sequence);
 
 /* Sets how `sequence` (-1: every one; sequence s then gets seed + s) chooses tokens, and begins its
- * random stream anew. Errors: ITERA_ERR_ARGUMENT. */
+ * random stream anew. sampling may be NULL: greedy. Errors: ITERA_ERR_ARGUMENT. */
 ITERA_API enum itera_status itera_session_set_sampling(struct itera_session *session,
                                                        int32_t sequence,
                                                        const struct itera_sampling *sampling);
