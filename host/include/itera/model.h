@@ -24,7 +24,8 @@ struct itera_model;
  * (config.json, model.safetensors, perhaps sharded, tokenizer.json if there is one) to the device.
  * What a file does not have inside, config.json and tokenizer.json, may lie beside it.
  * Everything is checked first: configuration, names, shapes, and that all weights are finite.
- * Errors: ITERA_ERR_IO, ITERA_ERR_FORMAT, ITERA_ERR_SHAPE, ITERA_ERR_UNSUPPORTED. */
+ * Errors: ITERA_ERR_IO, ITERA_ERR_FORMAT, ITERA_ERR_SHAPE, ITERA_ERR_UNSUPPORTED; ITERA_ERR_LIMIT
+ * for headers that are too large; ITERA_ERR_MEMORY; device errors. */
 ITERA_API enum itera_status itera_model_load(struct itera_device *device, const char *path,
                                              struct itera_model **model);
 
