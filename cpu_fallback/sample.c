@@ -17,6 +17,7 @@ struct itera_sample_rule itera_sample_read(const float *params, int32_t *rng, in
         .temperature = params[0] > 0 ? params[0] : 0, /* NaN: greedy */
         .top_k = vocabulary,
         .top_p = params[2] < 1 ? (params[2] > 0 ? params[2] : 0) : 1,
+        .gap = params[3] > 0 ? params[3] : 0,
         .u = (itera_rng_at(seed, 0, counter) >> 8) * 0x1p-24,
     };
     if (params[1] >= 1 && params[1] < (float)vocabulary)
@@ -128,6 +129,19 @@ int32_t itera_sample_entries(struct itera_sample_entry *entries, int64_t n,
     return itera_sample_draw(largest, kept, max, rule);
 }
 
+/* Moves those that are not too far below the largest to the front; returns how many. */
+static int64_t keep_near(struct itera_sample_entry *entries, int64_t n, float max, float gap)
+{
+    float cut = max - gap;
+    int64_t kept = 0;
+    if (isnan(cut))
+        return n;
+    for (int64_t i = 0; i < n; i++)
+        if (entries[i].logit >= cut)
+            entries[kept++] = entries[i];
+    return kept;
+}
+
 int32_t itera_sample_exact(const float *logits, int64_t n, const struct itera_sample_rule *rule,
                            struct itera_sample_entry *entries)
 {
@@ -144,8 +158,11 @@ int32_t itera_sample_exact(const float *logits, int64_t n, const struct itera_sa
         return 0;
     if (rule->temperature == 0)
         return entries[best].id;
+    float max = entries[best].logit;
+    if (rule->gap > 0)
+        present = keep_near(entries, present, max, rule->gap);
     if (rule->top_k >= present && rule->top_p >= 1)
-        return itera_sample_draw(entries, present, entries[best].logit, rule);
+        return itera_sample_draw(entries, present, max, rule);
     return itera_sample_entries(entries, present, rule);
 }
 

@@ -16,6 +16,7 @@ struct itera_sample_rule {
     double temperature; /* 0: greedy */
     int64_t top_k;      /* 1 <= top_k <= vocabulary */
     double top_p;       /* 1: all */
+    float gap;          /* 0: all */
     double u;           /* in [0, 1) */
 };
 

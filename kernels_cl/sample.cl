@@ -202,6 +202,14 @@ kernel void sample_weigh(global const float *logits, global const float *params,
     }
 }
 
+/* The smallest key that is kept: of a logit not further than the gap below the largest, or of any. */
+static inline uint least_key(uint max_key, float gap)
+{
+    if (!(gap > 0.0f))
+        return 1;
+    return max(key_of(as_float(bits_of_key(max_key)) - gap), 1u);
+}
+
 /* ---- the cuts and the draw ------------------------------------------------------------------- */
 
 /* What a token counts for in a sum */
@@ -407,7 +415,7 @@ kernel void sample(global const float *logits, global const float *params, globa
                           weights + p.weights_at + 2 * b * p.vocabulary,
                           p.vocabulary,
                           max_key,
-                          1,
+                          least_key(max_key, params[3]),
                           UINT_MAX};
         /* The two cuts, then the draw */
         for (uint stage = 0; stage < 3; stage++) {

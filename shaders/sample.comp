@@ -38,6 +38,14 @@ bool is_kept(Row row, uint key, uint id)
     return key > row.cut_key || (key == row.cut_key && id <= row.cut_id);
 }
 
+// The smallest key that is kept: of a logit not further than the gap below the largest, or of any.
+uint least_key(uint max_key, float gap)
+{
+    if (!(gap > 0.0))
+        return 1;
+    return max(key_of(floatBitsToInt(uintBitsToFloat(bits_of_key(max_key)) - gap)), 1u);
+}
+
 uvec2 mass_of(Row row, uint id, uint mass)
 {
     if (mass == MASS_ONE)
@@ -213,7 +221,7 @@ void main()
         rng.v[rng_at + 2] = int(counter + 1);
     if (most.y > 0 && !is_greedy(floatBitsToInt(params.v[params_at]))) {
         Row row = Row(p.logits_at + b * p.logits_ld, p.weights_at + 2 * b * p.vocabulary, most.y,
-                      1, 0xffffffffu);
+                      least_key(most.y, params.v[params_at + 3]), 0xffffffffu);
         // The two cuts, then the draw
         for (uint stage = 0; stage < 3; stage++) {
             float limit = params.v[params_at + stage + 1];

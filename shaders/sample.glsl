@@ -25,6 +25,12 @@ uint key_of(int logit)
     return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
 }
 
+// Bits of the logit with this key
+uint bits_of_key(uint key)
+{
+    return (key & 0x80000000u) != 0 ? key ^ 0x80000000u : ~key;
+}
+
 // 0, below and NaN
 bool is_greedy(int temperature)
 {

@@ -11,12 +11,6 @@ OUT_INT(4, weights)
 #define WEIGHT_BITS 44
 #define POSSIBLE    0x80000000u // in the upper half: the weight is not 0 in double
 
-// Bits of the logit with this key
-uint bits_of_key(uint key)
-{
-    return (key & 0x80000000u) != 0 ? key ^ 0x80000000u : ~key;
-}
-
 // 1 / temperature in powers of two: scale 2^-(64 + 22 + exponent) of log2(e) / temperature
 struct Slope {
     uvec2 scale;

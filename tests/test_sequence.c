@@ -353,7 +353,7 @@ static void test_bad_states(void **state)
         {80, &nan_value, 4},                   /* temperature */
         {84, &cold, 4},                        /* top_k */
         {88, &more, 4},                        /* top_p */
-        {92, &more, 4},                        /* unused */
+        {92, &cold, 4},                        /* gap of min_p */
         {108, &one, 4},                        /* unused */
         {112, &nan_value, 4},                  /* a logit */
         {112 + 4 * VOCAB, &minus, 4},          /* a token of the history */

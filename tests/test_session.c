@@ -336,9 +336,27 @@ static void test_sampling(void **state)
     assert_memory_equal(a, b, sizeof a);
     sample_run(s, 0, (struct itera_sampling){.temperature = 2, .top_p = 1e-6f, .seed = 9}, N, b);
     assert_memory_equal(a, b, sizeof a);
-    static const struct itera_sampling bad[] = {{.temperature = -1}, {.temperature = NAN},
-                                                {.top_k = -1},       {.top_p = 1.5f},
-                                                {.top_p = NAN},      {.temperature = INFINITY}};
+    sample_run(s, 0, (struct itera_sampling){.temperature = 2, .min_p = 1, .seed = 9}, N, b);
+    assert_memory_equal(a, b, sizeof a);
+    /* Nothing that is much less likely than the likeliest. */
+    struct itera_sampling near = {.temperature = 1.5f, .min_p = 0.4f, .seed = 3};
+    int32_t prompt = 7, token, others = 0;
+    float logits[VOCAB];
+    assert_int_equal(itera_session_reset(s), ITERA_OK);
+    assert_int_equal(itera_session_set_sampling(s, 0, &near), ITERA_OK);
+    assert_int_equal(itera_session_prefill(s, &prompt, 1), ITERA_OK);
+    for (int i = 0; i < 200; i++) {
+        assert_int_equal(itera_session_next(s, &token), ITERA_OK);
+        assert_int_equal(itera_session_logits(s, logits), ITERA_OK);
+        double below = (double)logits[likeliest(logits)] - logits[token];
+        assert_true(exp(-below / 1.5) >= 0.4 * (1 - 1e-5));
+        others += below > 0;
+    }
+    assert_true(others > 0);
+    static const struct itera_sampling bad[] = {
+        {.temperature = -1}, {.temperature = NAN}, {.top_k = -1},
+        {.top_p = 1.5f},     {.top_p = NAN},       {.min_p = -0.1f},
+        {.min_p = 2},        {.min_p = NAN},       {.temperature = INFINITY}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(itera_session_set_sampling(s, 0, &bad[i]), ITERA_ERR_ARGUMENT);
     assert_int_equal(itera_session_set_sampling(s, 1, &greedy), ITERA_ERR_ARGUMENT);

@@ -268,6 +268,8 @@ static int32_t sample_row(const float *x, int64_t n, const struct itera_sample_r
     float *w = (float *)(entries + whole + BLOCK), *sums = w + whole;
     float max;
     int32_t token = -1;
+    if (rule->temperature > 0 && rule->gap > 0) /* few are left to be weighed */
+        return itera_sample_exact(x, n, rule, entries);
     if (rule->temperature > 0 && rule->top_k < n) {
         if (rule->top_k > n / 16) /* too much would pass through the small heap */
             return itera_sample_exact(x, n, rule, entries);

@@ -1,4 +1,5 @@
 /* Parity cases of sampling. Tokens must be equal: the fast kernels decide as the reference does. */
+#include <math.h>
 #include <stdio.h>
 
 #include "check/case.h"
@@ -9,13 +10,17 @@ itera_case_fn itera_case_advance;
 
 bool itera_case_sample(struct itera_case *c)
 {
-    /* temperature, top_k, top_p: greedy, each cut alone and with the other, and values at or beyond
+    /* temperature, top_k, top_p, gap: greedy, each cut alone and with the other, and values at or beyond
      * the ends of what makes sense. */
-    static const float params[][3] = {
-        {0, 0, 1},         {1, 0, 1},     {1, 40, 1},        {1, 0, 0.9f},
-        {0.8f, 40, 0.95f}, {-1, 5, 0.5f}, {1, 1, 1},         {1, 3, 0.99f},
-        {2, 1e9f, 2},      {1, -4, 0},    {1e-20f, 0, 1},    {1e30f, 0, 0.3f},
-        {0.7f, 0, 0.01f},  {1, 1000, 1},  {1.5f, 0, 0.999f}, {1, 200, 0.5f},
+    static const float params[][4] = {
+        {0, 0, 1},           {1, 0, 1},          {1, 40, 1},
+        {1, 0, 0.9f},        {0.8f, 40, 0.95f},  {-1, 5, 0.5f},
+        {1, 1, 1},           {1, 3, 0.99f},      {2, 1e9f, 2},
+        {1, -4, 0},          {1e-20f, 0, 1},     {1e30f, 0, 0.3f},
+        {0.7f, 0, 0.01f},    {1, 1000, 1},       {1.5f, 0, 0.999f},
+        {1, 200, 0.5f},      {1, 0, 1, 2},       {0.8f, 0, 1, 1e-30f},
+        {1, 9, 1, 3.5f},     {2, 0, 0.9f, 1.5f}, {1, 50, 0.8f, 2.5f},
+        {1, 0, 1, INFINITY}, {0, 0, 1, 1},       {1, 0, 0.9f, -1},
     };
     static const int16_t sizes[] = {8000, 1, 2, 63, 64, 65, 200, 1000, 257, 5000, 17};
     enum { PARAMS = sizeof params / sizeof *params, SIZES = sizeof sizes / sizeof *sizes };
@@ -32,16 +37,16 @@ bool itera_case_sample(struct itera_case *c)
                                         extreme ? 9 : (double)itera_case_pick(c, 1, 5));
     int32_t table = itera_activation(c->program, ITERA_F32, 2, four);
     for (int i = 0; i < 4; i++) {
-        struct itera_attr attr = {.scale = i < 3 ? value[i] : 0};
+        struct itera_attr attr = {.scale = value[i]};
         int32_t column = itera_view_cols(c->program, table, i, 1);
         itera_record(c->program, ITERA_OP_fill, &attr, NULL, &column);
     }
     int32_t rng =
         itera_case_strided(c, "rng", 2, four, c->index % 2 ? 2 : 0, ITERA_FILL_BITS, 0, 0);
     itera_format(c->label, sizeof c->label,
-                 "batch=%d vocabulary=%d temperature=%g top_k=%g top_p=%g%s", (int)batch,
+                 "batch=%d vocabulary=%d temperature=%g top_k=%g top_p=%g gap=%g%s", (int)batch,
                  (int)vocabulary, (double)value[0], (double)value[1], (double)value[2],
-                 extreme ? " ties" : "");
+                 (double)value[3], extreme ? " ties" : "");
     const int32_t in[] = {logits, table, rng};
     int32_t out[] = {ITERA_NEW};
     itera_record(c->program, ITERA_OP_sample, NULL, in, out);

@@ -228,8 +228,8 @@ enum itera_status itera_session_save(struct itera_session *session, int32_t sequ
 static enum itera_status check_sampling(const float sampling[4], const int32_t rng[4])
 {
     if (!(sampling[0] >= 0) || !isfinite(sampling[0]) || !(sampling[1] >= 0) ||
-        !isfinite(sampling[1]) || !(sampling[2] > 0 && sampling[2] <= 1) || sampling[3] != 0 ||
-        rng[3] != 0)
+        !isfinite(sampling[1]) || !(sampling[2] > 0 && sampling[2] <= 1) || !(sampling[3] >= 0) ||
+        !isfinite(sampling[3]) || rng[3] != 0)
         return itera_fail(ITERA_ERR_FORMAT,
                           "a sequence's state: its sampling is out of range (temperature %g, top_k "
                           "%g, top_p %g)",

@@ -1,5 +1,6 @@
 #include "infer/session_impl.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -353,6 +354,16 @@ enum itera_status itera_session_reset_sequence(struct itera_session *session, in
     return itera_session_clear_one(session, sequence);
 }
 
+/* How far below the largest logit tokens are left out; 0: none is. */
+static float min_p_gap(const struct itera_sampling *sampling)
+{
+    if (!(sampling->min_p > 0) || !(sampling->temperature > 0))
+        return 0;
+    /* Above 0 even where only the likeliest is to stay, and finite. */
+    double gap = -(double)sampling->temperature * log((double)sampling->min_p);
+    return (float)fmin(fmax(gap, FLT_MIN), FLT_MAX);
+}
+
 enum itera_status itera_session_set_sampling(struct itera_session *session, int32_t sequence,
                                              const struct itera_sampling *sampling)
 {
@@ -363,15 +374,18 @@ enum itera_status itera_session_set_sampling(struct itera_session *session, int3
     if (status)
         return status;
     if (!(sampling->temperature >= 0) || !isfinite(sampling->temperature) || sampling->top_k < 0 ||
-        !(sampling->top_p >= 0 && sampling->top_p <= 1))
-        return itera_fail(ITERA_ERR_ARGUMENT,
-                          "temperature must be 0 or more, top_k 0 or more, top_p between 0 and 1");
+        !(sampling->top_p >= 0 && sampling->top_p <= 1) ||
+        !(sampling->min_p >= 0 && sampling->min_p <= 1))
+        return itera_fail(
+            ITERA_ERR_ARGUMENT,
+            "temperature must be 0 or more, top_k 0 or more, top_p and min_p between 0 "
+            "and 1");
     int32_t first = sequence < 0 ? 0 : sequence;
     int32_t end = sequence < 0 ? session->batch : sequence + 1;
     for (int32_t i = first; i < end && !status; i++) {
         uint64_t seed = sampling->seed + (sequence < 0 ? (uint64_t)i : 0);
         float settings[4] = {sampling->temperature, (float)sampling->top_k,
-                             sampling->top_p > 0 ? sampling->top_p : 1, 0};
+                             sampling->top_p > 0 ? sampling->top_p : 1, min_p_gap(sampling)};
         int32_t rng[4] = {(int32_t)(uint32_t)seed, (int32_t)(uint32_t)(seed >> 32), 0, 0};
         status = itera_buffer_upload(session->sampling, (size_t)i * 16, settings, 16);
         if (!status)

@@ -5,7 +5,8 @@
  * One token per row of logits. With temperature <= 0 (or NaN): the first of the largest logits.
  * Otherwise, in this order:
  *
- *   1. p = softmax(logits / temperature)
+ *   1. p = softmax(logits / temperature); gap > 0: only logits of at least (the largest - gap), in f32,
+ *      stay (none is left out where that is NaN)
  *   2. top_k >= 1: only the top_k largest stay (of equal logits the lower ids)
  *   3. top_p < 1: of these, renormalised, only the shortest run from the largest down whose sum
  *      reaches top_p; at least one token
@@ -17,7 +18,8 @@
  *
  * logits  (batch, vocabulary) f32
  * params  (batch, 4) f32: temperature, top_k (below 1, NaN, or the vocabulary and more: all), top_p
- *         (1 and more, or NaN: all), unused
+ *         (1 and more, or NaN: all), gap (0 and below, or NaN: all; -temperature ln(min_p) leaves out
+ *         what is less likely than min_p times the likeliest)
  * rng     (batch, 4) i32: seed (low, high), counter, unused. u is the 32-bit value number `counter`
  *         of stream 0 of the seed, its upper 24 bits; the counter is read as unsigned and becomes
  *         counter + 1, also when nothing is drawn.

@@ -30,6 +30,8 @@ struct itera_sampling {
     int32_t top_k;     /* of the top_k most likely tokens only; 0: all */
     float top_p;       /* of the fewest most likely tokens that together have at least this
                           probability; 0 or 1: all */
+    float min_p;       /* of tokens that are at least min_p times as likely as the likeliest, chosen
+                          before top_k and top_p; 0: all, at most 1 */
     uint64_t seed;
 };
 
