@@ -295,6 +295,91 @@ static void forge(uint8_t *bytes, size_t size, size_t at, const void *value, siz
     itera_siphash_end(&hash, bytes + size - ITERA_SIPHASH_BYTES);
 }
 
+/* A bias forbids tokens or forces one; penalties are what they say; both are saved with the
+ * state, and the other sequence has its own. */
+static void test_penalties(void **state)
+{
+    (void)state;
+    struct itera_model *model = make_model(configs[2], 11);
+    struct itera_session *s = make_session(model, 2), *other = make_session(model, 2);
+    static const struct itera_sampling greedy = {0};
+    static const int32_t ids[2] = {4, 9}, bad_id = VOCAB, prompt[2] = {7, 7};
+    static const float forced[2] = {1e6f, 2e6f}, not_finite = INFINITY;
+    struct itera_sampling penalised = {.presence = 3, .frequency = 1.5f};
+    float logits[2 * VOCAB], plain[VOCAB];
+    int32_t token[2], count[VOCAB] = {0}, alone[12];
+    assert_int_equal(itera_session_set_bias(s, 0, &bad_id, forced, 1), ITERA_ERR_ARGUMENT);
+    assert_int_equal(itera_session_set_bias(s, 0, ids, &not_finite, 1), ITERA_ERR_ARGUMENT);
+    assert_int_equal(itera_session_set_bias(s, 2, ids, forced, 2), ITERA_ERR_ARGUMENT);
+    assert_int_equal(itera_session_set_bias(s, 0, NULL, NULL, 0), ITERA_OK);
+    penalised.presence = NAN;
+    assert_int_equal(itera_session_set_sampling(s, 0, &penalised), ITERA_ERR_ARGUMENT);
+    penalised.presence = 3;
+
+    assert_int_equal(itera_session_set_sampling(s, -1, &greedy), ITERA_OK);
+    assert_int_equal(itera_session_prefill(s, prompt, 1), ITERA_OK);
+    for (int i = 0; i < 12; i++) {
+        assert_int_equal(itera_session_next(s, token), ITERA_OK);
+        assert_int_equal(token[0], token[1]);
+        alone[i] = token[1];
+    }
+    logits_of(s, 0, plain);
+    assert_int_equal(itera_session_set_bias(s, 0, ids, forced, 2), ITERA_OK);
+    assert_int_equal(itera_session_reset(s), ITERA_OK);
+    assert_int_equal(itera_session_prefill(s, prompt, 1), ITERA_OK);
+    for (int i = 0; i < 12; i++) {
+        assert_int_equal(itera_session_next(s, token), ITERA_OK);
+        assert_int_equal(token[0], 9);
+        assert_int_equal(token[1], alone[i]);
+    }
+    logits_of(s, 1, logits);
+    assert_memory_equal(logits, plain, sizeof plain); /* the model's own, as before */
+
+    /* By hand: the likeliest after what was given out is taken off. */
+    assert_int_equal(itera_session_set_bias(s, 0, ids, forced, 0), ITERA_OK);
+    assert_int_equal(itera_session_set_sampling(s, 0, &penalised), ITERA_OK);
+    assert_int_equal(itera_session_reset(s), ITERA_OK);
+    assert_int_equal(itera_session_prefill(s, prompt, 1), ITERA_OK);
+    void *saved = NULL;
+    size_t size = 0;
+    int32_t rest[20];
+    for (int i = 0; i < 20; i++) {
+        if (i == 8)
+            assert_int_equal(itera_session_save(s, 0, &saved, &size), ITERA_OK);
+        assert_int_equal(itera_session_next(s, token), ITERA_OK);
+        logits_of(s, 0, logits);
+        int best = 0;
+        for (int k = 0; k < VOCAB; k++) {
+            logits[k] += count[k] ? 0 - 3 - 1.5f * (float)count[k] : 0;
+            best = logits[k] > logits[best] ? k : best;
+        }
+        assert_int_equal(token[0], best);
+        count[best]++;
+        rest[i] = token[0];
+    }
+    /* In a session that knows nothing of penalties; copied there; and a count that is forged. */
+    assert_int_equal(itera_session_load(other, 1, saved, size), ITERA_OK);
+    assert_int_equal(itera_session_copy(other, 1, 0), ITERA_OK);
+    for (int i = 8; i < 20; i++) {
+        assert_int_equal(itera_session_next(other, token), ITERA_OK);
+        assert_int_equal(token[0], rest[i]);
+        assert_int_equal(token[1], rest[i]);
+    }
+    const int32_t wrong[] = {-1, VOCAB, 0};
+    for (int i = 0; i < 3; i++) {
+        uint8_t *bytes = malloc(size);
+        memcpy(bytes, saved, size);
+        /* The last pair, a token and its count */
+        forge(bytes, size, size - ITERA_SIPHASH_BYTES - (i < 2 ? 8 : 4), &wrong[i], 4);
+        assert_int_equal(itera_session_load(other, 0, bytes, size), ITERA_ERR_FORMAT);
+        free(bytes);
+    }
+    free(saved);
+    itera_session_destroy(&s);
+    itera_session_destroy(&other);
+    itera_model_destroy(&model);
+}
+
 /* Bytes that are cut off, damaged, forged or another model's are refused, and change nothing. */
 static void test_bad_states(void **state)
 {
@@ -335,30 +420,34 @@ static void test_bad_states(void **state)
         const void *value;
         size_t n;
     } forged[] = {
-        {8, &many, 4},                         /* version */
-        {12, &many, 4},                        /* pending */
-        {12, &zero, 4},                        /* no token given out, but which it is */
-        {16, &huge, 8},                        /* bytes */
-        {40, &zero, 8},                        /* window */
-        {48, &huge, 8},                        /* position */
-        {48, &beyond, 8},                      /* the window has 30 */
-        {48, &four, 8},                        /* fewer than there are values for */
-        {48, &zero, 8},                        /* but tokens were read */
-        {56, &zero, 8},                        /* tokens read: fewer than the position */
-        {64, &four, 8},                        /* tokens run */
-        {72, &minus, 4},                       /* token */
-        {72, &many, 4},                        /* the model has fewer */
-        {76, &many, 0},                        /* nothing forged: see below */
-        {80, &cold, 4},                        /* temperature */
-        {80, &nan_value, 4},                   /* temperature */
-        {84, &cold, 4},                        /* top_k */
-        {88, &more, 4},                        /* top_p */
-        {92, &cold, 4},                        /* gap of min_p */
-        {108, &one, 4},                        /* unused */
-        {112, &nan_value, 4},                  /* a logit */
-        {112 + 4 * VOCAB, &minus, 4},          /* a token of the history */
-        {112 + 4 * VOCAB + 16, &many, 4},      /* the last of them */
-        {112 + 4 * VOCAB + 20, &nan_value, 4}, /* a state */
+        {8, &many, 4},        /* version */
+        {12, &many, 4},       /* pending */
+        {12, &zero, 4},       /* no token given out, but which it is */
+        {16, &huge, 8},       /* bytes */
+        {40, &zero, 8},       /* window */
+        {48, &huge, 8},       /* position */
+        {48, &beyond, 8},     /* the window has 30 */
+        {48, &four, 8},       /* fewer than there are values for */
+        {48, &zero, 8},       /* but tokens were read */
+        {56, &zero, 8},       /* tokens read: fewer than the position */
+        {64, &four, 8},       /* tokens run */
+        {72, &minus, 4},      /* token */
+        {72, &many, 4},       /* the model has fewer */
+        {76, &many, 0},       /* nothing forged: see below */
+        {80, &cold, 4},       /* temperature */
+        {80, &nan_value, 4},  /* temperature */
+        {84, &cold, 4},       /* top_k */
+        {88, &more, 4},       /* top_p */
+        {92, &cold, 4},       /* gap of min_p */
+        {108, &one, 4},       /* unused */
+        {112, &nan_value, 4}, /* a penalty */
+        {116, &nan_value, 4},
+        {120, &one, 4}, /* counts that are not there */
+        {124, &minus, 4},
+        {128, &nan_value, 4},                  /* a logit */
+        {128 + 4 * VOCAB, &minus, 4},          /* a token of the history */
+        {128 + 4 * VOCAB + 16, &many, 4},      /* the last of them */
+        {128 + 4 * VOCAB + 20, &nan_value, 4}, /* a state */
     };
     for (size_t i = 0; i < sizeof forged / sizeof *forged; i++) {
         memcpy(bytes, saved, size);
@@ -397,7 +486,8 @@ int main(void)
         const struct CMUnitTest tests[] = {
             cmocka_unit_test(test_apart),       cmocka_unit_test(test_windows),
             cmocka_unit_test(test_lists),       cmocka_unit_test(test_saved),
-            cmocka_unit_test(test_saved_empty), cmocka_unit_test(test_bad_states),
+            cmocka_unit_test(test_saved_empty), cmocka_unit_test(test_penalties),
+            cmocka_unit_test(test_bad_states),
         };
         failed += cmocka_run_group_tests_name(devices[d], tests, NULL, NULL);
         itera_device_close(&device);

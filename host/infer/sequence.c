@@ -15,9 +15,14 @@
  *  76  i32      vocabulary
  *  80  f32[4]   sampling, see the op sample
  *  96  i32[4]   random stream, see the op sample
- * 112  f32      logits (vocabulary) if a token was read
+ * 112  f32[2]   penalties: presence, frequency
+ * 120  u32      tokens with counts
+ * 124  u32      tokens with a bias
+ * 128  f32      logits (vocabulary) if a token was read
  *      i32      tokens at the positions so far, where the window has an end
  *      f32      the states one after the other; of caches, the positions so far
+ *      i32, i32 a token and how often it was given out, as counts for penalties; by token
+ *      i32, f32 a token and its bias; by token
  *      u8[16]   SipHash of all before
  *
  * The hash finds damage; it proves no origin, so every value is checked when it is loaded. */
@@ -29,7 +34,7 @@
 #include "core/siphash.h"
 #include "infer/session_impl.h"
 
-enum { HEADER = 112, VERSION = 1 };
+enum { HEADER = 128, PAIR = 8, VERSION = 1 };
 static const char MAGIC[8] = {'i', 't', 'e', 'r', 'a', 's', 'q', 'n'};
 /* Anyone may know them: they tell our two uses of the hash apart. */
 static const uint8_t STATE_KEY[ITERA_SIPHASH_KEY] = "itera sequence 1",
@@ -44,6 +49,8 @@ struct header {
     int32_t token, vocab;
     float sampling[4];
     int32_t rng[4];
+    struct itera_penalty penalty;
+    uint32_t counts, biases;
 };
 _Static_assert(sizeof(struct header) == HEADER, "the header has no gaps");
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -89,17 +96,70 @@ static size_t slot_bytes(const struct itera_session_slot *slot, uint64_t positio
     return slot->per_position ? slot->per_position * (size_t)position : slot->row;
 }
 
-/* Bytes of everything before the hash. */
-static size_t state_bytes(const struct itera_session *s, uint64_t position, bool read)
+/* Bytes of everything before the pairs. */
+static size_t state_bytes(const struct itera_session *s, const struct header *h)
 {
     size_t bytes = HEADER;
-    if (read)
+    if (h->tokens_read)
         bytes += (size_t)s->vocab * 4;
     if (s->window)
-        bytes += (size_t)position * 4;
+        bytes += (size_t)h->position * 4;
     for (int i = 0; i < s->n_slots; i++)
-        bytes += slot_bytes(&s->slots[i], position);
+        bytes += slot_bytes(&s->slots[i], h->position);
     return bytes;
+}
+
+/* The tokens of a sequence with a count or a bias: how many there are, or the pairs themselves. */
+static void put_pairs(const struct itera_session *s, int32_t sequence, struct header *h,
+                      uint8_t *data)
+{
+    if (!s->adjust)
+        return;
+    const size_t row = (size_t)sequence * (size_t)s->vocab;
+    h->penalty = s->penalty[sequence];
+    h->counts = h->biases = 0;
+    for (int32_t t = 0; t < s->vocab; t++) {
+        if (!s->count[row + (size_t)t])
+            continue;
+        if (data) {
+            memcpy(data, &t, 4);
+            memcpy(data + 4, &s->count[row + (size_t)t], 4);
+            data += PAIR;
+        }
+        h->counts++;
+    }
+    for (int32_t t = 0; t < s->vocab; t++) {
+        if (s->bias[row + (size_t)t] == 0)
+            continue;
+        if (data) {
+            memcpy(data, &t, 4);
+            memcpy(data + 4, &s->bias[row + (size_t)t], 4);
+            data += PAIR;
+        }
+        h->biases++;
+    }
+}
+
+/* Makes the pairs those of a sequence. */
+static enum itera_status take_pairs(struct itera_session *s, int32_t sequence,
+                                    const struct header *h, const uint8_t *data)
+{
+    bool any = h->counts || h->biases || h->penalty.presence != 0 || h->penalty.frequency != 0;
+    enum itera_status status = any ? itera_session_allow_adjust(s) : ITERA_OK;
+    if (status || !s->adjust)
+        return status;
+    const size_t row = (size_t)sequence * (size_t)s->vocab;
+    s->penalty[sequence] = h->penalty;
+    memset(s->count + row, 0, (size_t)s->vocab * sizeof *s->count);
+    memset(s->bias + row, 0, (size_t)s->vocab * sizeof *s->bias);
+    for (uint32_t i = 0; i < h->counts + h->biases; i++, data += PAIR) {
+        int32_t token;
+        memcpy(&token, data, 4);
+        void *to =
+            i < h->counts ? (void *)(s->count + row + token) : (void *)(s->bias + row + token);
+        memcpy(to, data + 4, 4);
+    }
+    return itera_session_adjust(s, sequence);
 }
 
 /* Everything but the hashes into *out, of *size bytes with room for the hash of it. */
@@ -118,8 +178,9 @@ static enum itera_status pack(struct itera_session *s, int32_t sequence, uint8_t
         .token = q->pending ? s->last[sequence] : 0,
         .vocab = s->vocab,
     };
-    size_t end = state_bytes(s, h.position, h.tokens_read > 0);
-    h.bytes = end + ITERA_SIPHASH_BYTES;
+    put_pairs(s, sequence, &h, NULL);
+    size_t states_end = state_bytes(s, &h);
+    h.bytes = states_end + ((size_t)h.counts + h.biases) * PAIR + ITERA_SIPHASH_BYTES;
     memcpy(h.magic, MAGIC, sizeof h.magic);
     uint8_t *data = calloc(1, (size_t)h.bytes);
     if (!data)
@@ -129,6 +190,7 @@ static enum itera_status pack(struct itera_session *s, int32_t sequence, uint8_t
     if (!status)
         status = itera_buffer_download(s->rng, row * 16, h.rng, 16);
     memcpy(data, &h, sizeof h);
+    put_pairs(s, sequence, &h, data + states_end);
     size_t at = HEADER;
     if (h.tokens_read) {
         size_t n = (size_t)s->vocab * 4;
@@ -184,6 +246,8 @@ static enum itera_status unpack(struct itera_session *s, int32_t sequence, const
             status = itera_buffer_upload(s->states, slot->offset + row * slot->row, data + at, n);
         at += n;
     }
+    if (!status)
+        status = take_pairs(s, sequence, &h, data + at);
     s->last[sequence] = h.token;
     if (!status)
         status = itera_buffer_upload(s->token, row * 4, &h.token, 4);
@@ -273,10 +337,38 @@ static enum itera_status check_header(struct itera_session *s, const struct head
     if (h->pending > 1 || (h->pending && !h->tokens_read) || h->token < 0 || h->token >= s->vocab ||
         (!h->pending && h->token))
         return itera_fail(ITERA_ERR_FORMAT, "a sequence's state: its token %d cannot be", h->token);
+    if (!isfinite(h->penalty.presence) || !isfinite(h->penalty.frequency) ||
+        h->counts > (uint32_t)s->vocab || h->biases > (uint32_t)s->vocab)
+        return itera_fail(ITERA_ERR_FORMAT,
+                          "a sequence's state: its penalties, or the number of tokens with counts "
+                          "(%u) or biases (%u), are out of range",
+                          h->counts, h->biases);
     return check_sampling(h->sampling, h->rng);
 }
 
-/* The values after the header, in front of the hash: tokens of the model, finite numbers. */
+/* Tokens of the model in ascending order, counts above 0, biases that are finite numbers but 0. */
+static enum itera_status check_pairs(const struct itera_session *s, const struct header *h,
+                                     const uint8_t *data)
+{
+    int32_t before = -1;
+    for (uint32_t i = 0; i < h->counts + h->biases; i++, data += PAIR) {
+        int32_t token, count;
+        float bias;
+        memcpy(&token, data, 4);
+        memcpy(&count, data + 4, 4);
+        memcpy(&bias, data + 4, 4);
+        if (i == h->counts)
+            before = -1;
+        bool fits = i < h->counts ? count > 0 : isfinite(bias) && bias != 0;
+        if (token <= before || token >= s->vocab || !fits)
+            return itera_fail(ITERA_ERR_FORMAT,
+                              "a sequence's state: the count or bias of token %d cannot be", token);
+        before = token;
+    }
+    return ITERA_OK;
+}
+
+/* The values after the header, in front of the pairs: tokens of the model, finite numbers. */
 static enum itera_status check_values(const struct itera_session *s, const struct header *h,
                                       const uint8_t *data, size_t end)
 {
@@ -315,7 +407,8 @@ enum itera_status itera_session_load(struct itera_session *session, int32_t sequ
     if (status)
         return status;
     size_t end = size - ITERA_SIPHASH_BYTES;
-    if (state_bytes(session, h.position, h.tokens_read > 0) != end)
+    const size_t states_end = state_bytes(session, &h);
+    if (states_end + ((size_t)h.counts + h.biases) * PAIR != end)
         return itera_fail(ITERA_ERR_FORMAT,
                           "a sequence's state at position %llu does not have %zu bytes",
                           (unsigned long long)h.position, size);
@@ -324,7 +417,9 @@ enum itera_status itera_session_load(struct itera_session *session, int32_t sequ
     if (memcmp(sum, (const uint8_t *)bytes + end, sizeof sum) != 0)
         return itera_fail(ITERA_ERR_FORMAT,
                           "a sequence's state was damaged: its checksum is wrong");
-    status = check_values(session, &h, bytes, end);
+    status = check_values(session, &h, bytes, states_end);
+    if (!status)
+        status = check_pairs(session, &h, (const uint8_t *)bytes + states_end);
     return status ? status : unpack(session, sequence, bytes);
 }
 

@@ -27,8 +27,9 @@ void itera_session_destroy(struct itera_session **session)
     destroy_small(&s->sample);
     destroy_small(&s->keep);
     destroy_small(&s->merge);
-    struct itera_buffer **buffers[] = {&s->states, &s->derived,  &s->ids, &s->token, &s->start,
-                                       &s->logits, &s->sampling, &s->rng, &s->kept,  &s->pick};
+    struct itera_buffer **buffers[] = {&s->states, &s->derived, &s->ids,      &s->token,
+                                       &s->start,  &s->logits,  &s->sampling, &s->rng,
+                                       &s->kept,   &s->pick,    &s->adjust};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         itera_buffer_destroy(buffers[i]);
     free(s->last);
@@ -43,6 +44,9 @@ void itera_session_destroy(struct itera_session **session)
     free((void *)s->group);
     free(s->active);
     free(s->ways);
+    free(s->penalty);
+    free(s->bias);
+    free(s->count);
     free(s);
     *session = NULL;
 }
@@ -99,8 +103,21 @@ static enum itera_status record_sample(struct itera_session *s, struct itera_pro
     int32_t settings = itera_bound(p, "sampling", ITERA_F32, 2, four);
     int32_t rng = itera_bound(p, "rng", ITERA_I32, 2, four);
     p->part = ITERA_PART_SAMPLE;
-    if (s->tokens < s->vocab)
+    int32_t adjust = ITERA_NONE;
+    if (s->adjust) {
+        int64_t dim[2] = {s->batch, s->vocab};
+        adjust = itera_bound(p, "adjust", ITERA_F32, 2, dim);
+        itera_bind(b, adjust, s->adjust, 0);
+    }
+    if (s->tokens < s->vocab) {
         logits = itera_view_cols(p, logits, 0, s->tokens);
+        if (s->adjust)
+            adjust = itera_view_cols(p, adjust, 0, s->tokens);
+    }
+    if (s->adjust) {
+        int32_t sum[2] = {logits, adjust}, made[1] = {ITERA_NEW};
+        logits = itera_record(p, ITERA_OP_add, NULL, sum, made);
+    }
     int32_t in[3] = {logits, settings, rng};
     itera_record(p, ITERA_OP_sample, NULL, in, &token);
     itera_bind(b, settings, s->sampling, 0);
@@ -150,6 +167,21 @@ static enum itera_status make_sample(struct itera_session *s)
         status = itera_compile(s->model->device, p, b.list, b.n, &s->sample.executable);
     itera_bindings_free(&b);
     return status;
+}
+
+enum itera_status itera_session_remake_sampling(struct itera_session *s)
+{
+    struct itera_session_small before = s->sample;
+    s->sample = (struct itera_session_small){0};
+    enum itera_status status = make_sample(s);
+    if (status) {
+        destroy_small(&s->sample);
+        s->sample = before;
+        return status;
+    }
+    destroy_small(&before);
+    itera_phase_destroy(&s->step); /* made again on first use */
+    return ITERA_OK;
 }
 
 /* Zeroes the states. */
@@ -342,6 +374,8 @@ enum itera_status itera_session_reset(struct itera_session *session)
 {
     memset(session->sequence, 0, (size_t)session->batch * sizeof *session->sequence);
     enum itera_status status = itera_run(session->clear.executable);
+    for (int32_t i = 0; i < session->batch && session->adjust && !status; i++)
+        status = itera_session_set_penalty(session, i, session->penalty[i]);
     return status ? status : itera_session_set_starts(session);
 }
 
@@ -351,7 +385,9 @@ enum itera_status itera_session_reset_sequence(struct itera_session *session, in
     if (status)
         return status;
     session->sequence[sequence] = (struct itera_sequence){0};
-    return itera_session_clear_one(session, sequence);
+    if (session->adjust)
+        status = itera_session_set_penalty(session, sequence, session->penalty[sequence]);
+    return status ? status : itera_session_clear_one(session, sequence);
 }
 
 /* How far below the largest logit tokens are left out; 0: none is. */
@@ -380,6 +416,12 @@ enum itera_status itera_session_set_sampling(struct itera_session *session, int3
             ITERA_ERR_ARGUMENT,
             "temperature must be 0 or more, top_k 0 or more, top_p and min_p between 0 "
             "and 1");
+    if (!isfinite(sampling->presence) || !isfinite(sampling->frequency))
+        return itera_fail(ITERA_ERR_ARGUMENT,
+                          "the presence and frequency penalties must be finite");
+    const struct itera_penalty penalty = {sampling->presence, sampling->frequency};
+    bool penalised = penalty.presence != 0 || penalty.frequency != 0;
+    status = penalised ? itera_session_allow_adjust(session) : ITERA_OK;
     int32_t first = sequence < 0 ? 0 : sequence;
     int32_t end = sequence < 0 ? session->batch : sequence + 1;
     for (int32_t i = first; i < end && !status; i++) {
@@ -390,6 +432,8 @@ enum itera_status itera_session_set_sampling(struct itera_session *session, int3
         status = itera_buffer_upload(session->sampling, (size_t)i * 16, settings, 16);
         if (!status)
             status = itera_buffer_upload(session->rng, (size_t)i * 16, rng, 16);
+        if (!status && session->adjust)
+            status = itera_session_set_penalty(session, i, penalty);
     }
     return status;
 }
@@ -702,6 +746,8 @@ static enum itera_status next(struct itera_session *s, const int32_t *list, size
         if (!status)
             tokens[k] = s->last[i];
     }
+    for (size_t k = 0; k < count && s->adjust && !status; k++)
+        status = itera_session_count(s, listed(list, k), tokens[k]);
     return status;
 }
 
@@ -767,6 +813,8 @@ size_t itera_session_bytes(const struct itera_session *session)
     const struct itera_session *s = session;
     size_t bytes = s->states->bytes + s->derived->bytes + s->ids->bytes + s->token->bytes +
                    s->start->bytes + s->logits->bytes + s->sampling->bytes + s->rng->bytes;
+    if (s->adjust)
+        bytes += s->adjust->bytes;
     if (s->kept)
         bytes += s->kept->bytes;
     if (s->pick)

@@ -26,6 +26,10 @@ struct itera_sequence {
     bool pending;         /* its token was given out, and not read yet */
 };
 
+struct itera_penalty {
+    float presence, frequency;
+};
+
 struct itera_session {
     struct itera_model *model;
     int32_t batch, vocab;
@@ -41,6 +45,7 @@ struct itera_session {
     struct itera_buffer *logits;   /* f32 (batch, vocab) of the last position */
     struct itera_buffer *sampling; /* f32 (batch, 4), see the op sample */
     struct itera_buffer *rng;      /* i32 (batch, 4) */
+    struct itera_buffer *adjust;   /* f32 (batch, vocab): added before sampling; NULL: nothing is */
     struct itera_session_slot *slots;
     int n_slots;
 
@@ -67,6 +72,9 @@ struct itera_session {
     const int32_t **rows;   /* (batch): what each sequence is to read; NULL: it stays */
     const int32_t **group;  /* (batch): those of `rows` that are read together */
     uint8_t *active, *ways; /* (batch): scratch of next */
+    struct itera_penalty *penalty; /* (batch); these three are NULL without adjust */
+    float *bias;                   /* (batch, vocab) */
+    int32_t *count;                /* (batch, vocab): how often next gave out a token */
 
     bool identified;
     uint8_t identity[16]; /* of the model, once it was asked for */
@@ -78,6 +86,18 @@ enum itera_status itera_session_expect(const struct itera_session *s, int32_t se
 enum itera_status itera_session_set_starts(struct itera_session *s);
 /* Zeroes the state and the position of one sequence; its counters are the caller's. */
 enum itera_status itera_session_clear_one(struct itera_session *s, int32_t sequence);
+
+/* Compiles sampling again, after `adjust` was made. */
+enum itera_status itera_session_remake_sampling(struct itera_session *s);
+/* Biases and penalties, infer/penalty.c: there is memory for them from now on. */
+enum itera_status itera_session_allow_adjust(struct itera_session *s);
+/* Sets the penalties of a sequence and begins its counts anew. */
+enum itera_status itera_session_set_penalty(struct itera_session *s, int32_t sequence,
+                                            struct itera_penalty penalty);
+/* A token was given out. */
+enum itera_status itera_session_count(struct itera_session *s, int32_t sequence, int32_t token);
+/* The device has what bias, counts and penalty of a sequence say. */
+enum itera_status itera_session_adjust(struct itera_session *s, int32_t sequence);
 
 /* Around runs that only some sequences are to notice: keeps states, logits and random streams of
  * all; then puts back those of the sequences where active[i] is 0, and the positions of all. */

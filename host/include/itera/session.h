@@ -33,6 +33,9 @@ struct itera_sampling {
     float min_p;       /* of tokens that are at least min_p times as likely as the likeliest, chosen
                           before top_k and top_p; 0: all, at most 1 */
     uint64_t seed;
+    /* Taken off the logits of tokens that itera_session_next gave out to the sequence, since it began
+     * or since this was set: `presence` once, `frequency` each time. Negative: made likelier. */
+    float presence, frequency;
 };
 
 /* A session keeps the state of `batch` sequences on the model's device: a few vectors per layer for
@@ -52,11 +55,21 @@ ITERA_API enum itera_status itera_session_reset(struct itera_session *session);
 ITERA_API enum itera_status itera_session_reset_sequence(struct itera_session *session,
                                                          int32_t sequence);
 
-/* Sets how `sequence` (-1: every one; sequence s then gets seed + s) chooses tokens, and begins its
- * random stream anew. sampling may be NULL: greedy. Errors: ITERA_ERR_ARGUMENT. */
+/* Sets how `sequence` (-1: every one; sequence s then gets seed + s) chooses tokens, and begins
+ * its random stream, and the counts of its tokens, anew. sampling may be NULL: greedy. Errors:
+ * ITERA_ERR_ARGUMENT. */
 ITERA_API enum itera_status itera_session_set_sampling(struct itera_session *session,
                                                        int32_t sequence,
                                                        const struct itera_sampling *sampling);
+
+/* Adds bias[k] to the logits of tokens[k] whenever `sequence` (-1: every one) chooses a token,
+ * however it does; what was set before is forgotten, so that a count of 0 ends it.
+ * itera_session_logits gives the model's own. The first bias or penalty of a session compiles
+ * its programs for sampling again.
+ * Errors: ITERA_ERR_ARGUMENT for tokens out of range and numbers that are not finite. */
+ITERA_API enum itera_status itera_session_set_bias(struct itera_session *session, int32_t sequence,
+                                                   const int32_t *tokens, const float *bias,
+                                                   size_t count);
 
 /* Compiles everything that prefilling n tokens and decoding need, so that the calls after it
  * allocate nothing; without it, it happens on first use. */
