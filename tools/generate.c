@@ -23,7 +23,7 @@ struct request {
     struct itera_load_options load;
     const char *prompt, *prompt_file, *tokenizer;
     int64_t count, top_k, seed, positions;
-    double temperature, top_p;
+    double temperature, top_p, min_p, presence, frequency;
     bool ignore_eot, no_echo, special;
     struct option_optional json;
 };
@@ -316,6 +316,9 @@ static int generate(struct itera_model *model, const struct itera_device *device
     const struct itera_sampling sampling = {.temperature = (float)r->temperature,
                                             .top_k = (int32_t)r->top_k,
                                             .top_p = (float)r->top_p,
+                                            .min_p = (float)r->min_p,
+                                            .presence = (float)r->presence,
+                                            .frequency = (float)r->frequency,
                                             .seed = (uint64_t)r->seed};
     g.logits = malloc((size_t)g.vocab * sizeof *g.logits);
     prompt = find_prompt(r, &length);
@@ -363,6 +366,13 @@ int itera_command_generate(int argc, char **argv)
          0, 1e9},
         {"top-p", 0, OPTION_NUMBER, &r.top_p, "P",
          "only the most likely tokens that together have\nprobability P (default: 1, all)", 0, 1},
+        {"min-p", 0, OPTION_NUMBER, &r.min_p, "P",
+         "only tokens at least P times as likely as the most\nlikely (default: 0, all)", 0, 1},
+        {"presence", 0, OPTION_NUMBER, &r.presence, "X",
+         "taken off the logits of tokens that were generated\nbefore, once (default: 0)", -1e6,
+         1e6},
+        {"frequency", 0, OPTION_NUMBER, &r.frequency, "X", "the same each time (default: 0)", -1e6,
+         1e6},
         {"seed", 's', OPTION_INTEGER, &r.seed, "N", "of the random choices (default: 0)", 0, 9e15},
         DEVICE_OPTIONS(r.device),
         EXACT_OPTION(r.load.exact),

@@ -33,8 +33,8 @@ struct itera_sampling {
     float min_p;       /* of tokens that are at least min_p times as likely as the likeliest, chosen
                           before top_k and top_p; 0: all, at most 1 */
     uint64_t seed;
-    /* Taken off the logits of tokens that itera_session_next gave out to the sequence, since it began
-     * or since this was set: `presence` once, `frequency` each time. Negative: made likelier. */
+    /* Taken off the logits of tokens that itera_session_next gave out to the sequence, since it
+     * began or since this was set: `presence` once, `frequency` each time. Negative: likelier. */
     float presence, frequency;
 };
 
