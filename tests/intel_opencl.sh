@@ -1,24 +1,24 @@
 #!/bin/sh
 # All cases of all ops on Intel's OpenCL run time for CPUs. It takes the paths that PoCL never takes
 # (subgroups, f16, integer dot products), runs subgroups of a workgroup one after the other, which
-# shows races, and compiles in seconds what takes PoCL an hour. Skipped unless ITERA_INTEL_OPENCL
-# names the folder that has libintelocl.so: of PyPI's intel-opencl-rt and intel-cmplr-lib-rt, lib in
-# the virtual environment where they are installed.
+# shows races, and compiles in seconds what takes PoCL an hour. It is where tools/second-drivers puts
+# it, or ITERA_INTEL_OPENCL names the folder that has libintelocl.so; skipped without.
 #
-#   intel_opencl.sh ITERA WORK_FOLDER
+#   intel_opencl.sh ITERA WORK_FOLDER SOURCE_FOLDER
 set -eu
 itera=$1
 work=$2
+driver=${ITERA_INTEL_OPENCL:-$3/build/second-drivers/lib}
 
-if [ ! -f "${ITERA_INTEL_OPENCL:-}/libintelocl.so" ]; then
-    echo "skipped: ITERA_INTEL_OPENCL names no folder with libintelocl.so"
+if [ ! -f "$driver/libintelocl.so" ]; then
+    echo "skipped: there is no $driver/libintelocl.so (tools/second-drivers, ITERA_INTEL_OPENCL)"
     exit 77
 fi
 rm -rf "$work"
 mkdir -p "$work/vendors"
-echo "$ITERA_INTEL_OPENCL/libintelocl.so" >"$work/vendors/intel.icd"
+echo "$driver/libintelocl.so" >"$work/vendors/intel.icd"
 export OCL_ICD_VENDORS="$work/vendors" ITERA_CACHE_DIR="$work/cache"
-export LD_LIBRARY_PATH="$ITERA_INTEL_OPENCL${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+export LD_LIBRARY_PATH="$driver${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 unset ITERA_KERNEL_DIR ITERA_DISABLE_OPS ITERA_FAULT
 
 "$itera" devices | grep '^opencl:0 .*Intel(R) OpenCL' || {

@@ -14,7 +14,7 @@ driver=${ITERA_SWIFTSHADER:-/usr/lib/chromium/vk_swiftshader_icd.json}
 too_long="matmul selective_scan selective_scan_bwd ssd_scan ssd_scan_bwd"
 
 if [ ! -f "$driver" ]; then
-    echo "skipped: there is no $driver (ITERA_SWIFTSHADER)"
+    echo "skipped: there is no $driver (tools/second-drivers, ITERA_SWIFTSHADER)"
     exit 77
 fi
 rm -rf "$work"
