@@ -342,12 +342,16 @@ static void moe_balance_bwd(const struct itera_call *call, struct itera_team *te
     for (int64_t r = begin; r < end; r++) {
         float *dx = itera_f32(dlogits) + r * dlogits->ld;
         softmax(itera_f32(logits) + r * logits->ld, experts, p);
-        vf sum = vf_zero();
+        /* Slopes less that of the likeliest: what it takes from the others' sum does not cancel. */
+        int64_t likeliest = 0;
+        for (int64_t e = 1; e < experts; e++)
+            likeliest = p[e] > p[likeliest] ? e : likeliest;
+        vf sum = vf_zero(), base = vf_set(g[likeliest]);
         for (int64_t e = 0; e < experts; e += VF_N)
-            sum = vf_fma(vf_load(p + e), vf_load(g + e), sum);
+            sum = vf_fma(vf_load(p + e), vf_sub(vf_load(g + e), base), sum);
         vf inner = vf_set(vf_sum(sum));
         for (int64_t e = 0; e < experts; e += VF_N)
-            vf_store_n(dx + e, vf_mul(vf_load(p + e), vf_sub(vf_load(g + e), inner)),
+            vf_store_n(dx + e, vf_mul(vf_load(p + e), vf_sub(vf_sub(vf_load(g + e), base), inner)),
                        experts - e < VF_N ? experts - e : VF_N);
     }
 }

@@ -130,6 +130,19 @@ static enum itera_status find_way(struct moves *m, int slot, enum way *way)
     return status;
 }
 
+/* About how many terms an element of result i is the sum of. Terms that are computed alike may all be
+ * wrong in the same direction, where a move at random goes both ways. */
+static double terms_of(const struct moves *m, int i)
+{
+    const struct itera_program *p = m->moved.program;
+    double most = 1;
+    for (int k = 0; k < m->moved.n_slots; k++)
+        if (is_real(m, m->moved.slots[k].tensor))
+            most = fmax(most,
+                        (double)itera_shape_elements(&p->tensors[m->moved.slots[k].tensor].shape));
+    return most / fmax((double)itera_shape_elements(&p->tensors[m->tensors[i]].shape), 1);
+}
+
 struct noise {
     struct itera_rng rng;
     int n_calls;
@@ -156,7 +169,7 @@ static void disturb(void *user, const struct itera_call *call)
 /* Moves the operands of one way, with those that are not linear all that lies between the ops, and
  * adds (the change by their step, in steps)^2 to the draw of each result. */
 static enum itera_status draw(struct moves *m, const enum way *ways, enum way way, double weight,
-                              struct itera_rng *rng, double *sums)
+                              double alike_by_term, struct itera_rng *rng, double *sums)
 {
     const float step = way == BY_CHOICE ? STEP_OF_CHOICE : STEP;
     for (int k = 0; k < m->moved.n_slots; k++)
@@ -176,7 +189,8 @@ static enum itera_status draw(struct moves *m, const enum way *ways, enum way wa
         double count, sum = change(m, i, &count) / ((double)step * step);
         /* The errors of few elements may all be far from their mean. */
         const double few = 1 + 3 / sqrt(fmax(count, 1));
-        sums[i] += weight * few * few * sum;
+        const double alike = way == LINEAR ? alike_by_term * terms_of(m, i) : 0;
+        sums[i] += (weight + alike) * few * few * sum;
     }
     return status;
 }
@@ -205,16 +219,17 @@ static enum itera_status measure(struct moves *m, uint64_t seed, double toleranc
 {
     enum itera_status status = ITERA_OK;
     struct itera_rng rng = {.seed = seed, .stream = itera_check_stream("summed", 0, 0)};
+    const double one = fmin(ROUNDING * ROUNDING / tolerance, 1);
     /* Roundings add up: of n terms, sqrt(n) parts of each are lost. */
     const double terms = fmax(most_terms(m->moved.program) / 8, 1);
-    const double rest = fmin(terms * ROUNDING * ROUNDING / tolerance, 1);
+    const double rest = fmin(terms * one, 1);
     const double weights[WAYS] = {[LINEAR] = 1, [CURVED] = rest, [BY_CHOICE] = rest};
     for (int k = 0; k < m->moved.n_slots && !status; k++)
         if (is_real(m, m->moved.slots[k].tensor))
             status = find_way(m, k, &ways[k]);
     for (int k = 0; k < DRAWS && !status; k++)
         for (enum way way = LINEAR; way < WAYS && !status; way++)
-            status = draw(m, ways, way, weights[way], &rng, draws[k]);
+            status = draw(m, ways, way, weights[way], one, &rng, draws[k]);
     for (int i = 0; i < m->n && !status; i++) {
         double of[DRAWS];
         for (int k = 0; k < DRAWS; k++)
