@@ -1,12 +1,13 @@
 #!/bin/sh
 # The examples and the program of docs/api.md do what they say: a run that is stopped and goes on, text
-# from its model, a model that is scored, quantised and loaded.
+# from its model, a conversation that is kept, a model that is scored, quantised and loaded.
 #
-#   examples.sh TRAIN GENERATE API
+#   examples.sh TRAIN GENERATE CHAT API
 set -eu
 train=$(realpath "$1")
 generate=$(realpath "$2")
-api=$(realpath "$3")
+chat=$(realpath "$3")
+api=$(realpath "$4")
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cd "$dir"
@@ -58,8 +59,24 @@ first=$(sed -n 's/^step \([0-9]*\) .*/\1/p' out | head -n 1)
 "$generate" run/model.safetensors "Once upon" 10 >out 2>err || die "generate"
 grep -q '^Once upon' out || die "generate does not go on from the prompt"
 
+# A conversation in two runs says what it says in one.
+printf 'Once upon a time\nthere was a fox\n' | "$chat" run/model.safetensors whole >out 2>err ||
+    die "chat"
+[ "$(wc -l <out)" -ge 2 ] || die "chat does not answer every line"
+mv out whole.txt
+echo 'Once upon a time' | "$chat" run/model.safetensors state >out 2>err || die "chat, first run"
+mv out halves.txt
+echo 'there was a fox' | "$chat" run/model.safetensors state >out 2>err || die "chat, second run"
+grep -q '^going on after [0-9]* tokens' err || die "chat does not go on"
+cat out >>halves.txt
+cmp whole.txt halves.txt || die "a conversation that was kept goes on otherwise"
+cmp whole state || die "a conversation that was kept has another state"
+head -c 100 state >cut.state
+"$chat" run/model.safetensors cut.state </dev/null >out 2>err && die "chat takes a state that was cut"
+[ "$(wc -c <cut.state)" -eq 100 ] || die "chat wrote over a state that it could not read"
+
 "$api" model.safetensors >out 2>err || die "the program of docs/api.md"
 grep -q '^model.safetensors: [0-9]* parameters, [0-9.]* bits per byte' out || die "its first line"
 [ "$(sed -n '2p' out | wc -w)" -eq 16 ] || die "its tokens"
 [ -s model.safetensors ] || die "its model"
-echo "train, generate and the program of docs/api.md run"
+echo "train, generate, chat and the program of docs/api.md run"
