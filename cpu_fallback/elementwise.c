@@ -73,6 +73,10 @@ static double product2(double a, double b)
 {
     return a * b;
 }
+static double penalized(double x, double factor)
+{
+    return x < 0 ? x * factor : x / factor;
+}
 static double silu_back(double dy, double x)
 {
     return dy * silu_slope(x);
@@ -127,6 +131,11 @@ REFERENCE(add)
 REFERENCE(mul)
 {
     binary(call, team, product2);
+}
+
+REFERENCE(penalize)
+{
+    binary(call, team, penalized);
 }
 
 REFERENCE(neg_exp)

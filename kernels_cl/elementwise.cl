@@ -91,6 +91,12 @@ kernel void mul(global const float *a, global const float *b, global float *y,
     BINARY(u * v);
 }
 
+kernel void penalize(global const float *a, global const float *b, global float *y,
+                     const struct binary_args p)
+{
+    BINARY(u < 0.0f ? u * v : u / v);
+}
+
 kernel void silu_bwd(global const float *a, global const float *b, global float *y,
                      const struct binary_args p)
 {

@@ -298,7 +298,7 @@ refused 1 'nosuch: cannot open' generate good -f nosuch
 accepted generate good -n 0 -p the --threads 1
 accepted generate good -n 3 -p '' --threads 1
 accepted generate good -n 3 -p "$(printf '\377\376 x')" --threads 1
-accepted generate good -n 3 -p the --min-p 0.1 --presence 1 --frequency -0.5 --threads 1
+accepted generate good -n 3 -p the --min-p 0.1 --presence 1 --frequency -0.5 --repetition 1.2 --threads 1
 refused 2 '--min-p' generate good -p x --min-p 1.5
 accepted generate good -n 3 -f "$itera" --threads 1
 accepted generate good -n 0 -p the --json --threads 1

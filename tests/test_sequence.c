@@ -305,7 +305,7 @@ static void test_penalties(void **state)
     static const struct itera_sampling greedy = {0};
     static const int32_t ids[2] = {4, 9}, bad_id = VOCAB, prompt[2] = {7, 7};
     static const float forced[2] = {1e6f, 2e6f}, not_finite = INFINITY;
-    struct itera_sampling penalised = {.presence = 3, .frequency = 1.5f};
+    struct itera_sampling penalised = {.presence = 3, .frequency = 1.5f, .repetition = 1.25f};
     float logits[2 * VOCAB], plain[VOCAB];
     int32_t token[2], count[VOCAB] = {0}, alone[12];
     assert_int_equal(itera_session_set_bias(s, 0, &bad_id, forced, 1), ITERA_ERR_ARGUMENT);
@@ -315,6 +315,9 @@ static void test_penalties(void **state)
     penalised.presence = NAN;
     assert_int_equal(itera_session_set_sampling(s, 0, &penalised), ITERA_ERR_ARGUMENT);
     penalised.presence = 3;
+    penalised.repetition = -1;
+    assert_int_equal(itera_session_set_sampling(s, 0, &penalised), ITERA_ERR_ARGUMENT);
+    penalised.repetition = 1.25f;
 
     assert_int_equal(itera_session_set_sampling(s, -1, &greedy), ITERA_OK);
     assert_int_equal(itera_session_prefill(s, prompt, 1), ITERA_OK);
@@ -350,7 +353,9 @@ static void test_penalties(void **state)
         logits_of(s, 0, logits);
         int best = 0;
         for (int k = 0; k < VOCAB; k++) {
-            logits[k] += count[k] ? 0 - 3 - 1.5f * (float)count[k] : 0;
+            if (count[k])
+                logits[k] = (logits[k] < 0 ? logits[k] * 1.25f : logits[k] / 1.25f) - 3 -
+                            1.5f * (float)count[k];
             best = logits[k] > logits[best] ? k : best;
         }
         assert_int_equal(token[0], best);
@@ -442,12 +447,15 @@ static void test_bad_states(void **state)
         {108, &one, 4},       /* unused */
         {112, &nan_value, 4}, /* a penalty */
         {116, &nan_value, 4},
-        {120, &one, 4}, /* counts that are not there */
-        {124, &minus, 4},
-        {128, &nan_value, 4},                  /* a logit */
-        {128 + 4 * VOCAB, &minus, 4},          /* a token of the history */
-        {128 + 4 * VOCAB + 16, &many, 4},      /* the last of them */
-        {128 + 4 * VOCAB + 20, &nan_value, 4}, /* a state */
+        {124, &one, 4}, /* counts that are not there */
+        {128, &minus, 4},
+        {132, &one, 4},
+        {120, &cold, 4},
+        {120, &zero, 4},
+        {136, &nan_value, 4},                  /* a logit */
+        {136 + 4 * VOCAB, &minus, 4},          /* a token of the history */
+        {136 + 4 * VOCAB + 16, &many, 4},      /* the last of them */
+        {136 + 4 * VOCAB + 20, &nan_value, 4}, /* a state */
     };
     for (size_t i = 0; i < sizeof forged / sizeof *forged; i++) {
         memcpy(bytes, saved, size);

@@ -23,7 +23,7 @@ struct request {
     struct itera_load_options load;
     const char *prompt, *prompt_file, *tokenizer;
     int64_t count, top_k, seed, positions;
-    double temperature, top_p, min_p, presence, frequency;
+    double temperature, top_p, min_p, presence, frequency, repetition;
     bool ignore_eot, no_echo, special;
     struct option_optional json;
 };
@@ -319,6 +319,7 @@ static int generate(struct itera_model *model, const struct itera_device *device
                                             .min_p = (float)r->min_p,
                                             .presence = (float)r->presence,
                                             .frequency = (float)r->frequency,
+                                            .repetition = (float)r->repetition,
                                             .seed = (uint64_t)r->seed};
     g.logits = malloc((size_t)g.vocab * sizeof *g.logits);
     prompt = find_prompt(r, &length);
@@ -373,6 +374,9 @@ int itera_command_generate(int argc, char **argv)
          1e6},
         {"frequency", 0, OPTION_NUMBER, &r.frequency, "X", "the same each time (default: 0)", -1e6,
          1e6},
+        {"repetition", 0, OPTION_NUMBER, &r.repetition, "X",
+         "divides the logits of the same tokens, or multiplies\nthem below 0 (default: 1)", 0,
+         1000},
         {"seed", 's', OPTION_INTEGER, &r.seed, "N", "of the random choices (default: 0)", 0, 9e15},
         DEVICE_OPTIONS(r.device),
         EXACT_OPTION(r.load.exact),

@@ -67,6 +67,11 @@ static inline vf gate(vf x, vf z)
     return vf_mul(x, vf_silu(z));
 }
 
+static inline vf penalized(vf x, vf factor)
+{
+    return vf_select(vf_lt(x, vf_zero()), vf_mul(x, factor), vf_div(x, factor));
+}
+
 FAST(scale)
 {
     itera_map1(call, team, vf_mul, vf_set(call->attr->scale));
@@ -80,6 +85,11 @@ FAST(add)
 FAST(mul)
 {
     itera_map2(call, team, vf_mul);
+}
+
+FAST(penalize)
+{
+    itera_map2(call, team, penalized);
 }
 
 FAST(neg_exp)

@@ -6,7 +6,7 @@
 itera_case_fn itera_case_fill, itera_case_copy, itera_case_scale, itera_case_add, itera_case_mul;
 itera_case_fn itera_case_neg_exp, itera_case_silu, itera_case_gelu, itera_case_softplus;
 itera_case_fn itera_case_silu_mul, itera_case_skip_gate, itera_case_softplus_mean;
-itera_case_fn itera_case_dropout, itera_case_column_sum;
+itera_case_fn itera_case_dropout, itera_case_column_sum, itera_case_penalize;
 
 enum { CASES = 14 };
 
@@ -121,6 +121,20 @@ bool itera_case_add(struct itera_case *c)
 bool itera_case_mul(struct itera_case *c)
 {
     return binary(c, ITERA_OP_mul, "a", "b");
+}
+
+bool itera_case_penalize(struct itera_case *c)
+{
+    struct form f;
+    if (!choose(c, 1e6, &f))
+        return false;
+    int32_t in[2], out[] = {ITERA_NEW};
+    in[0] = operand(c, "x", &f);
+    in[1] = itera_case_strided(c, "factor", f.rank, f.dim, f.padding ? f.padding + 1 : 0,
+                               ITERA_FILL_NORMAL, 2.0, 0.2);
+    all_constant(c);
+    itera_record(c->program, ITERA_OP_penalize, NULL, in, out);
+    return true;
 }
 
 bool itera_case_neg_exp(struct itera_case *c)

@@ -21,11 +21,19 @@ enum itera_status itera_session_allow_adjust(struct itera_session *s)
         s->count = calloc(all, sizeof *s->count);
     if (!s->penalty || !s->bias || !s->count)
         return itera_fail(ITERA_ERR_MEMORY, "no memory for the biases of %d sequences", s->batch);
+    for (size_t i = 0; i < batch; i++)
+        s->penalty[i] = (struct itera_penalty){.repetition = 1};
     status = itera_buffer_create(s->model->device, all * 4, &s->adjust);
     if (!status)
+        status = itera_buffer_create(s->model->device, all * 4, &s->factor);
+    for (int32_t i = 0; i < s->batch && !status; i++)
+        status = itera_session_adjust(s, i);
+    if (!status)
         status = itera_session_remake_sampling(s);
-    if (status)
+    if (status) {
         itera_buffer_destroy(&s->adjust);
+        itera_buffer_destroy(&s->factor);
+    }
     return status;
 }
 
@@ -47,6 +55,10 @@ enum itera_status itera_session_adjust(struct itera_session *s, int32_t sequence
     for (int32_t t = 0; t < s->vocab; t++)
         row[t] = adjustment(s, sequence, t);
     enum itera_status status = itera_buffer_upload(s->adjust, (size_t)sequence * n * 4, row, n * 4);
+    for (size_t t = 0; t < n; t++)
+        row[t] = s->count[(size_t)sequence * n + t] ? s->penalty[sequence].repetition : 1;
+    if (!status)
+        status = itera_buffer_upload(s->factor, (size_t)sequence * n * 4, row, n * 4);
     free(row);
     return status;
 }
@@ -66,10 +78,13 @@ enum itera_status itera_session_count(struct itera_session *s, int32_t sequence,
     const struct itera_penalty *p = &s->penalty[sequence];
     if (s->count[at] < INT32_MAX)
         s->count[at]++;
-    if (p->presence == 0 && p->frequency == 0)
-        return ITERA_OK;
     float value = adjustment(s, sequence, token);
-    return itera_buffer_upload(s->adjust, at * 4, &value, 4);
+    enum itera_status status = ITERA_OK;
+    if (p->presence != 0 || p->frequency != 0)
+        status = itera_buffer_upload(s->adjust, at * 4, &value, 4);
+    if (!status && p->repetition != 1)
+        status = itera_buffer_upload(s->factor, at * 4, &p->repetition, 4);
+    return status;
 }
 
 enum itera_status itera_session_set_bias(struct itera_session *session, int32_t sequence,

@@ -15,10 +15,11 @@
  *  76  i32      vocabulary
  *  80  f32[4]   sampling, see the op sample
  *  96  i32[4]   random stream, see the op sample
- * 112  f32[2]   penalties: presence, frequency
- * 120  u32      tokens with counts
- * 124  u32      tokens with a bias
- * 128  f32      logits (vocabulary) if a token was read
+ * 112  f32[3]   penalties: presence, frequency, repetition
+ * 124  u32      tokens with counts
+ * 128  u32      tokens with a bias
+ * 132  u32      0
+ * 136  f32      logits (vocabulary) if a token was read
  *      i32      tokens at the positions so far, where the window has an end
  *      f32      the states one after the other; of caches, the positions so far
  *      i32, i32 a token and how often it was given out, as counts for penalties; by token
@@ -34,7 +35,7 @@
 #include "core/siphash.h"
 #include "infer/session_impl.h"
 
-enum { HEADER = 128, PAIR = 8, VERSION = 1 };
+enum { HEADER = 136, PAIR = 8, VERSION = 1 };
 static const char MAGIC[8] = {'i', 't', 'e', 'r', 'a', 's', 'q', 'n'};
 /* Anyone may know them: they tell our two uses of the hash apart. */
 static const uint8_t STATE_KEY[ITERA_SIPHASH_KEY] = "itera sequence 1",
@@ -50,7 +51,7 @@ struct header {
     float sampling[4];
     int32_t rng[4];
     struct itera_penalty penalty;
-    uint32_t counts, biases;
+    uint32_t counts, biases, zero;
 };
 _Static_assert(sizeof(struct header) == HEADER, "the header has no gaps");
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -144,7 +145,8 @@ static void put_pairs(const struct itera_session *s, int32_t sequence, struct he
 static enum itera_status take_pairs(struct itera_session *s, int32_t sequence,
                                     const struct header *h, const uint8_t *data)
 {
-    bool any = h->counts || h->biases || h->penalty.presence != 0 || h->penalty.frequency != 0;
+    bool any = h->counts || h->biases || h->penalty.presence != 0 || h->penalty.frequency != 0 ||
+               h->penalty.repetition != 1;
     enum itera_status status = any ? itera_session_allow_adjust(s) : ITERA_OK;
     if (status || !s->adjust)
         return status;
@@ -177,6 +179,7 @@ static enum itera_status pack(struct itera_session *s, int32_t sequence, uint8_t
         .tokens_run = q->tokens_run,
         .token = q->pending ? s->last[sequence] : 0,
         .vocab = s->vocab,
+        .penalty.repetition = 1,
     };
     put_pairs(s, sequence, &h, NULL);
     size_t states_end = state_bytes(s, &h);
@@ -338,7 +341,8 @@ static enum itera_status check_header(struct itera_session *s, const struct head
         (!h->pending && h->token))
         return itera_fail(ITERA_ERR_FORMAT, "a sequence's state: its token %d cannot be", h->token);
     if (!isfinite(h->penalty.presence) || !isfinite(h->penalty.frequency) ||
-        h->counts > (uint32_t)s->vocab || h->biases > (uint32_t)s->vocab)
+        !(h->penalty.repetition > 0 && h->penalty.repetition <= ITERA_SESSION_MOST_REPETITION) ||
+        h->zero || h->counts > (uint32_t)s->vocab || h->biases > (uint32_t)s->vocab)
         return itera_fail(ITERA_ERR_FORMAT,
                           "a sequence's state: its penalties, or the number of tokens with counts "
                           "(%u) or biases (%u), are out of range",

@@ -29,7 +29,7 @@ void itera_session_destroy(struct itera_session **session)
     destroy_small(&s->merge);
     struct itera_buffer **buffers[] = {&s->states, &s->derived, &s->ids,      &s->token,
                                        &s->start,  &s->logits,  &s->sampling, &s->rng,
-                                       &s->kept,   &s->pick,    &s->adjust};
+                                       &s->kept,   &s->pick,    &s->adjust,   &s->factor};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         itera_buffer_destroy(buffers[i]);
     free(s->last);
@@ -103,19 +103,25 @@ static enum itera_status record_sample(struct itera_session *s, struct itera_pro
     int32_t settings = itera_bound(p, "sampling", ITERA_F32, 2, four);
     int32_t rng = itera_bound(p, "rng", ITERA_I32, 2, four);
     p->part = ITERA_PART_SAMPLE;
-    int32_t adjust = ITERA_NONE;
+    int32_t adjust = ITERA_NONE, factor = ITERA_NONE;
     if (s->adjust) {
         int64_t dim[2] = {s->batch, s->vocab};
         adjust = itera_bound(p, "adjust", ITERA_F32, 2, dim);
         itera_bind(b, adjust, s->adjust, 0);
+        factor = itera_bound(p, "factor", ITERA_F32, 2, dim);
+        itera_bind(b, factor, s->factor, 0);
     }
     if (s->tokens < s->vocab) {
         logits = itera_view_cols(p, logits, 0, s->tokens);
-        if (s->adjust)
+        if (s->adjust) {
             adjust = itera_view_cols(p, adjust, 0, s->tokens);
+            factor = itera_view_cols(p, factor, 0, s->tokens);
+        }
     }
     if (s->adjust) {
-        int32_t sum[2] = {logits, adjust}, made[1] = {ITERA_NEW};
+        int32_t scaled[2] = {logits, factor}, made[1] = {ITERA_NEW};
+        int32_t sum[2] = {itera_record(p, ITERA_OP_penalize, NULL, scaled, made), adjust};
+        made[0] = ITERA_NEW;
         logits = itera_record(p, ITERA_OP_add, NULL, sum, made);
     }
     int32_t in[3] = {logits, settings, rng};
@@ -416,11 +422,16 @@ enum itera_status itera_session_set_sampling(struct itera_session *session, int3
             ITERA_ERR_ARGUMENT,
             "temperature must be 0 or more, top_k 0 or more, top_p and min_p between 0 "
             "and 1");
-    if (!isfinite(sampling->presence) || !isfinite(sampling->frequency))
-        return itera_fail(ITERA_ERR_ARGUMENT,
-                          "the presence and frequency penalties must be finite");
-    const struct itera_penalty penalty = {sampling->presence, sampling->frequency};
-    bool penalised = penalty.presence != 0 || penalty.frequency != 0;
+    if (!isfinite(sampling->presence) || !isfinite(sampling->frequency) ||
+        !(sampling->repetition >= 0 && sampling->repetition <= ITERA_SESSION_MOST_REPETITION))
+        return itera_fail(
+            ITERA_ERR_ARGUMENT,
+            "the presence and frequency penalties must be finite, repetition between 0 and 1000");
+    const struct itera_penalty penalty = {.presence = sampling->presence,
+                                          .frequency = sampling->frequency,
+                                          .repetition =
+                                              sampling->repetition > 0 ? sampling->repetition : 1};
+    bool penalised = penalty.presence != 0 || penalty.frequency != 0 || penalty.repetition != 1;
     status = penalised ? itera_session_allow_adjust(session) : ITERA_OK;
     int32_t first = sequence < 0 ? 0 : sequence;
     int32_t end = sequence < 0 ? session->batch : sequence + 1;
@@ -814,7 +825,7 @@ size_t itera_session_bytes(const struct itera_session *session)
     size_t bytes = s->states->bytes + s->derived->bytes + s->ids->bytes + s->token->bytes +
                    s->start->bytes + s->logits->bytes + s->sampling->bytes + s->rng->bytes;
     if (s->adjust)
-        bytes += s->adjust->bytes;
+        bytes += s->adjust->bytes + s->factor->bytes;
     if (s->kept)
         bytes += s->kept->bytes;
     if (s->pick)

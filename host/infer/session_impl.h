@@ -26,8 +26,10 @@ struct itera_sequence {
     bool pending;         /* its token was given out, and not read yet */
 };
 
+#define ITERA_SESSION_MOST_REPETITION 1000.0f
+
 struct itera_penalty {
-    float presence, frequency;
+    float presence, frequency, repetition; /* repetition is 1 for none */
 };
 
 struct itera_session {
@@ -46,6 +48,8 @@ struct itera_session {
     struct itera_buffer *sampling; /* f32 (batch, 4), see the op sample */
     struct itera_buffer *rng;      /* i32 (batch, 4) */
     struct itera_buffer *adjust;   /* f32 (batch, vocab): added before sampling; NULL: nothing is */
+    struct itera_buffer
+        *factor; /* f32 (batch, vocab), with adjust: of the op penalize, before it */
     struct itera_session_slot *slots;
     int n_slots;
 

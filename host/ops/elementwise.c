@@ -378,3 +378,11 @@ static enum itera_status column_sum_infer(const struct itera_attr *attr,
     return ITERA_OK;
 }
 const struct itera_op_def itera_op_column_sum = {.infer = column_sum_infer, .cost = cost_1};
+
+/* y = x factor where x < 0, else x / factor: above 1, a logit becomes less likely whatever its sign;
+ * 1 leaves it as it is. factor is above 0; y may be x.
+ * Source: Keskar et al. 2019 (CTRL), section 4.1; with a product for negative logits, as Hugging
+ * Face has it. */
+BINARY_INFER(penalize, "x", "factor")
+const struct itera_op_def itera_op_penalize = {
+    .infer = penalize_infer, .cost = cost_1, .inplace = 1};

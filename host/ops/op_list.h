@@ -38,6 +38,7 @@ ITERA_OP(softplus_mean, "x", "y", 1, 2e-12)
 ITERA_OP_BWD(softplus_mean_bwd, "dy x", "dx", 1, 5e-12)
 ITERA_OP(dropout, "x rng", "y", 1, 2e-12)
 ITERA_OP(column_sum, "x", "y", 1, 2e-12)
+ITERA_OP(penalize, "x factor", "y", 1, 2e-12)
 
 /* norm.c */
 ITERA_OP(layer_norm, "x weight bias", "y stats?", 1, 2e-12)

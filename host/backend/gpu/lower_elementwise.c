@@ -164,6 +164,11 @@ enum itera_status itera_lower_mul(struct itera_gpu_lowering *l, const struct ite
     return binary(l, op, "mul");
 }
 
+enum itera_status itera_lower_penalize(struct itera_gpu_lowering *l, const struct itera_op *op)
+{
+    return binary(l, op, "penalize");
+}
+
 enum itera_status itera_lower_silu_bwd(struct itera_gpu_lowering *l, const struct itera_op *op)
 {
     return binary(l, op, "silu_bwd");

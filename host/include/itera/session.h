@@ -36,6 +36,9 @@ struct itera_sampling {
     /* Taken off the logits of tokens that itera_session_next gave out to the sequence, since it
      * began or since this was set: `presence` once, `frequency` each time. Negative: likelier. */
     float presence, frequency;
+    /* Of the same tokens: a logit below 0 is multiplied by it, another divided, before these are
+     * taken off. 0 or 1: neither. */
+    float repetition;
 };
 
 /* A session keeps the state of `batch` sequences on the model's device: a few vectors per layer for
