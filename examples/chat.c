@@ -41,8 +41,7 @@ static enum itera_status restore(struct itera_session *session, const char *path
     const bool whole = !got && !ferror(file);
     fclose(file);
     /* What a file says is checked: a damaged one, or another model's, is an error. */
-    enum itera_status status =
-        whole ? itera_session_load(session, 0, bytes, size) : ITERA_ERR_IO;
+    enum itera_status status = whole ? itera_session_load(session, 0, bytes, size) : ITERA_ERR_IO;
     free(bytes);
     if (!whole)
         fprintf(stderr, "%s: cannot read it\n", path);
