@@ -559,8 +559,17 @@ struct balance_bwd_args {
     float scale;
 };
 
-/* A group takes TILE / experts rows. Slopes are dloss p.scale times the expert's load (its distance
- * from the first one's: the same for all changes nothing) or the sum of its deviations. */
+static inline uint likeliest(local const float *probability, uint experts)
+{
+    uint best = 0;
+    for (uint e = 1; e < experts; e++)
+        best = probability[e] > probability[best] ? e : best;
+    return best;
+}
+
+/* A group takes TILE / experts rows. Slopes are dloss p.scale times the expert's load or the sum of
+ * its deviations, less the likeliest's: the same for all changes nothing, and what that expert
+ * takes from the others' sum does not cancel. */
 kernel void moe_balance_bwd(global const float *dloss, global const float *logits,
                             global const float *load, global const float *sum,
                             global float *dlogits, const struct balance_bwd_args p)
@@ -572,9 +581,11 @@ kernel void moe_balance_bwd(global const float *dloss, global const float *logit
         x[i] = logits[p.logits_at + (first + i / p.experts) * p.logits_ld + i % p.experts];
     tile_softmax(x, part, count, p.experts);
     float scale = dloss[p.dloss_at] * p.scale;
+    barrier(CLK_LOCAL_MEM_FENCE);
     for (uint i = LANE; i < count; i += LANES) {
-        uint e = i % p.experts;
-        slope[i] = scale * (p.kind ? load[p.load_at + e] - load[p.load_at] : sum[p.sum_at + e]);
+        uint e = i % p.experts, best = likeliest(x + (i - e), p.experts);
+        slope[i] = scale * (p.kind ? load[p.load_at + e] - load[p.load_at + best]
+                                   : sum[p.sum_at + e] - sum[p.sum_at + best]);
         y[i] = x[i] * slope[i];
     }
     barrier(CLK_LOCAL_MEM_FENCE);

@@ -15,8 +15,9 @@ OUT(5, dlogits)
 
 shared float prob[TILE], slope[TILE];
 
-// A group takes TILE / experts rows. Slopes are dloss p.scale times the expert's load (its distance
-// from the first one's: the same for all changes nothing) or the sum of its deviations.
+// A group takes TILE / experts rows. Slopes are dloss p.scale times the expert's load or the sum of
+// its deviations, less the likeliest's: the same for all changes nothing, and what that expert takes
+// from the others' sum does not cancel.
 void main()
 {
     uint tile_rows = TILE / p.experts, first = GROUP * tile_rows;
@@ -27,12 +28,17 @@ void main()
     }
     tile_softmax(count, p.experts);
     float scale = dloss.v[p.dloss_at] * p.scale;
-    for (uint i = LANE; i < count; i += LANES) {
-        uint e = i % p.experts;
-        slope[i] = scale * (p.kind != 0 ? load.v[p.load_at + e] - load.v[p.load_at]
-                                        : sum.v[p.sum_at + e]);
+    for (uint i = LANE; i < count; i += LANES)
         prob[i] = tile[i];
-        tile[i] *= slope[i];
+    barrier();
+    for (uint i = LANE; i < count; i += LANES) {
+        uint e = i % p.experts, best = i - e;
+        for (uint j = 1; j < p.experts; j++)
+            best = prob[i - e + j] > prob[best] ? i - e + j : best;
+        best -= i - e;
+        slope[i] = scale * (p.kind != 0 ? load.v[p.load_at + e] - load.v[p.load_at + best]
+                                        : sum.v[p.sum_at + e] - sum.v[p.sum_at + best]);
+        tile[i] = prob[i] * slope[i];
     }
     barrier();
     span_sums(count, p.experts);
