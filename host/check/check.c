@@ -233,7 +233,8 @@ static void compare_with_summed(struct itera_checker *checker, const struct iter
                                 double tolerance, struct itera_difference *out)
 {
     double summed[ITERA_CHECK_TENSORS];
-    if (itera_check_summed(checker, reference, tensors, n, tolerance, summed))
+    if (itera_check_summed(checker, reference, tensors, n, tolerance,
+                           itera_device_info(runner->device)->type != ITERA_DEVICE_CPU, summed))
         snprintf(out->reason, sizeof out->reason, "%s", itera_last_error());
     else
         itera_trial_compare(runner, reference, tensors, n, tolerance, summed, out);
