@@ -107,11 +107,14 @@ static void remove_if_left(int folder, const char *name, long maker)
     if (maker != (long)getpid() && (kill((pid_t)maker, 0) == 0 || errno != ESRCH))
         return;
     int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    struct stat st;
+    struct stat st, now;
     if (fd < 0)
         return;
+    /* Another may have removed it before the lock was ours, and made its own file of that name. */
     if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() &&
-        flock(fd, LOCK_EX | LOCK_NB) == 0)
+        flock(fd, LOCK_EX | LOCK_NB) == 0 &&
+        fstatat(folder, name, &now, AT_SYMLINK_NOFOLLOW) == 0 && now.st_dev == st.st_dev &&
+        now.st_ino == st.st_ino)
         unlinkat(folder, name, 0);
     close(fd);
 }
@@ -136,7 +139,7 @@ static void remove_left(const char *target)
 
 /* Creates a file that did not exist beside the target, and locks it. The process id and a counter
  * make names unique among live writers. */
-static int create_temporary(struct itera_writer *writer)
+static int create_temporary(struct itera_writer *writer, bool private)
 {
     static atomic_uint serial;
     for (int attempt = 0; attempt < 1000; attempt++) {
@@ -148,7 +151,8 @@ static int create_temporary(struct itera_writer *writer)
             errno = ENOMEM;
             return -1;
         }
-        int fd = open(writer->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        int fd =
+            open(writer->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, private ? 0600 : 0666);
         if (fd < 0 && errno != EEXIST)
             return fd;
         struct stat st;
@@ -207,7 +211,7 @@ static enum itera_status open_writer(const char *path, bool private, struct iter
         goto fail;
     }
     remove_left(writer->target);
-    writer->fd = create_temporary(writer);
+    writer->fd = create_temporary(writer, private);
     if (writer->fd < 0) {
         status = fail_errno(path, "cannot create a temporary file beside it");
         goto fail;

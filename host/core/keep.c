@@ -2,9 +2,11 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/file.h"
 #include "core/log.h"
@@ -18,6 +20,18 @@ static struct {
 } kept = {.lock = PTHREAD_MUTEX_INITIALIZER};
 static atomic_bool keep_read;
 
+/* With the folder that it is in now, which the process may leave. NULL: no memory. */
+static char *absolute(const char *path)
+{
+    char *folder = *path == '/' ? NULL : getcwd(NULL, 0), *whole = NULL;
+    if (*path == '/' || !folder)
+        return strdup(path);
+    if (asprintf(&whole, "%s/%s", folder, path) < 0)
+        whole = NULL;
+    free(folder);
+    return whole;
+}
+
 static bool is_there(const char *path)
 {
     for (size_t i = 0; i < kept.n; i++)
@@ -28,9 +42,10 @@ static bool is_there(const char *path)
 
 enum itera_status itera_file_keep(const char *path)
 {
-    enum itera_status status = ITERA_OK;
+    char *whole = absolute(path);
+    bool memory = whole != NULL;
     pthread_mutex_lock(&kept.lock);
-    if (!is_there(path)) {
+    if (memory && !is_there(whole)) {
         if (kept.n == kept.room) {
             const size_t room = kept.room ? 2 * kept.room : 16;
             char **grown = realloc(kept.path, room * sizeof *grown);
@@ -39,14 +54,16 @@ enum itera_status itera_file_keep(const char *path)
                 kept.room = room;
             }
         }
-        char *copy = kept.n < kept.room ? strdup(path) : NULL;
-        if (copy)
-            kept.path[kept.n++] = copy;
-        else
-            status = itera_fail(ITERA_ERR_MEMORY, "%s: out of memory for its name", path);
+        memory = kept.n < kept.room;
+        if (memory) {
+            kept.path[kept.n++] = whole;
+            whole = NULL;
+        }
     }
     pthread_mutex_unlock(&kept.lock);
-    return status;
+    free(whole);
+    /* Without the lock: the program's log may come back here. */
+    return memory ? ITERA_OK : itera_fail(ITERA_ERR_MEMORY, "%s: out of memory for its name", path);
 }
 
 void itera_file_keep_read(bool keep)
@@ -62,13 +79,13 @@ enum itera_status itera_keep_opened(const char *path)
 enum itera_status itera_file_check_output(const char *path)
 {
     struct stat out, in;
-    enum itera_status status = ITERA_OK;
+    bool read = false;
     if (stat(path, &out) != 0 || !S_ISREG(out.st_mode))
         return ITERA_OK;
     pthread_mutex_lock(&kept.lock);
-    for (size_t i = 0; i < kept.n && !status; i++)
-        if (stat(kept.path[i], &in) == 0 && in.st_dev == out.st_dev && in.st_ino == out.st_ino)
-            status = itera_fail(ITERA_ERR_IO, "%s: is what is read; write to another file", path);
+    for (size_t i = 0; i < kept.n && !read; i++)
+        read = stat(kept.path[i], &in) == 0 && in.st_dev == out.st_dev && in.st_ino == out.st_ino;
     pthread_mutex_unlock(&kept.lock);
-    return status;
+    return read ? itera_fail(ITERA_ERR_IO, "%s: is what is read; write to another file", path)
+                : ITERA_OK;
 }

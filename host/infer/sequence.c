@@ -271,27 +271,6 @@ static void checksum(const uint8_t *data, size_t bytes, uint8_t out[ITERA_SIPHAS
     itera_siphash_end(&hash, out);
 }
 
-enum itera_status itera_session_save(struct itera_session *session, int32_t sequence, void **bytes,
-                                     size_t *size)
-{
-    *bytes = NULL;
-    *size = 0;
-    uint8_t *data = NULL;
-    size_t n = 0;
-    enum itera_status status = itera_session_expect(session, sequence);
-    if (!status && !session->identified)
-        status = identify(session);
-    if (!status)
-        status = pack(session, sequence, &data, &n);
-    if (status)
-        return status;
-    memcpy(data + offsetof(struct header, model), session->identity, sizeof session->identity);
-    checksum(data, n - ITERA_SIPHASH_BYTES, data + n - ITERA_SIPHASH_BYTES);
-    *bytes = data;
-    *size = n;
-    return ITERA_OK;
-}
-
 static enum itera_status check_sampling(const float sampling[4], const int32_t rng[4])
 {
     if (!(sampling[0] >= 0) || !isfinite(sampling[0]) || !(sampling[1] >= 0) ||
@@ -329,8 +308,11 @@ static enum itera_status check_header(struct itera_session *s, const struct head
             "a sequence's state for a window of %llu positions; the session has %lld: "
             "set positions in its options",
             (unsigned long long)h->window, (long long)s->window);
+    const uint64_t most = UINT64_C(1) << 62; /* so that counting goes on for long */
+    if (h->position > most || h->tokens_read > most || h->tokens_run > most)
+        return itera_fail(ITERA_ERR_FORMAT, "a sequence's state: more tokens than there can be");
     bool fits = s->window ? h->position <= h->window && h->position <= h->tokens_read
-                          : h->position == h->tokens_read && h->position <= INT64_MAX;
+                          : h->position == h->tokens_read;
     if (!fits || h->tokens_run < h->position || (h->position == 0) != (h->tokens_read == 0))
         return itera_fail(ITERA_ERR_FORMAT,
                           "a sequence's state: position %llu does not agree with %llu tokens read "
@@ -394,6 +376,37 @@ static enum itera_status check_values(const struct itera_session *s, const struc
             return itera_fail(ITERA_ERR_FORMAT,
                               "a sequence's state: the number at byte %zu is not finite", at);
     }
+    return ITERA_OK;
+}
+
+enum itera_status itera_session_save(struct itera_session *session, int32_t sequence, void **bytes,
+                                     size_t *size)
+{
+    *bytes = NULL;
+    *size = 0;
+    uint8_t *data = NULL;
+    size_t n = 0;
+    enum itera_status status = itera_session_expect(session, sequence);
+    if (!status && !session->identified)
+        status = identify(session);
+    if (!status)
+        status = pack(session, sequence, &data, &n);
+    if (status)
+        return status;
+    memcpy(data + offsetof(struct header, model), session->identity, sizeof session->identity);
+    /* What could not be loaded is no state: say so while the sequence is there. */
+    struct header h;
+    memcpy(&h, data, sizeof h);
+    status = check_header(session, &h, n);
+    if (!status)
+        status = check_values(session, &h, data, state_bytes(session, &h));
+    if (status) {
+        free(data);
+        return status;
+    }
+    checksum(data, n - ITERA_SIPHASH_BYTES, data + n - ITERA_SIPHASH_BYTES);
+    *bytes = data;
+    *size = n;
     return ITERA_OK;
 }
 

@@ -86,7 +86,7 @@ ITERA_API enum itera_status itera_session_warm(struct itera_session *session, si
  * Where a model has learned positions and they end, the session takes the last half of its window,
  * reads it again from a fresh state, and goes on from there; the log says so once.
  * Errors: ITERA_ERR_ARGUMENT for a token out of range, or without an end-of-text token where one is
- * needed; device errors, after which the session must be reset. */
+ * needed; ITERA_ERR_MEMORY and device errors, after which the session must be reset. */
 ITERA_API enum itera_status itera_session_prefill(struct itera_session *session,
                                                   const int32_t *tokens, size_t n);
 
@@ -118,15 +118,17 @@ ITERA_API enum itera_status itera_session_next_some(struct itera_session *sessio
  * process, on another device, at any place of a batch. On the same device and with the same
  * batch, it goes on bit for bit (but see itera_session_prefill_some on experts). Free *bytes
  * with free(). The first call hashes all weights, which names the model in the bytes.
- * Errors: ITERA_ERR_ARGUMENT for a sequence that there is not; ITERA_ERR_MEMORY; device errors. */
+ * Penalties, biases and the counts of tokens are saved, too, and replace those of where it is loaded.
+ * Errors: ITERA_ERR_ARGUMENT for a sequence that there is not; ITERA_ERR_FORMAT where its numbers are
+ * no longer finite; ITERA_ERR_MEMORY; device errors. */
 ITERA_API enum itera_status itera_session_save(struct itera_session *session, int32_t sequence,
                                                void **bytes, size_t *size);
 /* Makes saved bytes the state of `sequence`, apart from the others. The bytes may come from
  * anywhere: all of them are checked before anything changes.
  * Errors: ITERA_ERR_FORMAT for bytes that are no state, or a damaged one; ITERA_ERR_UNSUPPORTED
  * for those of another version; ITERA_ERR_ARGUMENT for those of another model or window, and for
- * a sequence that there is not; device errors, after which the sequence must be reset or loaded
- * again. */
+ * a sequence that there is not; ITERA_ERR_MEMORY and device errors, after which the sequence must be
+ * reset or loaded again. */
 ITERA_API enum itera_status itera_session_load(struct itera_session *session, int32_t sequence,
                                                const void *bytes, size_t size);
 /* Makes `to` a copy of `from`, its random stream included: both go on with the same tokens,
