@@ -300,10 +300,11 @@ accepted generate good -n 3 -p '' --threads 1
 accepted generate good -n 3 -p "$(printf '\377\376 x')" --threads 1
 accepted generate good -n 3 -p the --min-p 0.1 --presence 1 --frequency -0.5 --repetition 1.2 --threads 1
 refused 2 '--min-p' generate good -p x --min-p 1.5
-accepted generate good -n 3 -f "$itera" --threads 1
+head -c 4000000 "$itera" >program
+accepted generate good -n 3 -f program --threads 1
 accepted generate good -n 0 -p the --json --threads 1
 # Of a prompt longer than its window, the model sees the end: the rate is of that.
-accepted generate good -n 0 -f "$itera" --json --threads 1
+accepted generate good -n 0 -f program --json --threads 1
 count() { sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p" out; }
 if [ "$(count prefill_tokens)" -gt 0 ] && [ "$(count prefill_tokens)" -lt 100000 ] &&
     [ "$(count prompt_tokens)" -gt 100000 ]; then
