@@ -1,5 +1,5 @@
 # Reports are single HTML files, style and plots included: Chart.js (Debian: libjs-chart.js) and
-# tools/report.css and .js are put into the command. Without Chart.js reports have their tables alone.
+# report.css and .js are put into the command. Without Chart.js reports have their tables alone.
 function(itera_embed name input)
     set(output ${PROJECT_BINARY_DIR}/${name}.c)
     add_custom_command(
@@ -10,8 +10,8 @@ function(itera_embed name input)
     target_sources(itera-command PRIVATE ${output})
 endfunction()
 
-itera_embed(report_style ${PROJECT_SOURCE_DIR}/tools/report.css)
-itera_embed(report_setup ${PROJECT_SOURCE_DIR}/tools/report.js)
+itera_embed(report_style ${PROJECT_SOURCE_DIR}/tools/report/report.css)
+itera_embed(report_setup ${PROJECT_SOURCE_DIR}/tools/report/report.js)
 # What a result file is checked against.
 itera_embed(results_schema ${PROJECT_SOURCE_DIR}/docs/bench.schema.json)
 

@@ -9,9 +9,9 @@
 
 #include <cmocka.h>
 
-#include "tools/command.h"
-#include "tools/option_files.c"
-#include "tools/options.c"
+#include "cli/command.h"
+#include "cli/option_files.c"
+#include "cli/options.c"
 
 static char message[1024];
 

@@ -14,8 +14,8 @@
 
 #include <cmocka.h>
 
+#include "cli/terminal.c"
 #include "core/file.h"
-#include "tools/terminal.c"
 
 /* A control of every kind, and the letters between. */
 #define HOSTILE                                                                                    \
