@@ -65,7 +65,6 @@ static struct itera_check_summary run_case(enum itera_op_kind kind, int index, i
     struct itera_check_summary summary = {0};
     struct itera_check_target target = {.name = "spoilt"};
     target.device = open_device("ref", threads, !spoil_reference);
-    target.device->checking = true;
     struct itera_checker checker = {
         .options = &options,
         .fn = remember,
@@ -428,7 +427,6 @@ static bool is_caught(enum itera_op_kind kind, int index, bool gradient, int *bu
     faulty.upload = noted_upload;
     faulty.download = noted_download;
     target.device->backend = &faulty;
-    target.device->checking = true;
     harmed = false;
     itera_log_hush(1);
     if (gradient)

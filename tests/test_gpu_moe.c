@@ -54,7 +54,7 @@ static void route(struct itera_device *device, const struct itera_attr *attr, st
     const struct itera_binding bindings[] = {
         {in[0], x, 0}, {made[0], index, 0}, {made[1], weight, 0}};
     struct itera_executable *e;
-    assert_int_equal(itera_compile(device, p, bindings, 3, &e), ITERA_OK);
+    assert_int_equal(itera_compile(device, p, bindings, 3, NULL, NULL, &e), ITERA_OK);
     assert_int_equal(itera_run(e), ITERA_OK);
     assert_int_equal(itera_buffer_download(index, 0, out->index, bytes), ITERA_OK);
     assert_int_equal(itera_buffer_download(weight, 0, out->weight, bytes), ITERA_OK);

@@ -45,7 +45,7 @@ static void multiply(struct itera_device *device, enum itera_dtype dtype, bool i
     assert_int_equal(itera_buffer_upload(b, 0, planes, SHIFT + bytes), ITERA_OK);
     const struct itera_binding bindings[] = {{in[0], x, 0}, {in[1], b, offset}, {out, to, 0}};
     struct itera_executable *e;
-    assert_int_equal(itera_compile(device, p, bindings, 3, &e), ITERA_OK);
+    assert_int_equal(itera_compile(device, p, bindings, 3, NULL, NULL, &e), ITERA_OK);
     assert_int_equal(itera_run(e), ITERA_OK);
     assert_int_equal(itera_buffer_download(to, 0, y, ROWS * COLS * 4), ITERA_OK);
     itera_executable_destroy(&e);

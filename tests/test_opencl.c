@@ -90,7 +90,7 @@ static enum itera_status compile(struct fixture *f, struct itera_device *device,
     assert_int_equal(itera_buffer_create(device, at + sizeof values, &f->y), ITERA_OK);
     assert_int_equal(itera_buffer_upload(f->x, at, values, sizeof values), ITERA_OK);
     const struct itera_binding bindings[] = {{x, f->x, at}, {y, f->y, at}};
-    return itera_compile(device, f->program, bindings, 2, &f->executable);
+    return itera_compile(device, f->program, bindings, 2, NULL, NULL, &f->executable);
 }
 
 static void destroy(struct fixture *f)
@@ -265,7 +265,8 @@ static void runs_nothing(void **state)
         if (with_op)
             itera_record(program, ITERA_OP_silu, NULL, &x, &y);
         const struct itera_binding binding = {x, buffer, 0};
-        assert_int_equal(itera_compile(device, program, &binding, 1, &executable), ITERA_OK);
+        assert_int_equal(itera_compile(device, program, &binding, 1, NULL, NULL, &executable),
+                         ITERA_OK);
         assert_int_equal(itera_run(executable), ITERA_OK);
         assert_int_equal(itera_profile(executable, &seconds), ITERA_OK);
         assert_true(!with_op || seconds == 0);

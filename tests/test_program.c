@@ -51,7 +51,8 @@ static void harness_compile(struct harness *h)
         free(values);
         bindings[n++] = (struct itera_binding){t, h->buffers[t], 0};
     }
-    assert_int_equal(itera_compile(h->device, h->p, bindings, n, &h->executable), ITERA_OK);
+    assert_int_equal(itera_compile(h->device, h->p, bindings, n, NULL, NULL, &h->executable),
+                     ITERA_OK);
 }
 
 static void harness_read(struct harness *h, int32_t t, float *out)
@@ -374,13 +375,13 @@ static void unbound_tensors_are_refused(void **state)
     int32_t x = itera_bound(h.p, "the-input", ITERA_F32, 1, (int64_t[]){4});
     op1(h.p, ITERA_OP_silu, x);
     struct itera_executable *e;
-    assert_int_equal(itera_compile(h.device, h.p, NULL, 0, &e), ITERA_ERR_ARGUMENT);
+    assert_int_equal(itera_compile(h.device, h.p, NULL, 0, NULL, NULL, &e), ITERA_ERR_ARGUMENT);
     assert_null(e);
     assert_non_null(strstr(itera_last_error(), "the-input"));
     struct itera_buffer *small;
     assert_int_equal(itera_buffer_create(h.device, 12, &small), ITERA_OK);
     struct itera_binding b = {x, small, 0};
-    assert_int_equal(itera_compile(h.device, h.p, &b, 1, &e), ITERA_ERR_ARGUMENT);
+    assert_int_equal(itera_compile(h.device, h.p, &b, 1, NULL, NULL, &e), ITERA_ERR_ARGUMENT);
     assert_int_equal(itera_buffer_upload(small, 8, &b, 8), ITERA_ERR_ARGUMENT);
     itera_buffer_destroy(&small);
     harness_close(&h);

@@ -272,7 +272,7 @@ static enum itera_status compile(struct fixture *f, struct vulkan_device *d, siz
     assert_int_equal(itera_buffer_create(&d->gpu.base, at + ELEMENTS * 4, &f->x), ITERA_OK);
     assert_int_equal(itera_buffer_create(&d->gpu.base, at + ELEMENTS * 4, &f->y), ITERA_OK);
     const struct itera_binding bindings[] = {{x, f->x, at}, {y, f->y, at}};
-    return itera_compile(&d->gpu.base, f->program, bindings, 2, &f->executable);
+    return itera_compile(&d->gpu.base, f->program, bindings, 2, NULL, NULL, &f->executable);
 }
 
 static void destroy(struct fixture *f)
@@ -336,8 +336,9 @@ static void an_empty_program_runs(void **state)
     int32_t x = itera_bound(p, "x", ITERA_F32, 2, dim), y = ITERA_NEW;
     itera_record(p, ITERA_OP_silu, NULL, (const int32_t[]){x}, &y);
     assert_int_equal(itera_buffer_create(&d->gpu.base, 0, &b), ITERA_OK);
-    assert_int_equal(
-        itera_compile(&d->gpu.base, p, (const struct itera_binding[]){{x, b, 0}}, 1, &e), ITERA_OK);
+    assert_int_equal(itera_compile(&d->gpu.base, p, (const struct itera_binding[]){{x, b, 0}}, 1,
+                                   NULL, NULL, &e),
+                     ITERA_OK);
     assert_int_equal(itera_run(e), ITERA_OK);
     if (d->probe.features[ITERA_VULKAN_TIMESTAMPS]) {
         assert_int_equal(itera_profile(e, seconds), ITERA_OK);
@@ -388,12 +389,13 @@ static void every_shader_compiles(void **state)
             const struct itera_gpu_dispatch dispatch = {.kernel = itera_vulkan_shaders[i]->name,
                                                         .local = {ITERA_GPU_LOCAL, 1, 1},
                                                         .n_bindings = ITERA_GPU_MAX_BINDINGS};
+            struct itera_reason why = {"it failed"};
             VkPipeline pipeline;
             if (!itera_vulkan_can_run(&d->probe, itera_vulkan_shaders[i],
                                       (enum itera_vulkan_variant)v, NULL, NULL))
                 continue;
-            if (itera_vulkan_pipeline(d, &dispatch, (enum itera_vulkan_variant)v, &pipeline))
-                fail_msg("%s: %s", dispatch.kernel, itera_last_error());
+            if (itera_vulkan_pipeline(d, &dispatch, (enum itera_vulkan_variant)v, &pipeline, &why))
+                fail_msg("%s: %s", dispatch.kernel, why.text);
             n++;
         }
     assert_true(n > 0);
@@ -520,8 +522,10 @@ static void a_kernel_that_does_not_compile_leaves_its_op(void **state)
     struct vulkan_device *d = open_device(NULL);
     struct fixture f;
     setenv("ITERA_FAULT", "build:1", 1);
+    itera_fail(ITERA_ERR_IO, "what failed before");
     logged[0] = '\0';
     assert_int_equal(compile(&f, d, 0), ITERA_OK); /* with the CPU's help */
+    assert_string_equal(itera_last_error(), "what failed before");
     assert_non_null(strstr(logged, "does not compile kernel silu"));
     assert_null(strstr(strstr(logged, "kernel silu (") + 1, "kernel silu ("));
     assert_string_equal(itera_device_fallback_op(&d->gpu.base, 1), "silu");
@@ -529,8 +533,11 @@ static void a_kernel_that_does_not_compile_leaves_its_op(void **state)
     assert_int_equal(itera_run(f.executable), ITERA_OK);
     assert_result(&f, 1);
     unsetenv("ITERA_FAULT");
-    assert_false(itera_supports(&d->gpu.base, f.program, &f.program->ops[0]));
-    assert_error(device_id, "silu");
+    struct itera_reason why;
+    assert_int_equal(itera_supports(&d->gpu.base, f.program, &f.program->ops[0], &why),
+                     ITERA_ERR_UNSUPPORTED);
+    assert_non_null(strstr(why.text, device_id));
+    assert_non_null(strstr(why.text, "silu"));
     destroy(&f);
     close_device(d);
     d = open_device(NULL); /* nothing of it is in the cache */
@@ -555,8 +562,9 @@ static void a_lost_device_says_so_and_stays_lost(void **state)
     assert_int_equal(itera_buffer_create(&d->gpu.base, 1 << 20, &b), ITERA_ERR_DEVICE);
     again = f;
     const struct itera_binding bindings[] = {{0, f.x, 0}, {1, f.y, 0}};
-    assert_int_equal(itera_compile(&d->gpu.base, f.program, bindings, 2, &again.executable),
-                     ITERA_ERR_DEVICE);
+    assert_int_equal(
+        itera_compile(&d->gpu.base, f.program, bindings, 2, NULL, NULL, &again.executable),
+        ITERA_ERR_DEVICE);
     destroy(&f);
     close_device(d);
 }
@@ -589,7 +597,7 @@ static void operands_larger_than_a_descriptor(void **state)
     assert_int_equal(itera_buffer_create(&d->gpu.base, (size_t)n * 4, &y), ITERA_OK);
     assert_int_equal(itera_buffer_upload(x, 0, values, (size_t)n * 4), ITERA_OK);
     const struct itera_binding bindings[] = {{in, x, 0}, {out, y, 0}};
-    assert_int_equal(itera_compile(&d->gpu.base, p, bindings, 2, &e), ITERA_OK);
+    assert_int_equal(itera_compile(&d->gpu.base, p, bindings, 2, NULL, NULL, &e), ITERA_OK);
     assert_int_equal(d->pipelines[d->n_pipelines - 1].variant, ITERA_VULKAN_ADDRESSES);
     assert_int_equal(itera_run(e), ITERA_OK);
     assert_int_equal(itera_buffer_download(y, 0, values, (size_t)n * 4), ITERA_OK);

@@ -223,10 +223,10 @@ enum itera_status itera_buffer_download(struct itera_buffer *buffer, size_t offs
     return status ? status : buffer->device->backend->download(buffer, offset, data, bytes);
 }
 
-bool itera_supports(struct itera_device *device, const struct itera_program *program,
-                    const struct itera_op *op)
+enum itera_status itera_supports(struct itera_device *device, const struct itera_program *program,
+                                 const struct itera_op *op, struct itera_reason *why)
 {
-    return device->backend->supports(device, program, op);
+    return device->backend->supports(device, program, op, why);
 }
 
 static enum itera_status check_bindings(const struct itera_device *device,
@@ -262,70 +262,94 @@ static enum itera_status check_bindings(const struct itera_device *device,
     return status;
 }
 
-/* Marks the kinds of ops that the device lacks, and says so of each once, unless that is to be an
- * error. Returns how many; reason says why the first. */
-static int find_missing(struct itera_device *device, const struct itera_program *p,
-                        bool missing[ITERA_OP_COUNT], char *reason, size_t size)
+/* The ops of a program that a device lacks. */
+struct missing {
+    bool kind[ITERA_OP_COUNT];
+    int n;                     /* kinds */
+    struct itera_reason first; /* why the first of them */
+};
+
+/* Finds what the device lacks, and says so of each kind once, unless that is to be an error. */
+static enum itera_status find_missing(struct itera_device *device, const struct itera_program *p,
+                                      struct missing *missing)
 {
-    int n = 0;
     for (int32_t i = 0; i < p->n_ops; i++) {
-        if (missing[p->ops[i].kind] || itera_supports(device, p, &p->ops[i]))
-            continue;
         enum itera_op_kind kind = p->ops[i].kind;
-        if (n++ == 0)
-            snprintf(reason, size, "%s", itera_last_error());
+        struct itera_reason why;
+        if (missing->kind[kind])
+            continue;
+        enum itera_status status = itera_supports(device, p, &p->ops[i], &why);
+        if (!status)
+            continue;
+        if (status != ITERA_ERR_UNSUPPORTED)
+            return status;
+        if (missing->n++ == 0)
+            missing->first = why;
         if (device->fallback == ITERA_FALLBACK_REPORT && !device->fell_back[kind])
             itera_log(ITERA_LOG_WARNING, "%s: %s runs on the CPU (%.120s)", device->info.id,
-                      itera_op_info(kind)->name, itera_last_error());
-        missing[kind] = true;
+                      itera_op_info(kind)->name, why.text);
+        missing->kind[kind] = true;
     }
-    return n;
+    return ITERA_OK;
 }
 
-static enum itera_status refuse(const struct itera_device *device, const bool *missing,
-                                const char *reason)
+static enum itera_status refuse(const struct itera_device *device, const struct missing *missing)
 {
     char names[256] = "";
     size_t used = 0;
     for (int kind = 0; kind < ITERA_OP_COUNT && used < sizeof names; kind++)
-        if (missing[kind])
+        if (missing->kind[kind])
             used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", used ? ", " : "",
                                      itera_op_info((enum itera_op_kind)kind)->name);
     return itera_fail(ITERA_ERR_UNSUPPORTED,
-                      "%s cannot compute %s (%s); with the fallback policy \"report\" the CPU does",
-                      device->info.id, names, reason);
+                      "%s cannot compute %s (%.255s); with the fallback policy \"report\" the CPU "
+                      "does",
+                      device->info.id, names, missing->first.text);
 }
 
-/* Some ops are not the device's: refused, or left to the CPU. */
-static enum itera_status compile_mixed(struct itera_device *device, const struct itera_program *p,
-                                       const struct itera_binding *bindings, int n_bindings,
-                                       const bool *missing, const char *reason,
-                                       struct itera_executable **out)
+/* A device is tuned for what it meets; software drivers only when they are asked to be. */
+static bool tunes_itself(const struct itera_device *device,
+                         const struct itera_compile_options *options)
 {
-    if (device->fallback == ITERA_FALLBACK_REFUSE)
-        return refuse(device, missing, reason);
-    for (int kind = 0; kind < ITERA_OP_COUNT; kind++)
-        device->fell_back[kind] |= missing[kind];
-    return itera_fallback_compile(device, p, bindings, n_bindings, out);
+    return device->backend->tune && device->info.type != ITERA_DEVICE_SOFTWARE &&
+           !options->force_choice;
 }
 
 enum itera_status itera_compile(struct itera_device *device, const struct itera_program *program,
                                 const struct itera_binding *bindings, int n_bindings,
-                                struct itera_executable **out)
+                                const struct itera_compile_options *options,
+                                struct itera_compile_result *result, struct itera_executable **out)
 {
+    static const struct itera_compile_options defaults;
+    struct itera_compile_result unused;
+    if (!options)
+        options = &defaults;
+    if (!result)
+        result = &unused;
+    *result = (struct itera_compile_result){0};
     *out = NULL;
     if (program->status)
         return program->status;
     enum itera_status status = check_bindings(device, program, bindings, n_bindings);
     if (status)
         return status;
-    bool missing[ITERA_OP_COUNT] = {false};
-    char reason[256] = "";
+    struct missing missing = {.n = 0};
     const size_t before = device->allocated;
-    if (find_missing(device, program, missing, reason, sizeof reason)) {
-        status = compile_mixed(device, program, bindings, n_bindings, missing, reason, out);
+    status = find_missing(device, program, &missing);
+    if (!status && missing.n && device->fallback == ITERA_FALLBACK_REFUSE)
+        status = refuse(device, &missing);
+    if (!status && tunes_itself(device, options))
+        status = device->backend->tune(device, program);
+    if (status)
+        return status;
+    if (missing.n) {
+        for (int kind = 0; kind < ITERA_OP_COUNT; kind++)
+            device->fell_back[kind] |= missing.kind[kind];
+        status =
+            itera_fallback_compile(device, program, bindings, n_bindings, options, result, out);
     } else {
-        status = device->backend->compile(device, program, bindings, n_bindings, out);
+        status =
+            device->backend->compile(device, program, bindings, n_bindings, options, result, out);
         if (!status)
             (*out)->runner = device->backend;
     }

@@ -4,6 +4,7 @@
 #ifndef ITERA_BACKEND_BACKEND_H
 #define ITERA_BACKEND_BACKEND_H
 
+#include "core/log.h"
 #include "itera/device.h"
 #include "program/program.h"
 
@@ -18,6 +19,22 @@ struct itera_binding {
     int32_t tensor;
     struct itera_buffer *buffer;
     size_t offset; /* bytes, a multiple of 4 */
+};
+
+/* How a program is compiled. Zeros, and NULL for the struct, are what runs want. */
+struct itera_compile_options {
+    /* Parity checks: even the smallest op is shared by all threads, and program memory is full of
+     * NaN at first. */
+    bool checking;
+    /* GPU devices, for parity checks and tuning: every op that can be computed in several ways takes
+     * way force_choice - 1 where that serves it; 0: the best. */
+    int force_choice;
+};
+
+/* What compiling a program found, also where it failed. */
+struct itera_compile_result {
+    int n_choices;        /* the most ways that an op has on the device; 0: none has a choice */
+    char choice_name[32]; /* of the way that was forced, "" when no op could take it */
 };
 
 /* A program compiled for a device with its buffers bound. */
@@ -45,12 +62,15 @@ struct itera_backend {
                                 size_t bytes);
     enum itera_status (*download)(struct itera_buffer *buffer, size_t offset, void *data,
                                   size_t bytes);
-    /* Whether the device has a kernel for the op with these operands. */
-    bool (*supports)(struct itera_device *device, const struct itera_program *program,
-                     const struct itera_op *op);
-    /* The program, and every bound buffer, must outlive the executable. */
+    /* See itera_supports. */
+    enum itera_status (*supports)(struct itera_device *device, const struct itera_program *program,
+                                  const struct itera_op *op, struct itera_reason *why);
+    /* The program, and every bound buffer, must outlive the executable. Options and result are not
+     * NULL; what is found is added to the result, of which the program may be a part. */
     enum itera_status (*compile)(struct itera_device *device, const struct itera_program *program,
                                  const struct itera_binding *bindings, int n_bindings,
+                                 const struct itera_compile_options *options,
+                                 struct itera_compile_result *result,
                                  struct itera_executable **out);
     void (*executable_destroy)(struct itera_executable *executable);
     /* Runs to completion. */
@@ -75,19 +95,12 @@ struct itera_device {
     struct itera_device *host; /* the CPU, opened when an op first falls back to it */
     bool fell_back[ITERA_OP_COUNT];
     size_t allocated; /* bytes of buffers and of executables that are alive */
-    bool checking;    /* parity checks: even the smallest op is shared by all threads, and program
-                      memory is full of NaN at first */
     /* The CPU with one thread, for parity checks: called with what each op has just computed. */
     void (*after_op)(void *user, const struct itera_call *call);
     void *after_op_user;
-    /* GPU devices, for parity checks and tuning: of every op compiled from now on that can be
-     * computed in several ways, take way force_choice - 1 where it serves the op; 0: the best. */
-    int force_choice;
-    /* GPU devices, for parity checks: how lanes are numbered in kernels compiled from now on, of enum
-     * itera_check_lanes. */
+    /* GPU devices, for parity checks: how lanes are numbered in kernels, of enum itera_check_lanes. A
+     * device keeps its kernels, so that this is set once, before the first program. */
     int lane_order;
-    int n_choices;        /* the most ways that an op of the last compiled program had; 0: none */
-    char choice_name[32]; /* of the way that was forced, "" when no op could take it */
 };
 
 /* Compiles a program of which the device has not all ops: the others run on the CPU, on copies of
@@ -95,6 +108,8 @@ struct itera_device {
 enum itera_status itera_fallback_compile(struct itera_device *device,
                                          const struct itera_program *program,
                                          const struct itera_binding *bindings, int n_bindings,
+                                         const struct itera_compile_options *options,
+                                         struct itera_compile_result *result,
                                          struct itera_executable **out);
 
 extern const struct itera_backend itera_backend_cpu;
@@ -109,12 +124,17 @@ enum itera_status itera_buffer_upload(struct itera_buffer *buffer, size_t offset
 enum itera_status itera_buffer_download(struct itera_buffer *buffer, size_t offset, void *data,
                                         size_t bytes);
 
-bool itera_supports(struct itera_device *device, const struct itera_program *program,
-                    const struct itera_op *op);
-/* Every ITERA_BOUND tensor that is not a view must be bound once and fit its buffer. */
+/* Whether the device has a kernel for the op with these operands: ITERA_OK, or ITERA_ERR_UNSUPPORTED
+ * with the reason in `why` (which may be NULL). That is an answer, and no error was reported; any other
+ * status is a failure as of any call. */
+enum itera_status itera_supports(struct itera_device *device, const struct itera_program *program,
+                                 const struct itera_op *op, struct itera_reason *why);
+/* Every ITERA_BOUND tensor that is not a view must be bound once and fit its buffer. Options may be
+ * NULL, and so may the result. */
 enum itera_status itera_compile(struct itera_device *device, const struct itera_program *program,
                                 const struct itera_binding *bindings, int n_bindings,
-                                struct itera_executable **out);
+                                const struct itera_compile_options *options,
+                                struct itera_compile_result *result, struct itera_executable **out);
 void itera_executable_destroy(struct itera_executable **executable);
 enum itera_status itera_run(struct itera_executable *executable);
 enum itera_status itera_profile(struct itera_executable *executable, double *op_seconds);

@@ -100,8 +100,15 @@ static enum itera_status add_mirror(struct mixed_executable *e, struct part *par
     return status;
 }
 
+/* How the whole program is compiled, for its parts. */
+struct request {
+    const struct itera_compile_options *options;
+    struct itera_compile_result *result;
+};
+
 /* One op on the CPU. */
-static enum itera_status compile_on_host(struct mixed_executable *e, struct part *part)
+static enum itera_status compile_on_host(struct mixed_executable *e, const struct request *request,
+                                         struct part *part)
 {
     enum { OPERANDS = ITERA_MAX_IN + ITERA_MAX_OUT };
     struct itera_device *host = e->base.device->host;
@@ -134,12 +141,13 @@ static enum itera_status compile_on_host(struct mixed_executable *e, struct part
         status = itera_fail(ITERA_ERR_MEMORY, "no memory to compile a program");
     if (!status)
         status = host->backend->compile(host, &part->program, bindings, part->n_mirrors,
-                                        &part->executable);
+                                        request->options, request->result, &part->executable);
     return status;
 }
 
 static enum itera_status compile_part(struct mixed_executable *e, const struct itera_program *p,
-                                      int32_t first, int32_t n, bool on_host)
+                                      int32_t first, int32_t n, bool on_host,
+                                      const struct request *request)
 {
     struct itera_device *device = e->base.device;
     struct part *part = &e->parts[e->n_parts++];
@@ -147,19 +155,30 @@ static enum itera_status compile_part(struct mixed_executable *e, const struct i
     part->program.tensors = e->tensors;
     part->program.ops = p->ops + first;
     part->program.n_ops = n;
-    enum itera_status status = on_host
-                                   ? compile_on_host(e, part)
-                                   : device->backend->compile(device, &part->program, e->bindings,
-                                                              e->n_bindings, &part->executable);
+    enum itera_status status =
+        on_host ? compile_on_host(e, request, part)
+                : device->backend->compile(device, &part->program, e->bindings, e->n_bindings,
+                                           request->options, request->result, &part->executable);
     if (!status)
         e->base.memory_bytes += part->executable->memory_bytes;
     return status;
 }
 
+static enum itera_status lacks(struct itera_device *device, const struct itera_program *p,
+                               int32_t op, bool *lacks)
+{
+    enum itera_status status = itera_supports(device, p, &p->ops[op], NULL);
+    *lacks = status != ITERA_OK;
+    return status == ITERA_ERR_UNSUPPORTED ? ITERA_OK : status;
+}
+
 enum itera_status itera_fallback_compile(struct itera_device *device, const struct itera_program *p,
                                          const struct itera_binding *bindings, int n_bindings,
+                                         const struct itera_compile_options *options,
+                                         struct itera_compile_result *result,
                                          struct itera_executable **out)
 {
+    const struct request request = {options, result};
     enum itera_status status = ITERA_OK;
     if (!device->host)
         status = itera_device_open(
@@ -185,13 +204,13 @@ enum itera_status itera_fallback_compile(struct itera_device *device, const stru
     status = bind_activations(e, p);
     for (int32_t t = 0; t < p->n_tensors; t++) /* views are what their bases are */
         e->tensors[t].kind = e->tensors[e->tensors[t].base].kind;
-    for (int32_t i = 0; i < p->n_ops && !status;) {
-        bool on_host = !itera_supports(device, p, &p->ops[i]);
-        int32_t n = 1;
-        while (!on_host && i + n < p->n_ops && itera_supports(device, p, &p->ops[i + n]))
-            n++;
-        status = compile_part(e, p, i, n, on_host);
-        i += n;
+    for (int32_t i = 0, n; i < p->n_ops && !status; i += n) {
+        bool on_host, next;
+        status = lacks(device, p, i, &on_host);
+        for (n = 1, next = on_host; !status && !next && i + n < p->n_ops; n += !next)
+            status = lacks(device, p, i + n, &next);
+        if (!status)
+            status = compile_part(e, p, i, n, on_host, &request);
     }
     if (status) {
         mixed_destroy(&e->base);

@@ -84,7 +84,7 @@ enum itera_status itera_bench_build(struct itera_device *device, struct itera_pr
         bindings[n++] = (struct itera_binding){t, out->buffers[t], 0};
     }
     if (!status)
-        status = itera_compile(device, p, bindings, n, &out->executable);
+        status = itera_compile(device, p, bindings, n, NULL, NULL, &out->executable);
     free(bindings);
     if (status)
         itera_bench_program_destroy(out);

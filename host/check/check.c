@@ -218,13 +218,15 @@ double itera_check_time(struct itera_checker *checker, struct itera_runner *runn
     return n ? times[n / 2] : 0;
 }
 
-/* The first op that the device has no kernel for; n_ops when it has all. */
-static int32_t first_unsupported(struct itera_device *device, const struct itera_program *p)
+/* Whether the device has kernels for all ops; ITERA_ERR_UNSUPPORTED with the reason of the first
+ * without. */
+static enum itera_status supports_all(struct itera_device *device, const struct itera_program *p,
+                                      struct itera_reason *why)
 {
-    int32_t i = 0;
-    while (i < p->n_ops && itera_supports(device, p, &p->ops[i]))
-        i++;
-    return i;
+    enum itera_status status = ITERA_OK;
+    for (int32_t i = 0; i < p->n_ops && !status; i++)
+        status = itera_supports(device, p, &p->ops[i], why);
+    return status;
 }
 
 /* Once more, by what the results were summed from: only where it matters, as it takes time. */
@@ -249,18 +251,22 @@ bool itera_check_run(struct itera_checker *checker, const struct itera_check_tar
     struct itera_runner runner = {0};
     *out = (struct itera_check_outcome){.verdict = ITERA_CHECK_FAIL};
     *ways = 0;
-    if (first_unsupported(target->device, p) < p->n_ops) {
+    struct itera_reason why;
+    enum itera_status status = supports_all(target->device, p, &why);
+    if (status == ITERA_ERR_UNSUPPORTED) {
         out->verdict = ITERA_CHECK_SKIP;
-        snprintf(out->difference.reason, sizeof out->difference.reason, "%s", itera_last_error());
+        snprintf(out->difference.reason, sizeof out->difference.reason, "%.255s", why.text);
         return true;
     }
-    target->device->force_choice = way;
-    enum itera_status status = itera_runner_create(trial, target->device, &runner);
-    target->device->force_choice = 0;
-    *ways = target->device->n_choices;
-    bool served = !way || target->device->choice_name[0];
+    /* Small cases must meet the code that large ones run. */
+    const struct itera_compile_options options = {.checking = true, .force_choice = way};
+    struct itera_compile_result found = {0};
+    if (!status)
+        status = itera_runner_create(trial, target->device, &options, &found, &runner);
+    *ways = found.n_choices;
+    bool served = !way || found.choice_name[0];
     if (way)
-        snprintf(out->method, sizeof out->method, "%s", target->device->choice_name);
+        snprintf(out->method, sizeof out->method, "%s", found.choice_name);
     if (!status && served)
         status = itera_runner_run(&runner);
     if (status) {
@@ -311,8 +317,6 @@ static enum itera_status add_target(struct itera_checker *checker, const char *i
     if (status)
         return status;
     snprintf(target->name, sizeof target->name, "%s", name);
-    /* Small cases must meet the code that large ones run. */
-    target->device->checking = true;
     target->device->lane_order = (int)checker->options->lanes;
     checker->n_targets++;
     return ITERA_OK;
@@ -456,7 +460,8 @@ enum itera_status itera_check_ops(const struct itera_check_options *options, ite
     *checker.summary = (struct itera_check_summary){0};
     enum itera_status status = open_devices(&checker);
     if (!status) {
-        /* What goes wrong in a case becomes its result. */
+        /* What goes wrong in a case becomes its result, and that a device is tuned for thousands of
+         * cases is nobody's news. */
         itera_log_hush(1);
         enum itera_status checked = check_all(&checker);
         itera_log_hush(-1);

@@ -137,7 +137,8 @@ static bool run_reference(struct itera_checker *checker, const struct itera_case
     bool whole[ITERA_MAX_IN + ITERA_MAX_OUT];
     int n = itera_check_written(c, tensors, whole);
     struct itera_difference difference = {0};
-    if (itera_runner_create(trial, checker->reference, runner) || itera_runner_run(runner))
+    if (itera_runner_create(trial, checker->reference, NULL, NULL, runner) ||
+        itera_runner_run(runner))
         snprintf(difference.reason, sizeof difference.reason, "%s", itera_last_error());
     else
         itera_trial_check_writes(runner, tensors, n, whole, &difference);

@@ -210,7 +210,7 @@ bool itera_check_gradient(struct itera_checker *checker, enum itera_op_kind kind
     if (checker->status)
         goto done;
     fill(checker, kind, &d0, &first);
-    if (itera_runner_create(&first, checker->reference, &reference) ||
+    if (itera_runner_create(&first, checker->reference, NULL, NULL, &reference) ||
         itera_runner_run(&reference)) {
         struct itera_difference difference = {0};
         snprintf(difference.reason, sizeof difference.reason, "%s", itera_last_error());
@@ -376,7 +376,7 @@ void itera_check_differences(struct itera_checker *checker, enum itera_op_kind k
     if (checker->status)
         goto done;
     itera_check_fill(checker, &c, c.program->n_ops - 1, &trial);
-    if (itera_runner_create(&trial, checker->reference, &forward)) {
+    if (itera_runner_create(&trial, checker->reference, NULL, NULL, &forward)) {
         snprintf(out->reason, sizeof out->reason, "%s", itera_last_error());
         goto done;
     }

@@ -112,7 +112,7 @@ static enum itera_status find_way(struct moves *m, int slot, enum way *way)
 {
     struct itera_runner none = {0};
     struct itera_rng rng = {0};
-    enum itera_status status = itera_runner_create(&m->moved, m->runner.device, &none);
+    enum itera_status status = itera_runner_create(&m->moved, m->runner.device, NULL, NULL, &none);
     if (!status) {
         multiply(m, slot, 0, 0, false, &rng);
         status = itera_runner_run(&none);
@@ -257,7 +257,7 @@ enum itera_status itera_check_summed(struct itera_checker *checker,
         ways ? itera_trial_copy(reference->trial, &m.moved)
              : itera_fail(ITERA_ERR_MEMORY, "no memory to check what a result is summed from");
     if (!status)
-        status = itera_runner_create(&m.moved, checker->reference, &m.runner);
+        status = itera_runner_create(&m.moved, checker->reference, NULL, NULL, &m.runner);
     if (!status)
         status = measure(&m, checker->options->seed, on_gpu ? ROUNDING_ON_GPU : ROUNDING, tolerance,
                          ways, draws, summed);

@@ -16,14 +16,18 @@ struct survey {
 /* Asks about every op of a program; one refusal makes an op unsupported. */
 static void ask(struct survey *s, const struct itera_program *p)
 {
+    struct itera_reason why;
     for (int32_t i = 0; i < p->n_ops; i++) {
         enum itera_op_kind kind = p->ops[i].kind;
         if (s->seen[kind] && !s->supported[kind])
             continue;
-        s->supported[kind] = itera_supports(s->device, p, &p->ops[i]);
+        enum itera_status status = itera_supports(s->device, p, &p->ops[i], &why);
+        if (status && status != ITERA_ERR_UNSUPPORTED)
+            snprintf(why.text, sizeof why.text, "%s", itera_last_error());
+        s->supported[kind] = !status;
         s->seen[kind] = true;
-        if (!s->supported[kind])
-            snprintf(s->reason[kind], sizeof s->reason[kind], "%s", itera_last_error());
+        if (status)
+            snprintf(s->reason[kind], sizeof s->reason[kind], "%.159s", why.text);
     }
 }
 
@@ -62,13 +66,11 @@ enum itera_status itera_check_support(struct itera_device *device, itera_support
     static struct survey none;
     struct survey s = none;
     s.device = device;
-    itera_log_hush(1);
     for (int kind = 0; kind < ITERA_OP_COUNT && !checker.status; kind++) {
         bool exists = itera_check_has_cases((enum itera_op_kind)kind);
         for (int i = 0; i < CASES && exists && !checker.status; i++)
             ask_case(&s, &checker, (enum itera_op_kind)kind, i, &exists);
     }
-    itera_log_hush(-1);
     for (int kind = 0; kind < ITERA_OP_COUNT && !checker.status; kind++) {
         const struct itera_op_info *info = itera_op_info((enum itera_op_kind)kind);
         const char *why = s.seen[kind] ? s.reason[kind] : "no parity case reaches it";

@@ -105,7 +105,8 @@ void itera_trial_alias(struct itera_trial *trial, int32_t tensor, int32_t input)
 }
 
 enum itera_status itera_runner_create(const struct itera_trial *trial, struct itera_device *device,
-                                      struct itera_runner *out)
+                                      const struct itera_compile_options *options,
+                                      struct itera_compile_result *result, struct itera_runner *out)
 {
     *out = (struct itera_runner){.trial = trial, .device = device};
     size_t n = (size_t)trial->n_slots + 1;
@@ -131,7 +132,8 @@ enum itera_status itera_runner_create(const struct itera_trial *trial, struct it
     if (!memory && !status)
         status = itera_fail(ITERA_ERR_MEMORY, "no memory for a parity case");
     if (!status)
-        status = itera_compile(device, trial->program, bindings, trial->n_slots, &out->executable);
+        status = itera_compile(device, trial->program, bindings, trial->n_slots, options, result,
+                               &out->executable);
     free(bindings);
     if (status)
         itera_runner_destroy(out);

@@ -62,7 +62,10 @@ struct itera_runner {
     uint8_t **results; /* per slot: what a run left in its buffer */
 };
 
+/* Options and result are those of itera_compile. */
 enum itera_status itera_runner_create(const struct itera_trial *trial, struct itera_device *device,
+                                      const struct itera_compile_options *options,
+                                      struct itera_compile_result *result,
                                       struct itera_runner *out);
 void itera_runner_destroy(struct itera_runner *runner); /* leaves it empty */
 /* Uploads the initial content, runs, downloads the results. */

@@ -7,7 +7,7 @@
 #include "core/number.h"
 
 static _Thread_local char last_error[1024];
-static _Thread_local int hushed;
+static _Thread_local int hushed, attempts;
 static itera_log_fn *log_fn;
 static void *log_user;
 
@@ -77,9 +77,34 @@ enum itera_status itera_fail(enum itera_status status, const char *format, ...)
     format_message(message, sizeof message, format, args);
     va_end(args);
     snprintf(last_error, sizeof last_error, "%s", message);
-    if (log_fn && hushed <= 0)
+    if (log_fn && hushed <= 0 && !attempts)
         log_fn(log_user, ITERA_LOG_ERROR, last_error);
     return status;
+}
+
+enum itera_status itera_refuse(struct itera_reason *why, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    if (why)
+        format_message(why->text, sizeof why->text, format, args);
+    va_end(args);
+    return ITERA_ERR_UNSUPPORTED;
+}
+
+void itera_attempt_begin(struct itera_attempt *attempt)
+{
+    _Static_assert(sizeof attempt->before == sizeof last_error, "an attempt keeps a last error");
+    memcpy(attempt->before, last_error, sizeof last_error);
+    attempt->error[0] = last_error[0] = '\0';
+    attempts++;
+}
+
+void itera_attempt_end(struct itera_attempt *attempt)
+{
+    memcpy(attempt->error, last_error, sizeof last_error);
+    memcpy(last_error, attempt->before, sizeof last_error);
+    attempts--;
 }
 
 void itera_log(enum itera_log_level level, const char *format, ...)

@@ -55,7 +55,7 @@ static enum itera_status compile(struct itera_session *s, bool merge,
     record_states(s, pick, p, &b);
     status = p->status ? p->status : b.status;
     if (!status)
-        status = itera_compile(s->model->device, p, b.list, b.n, &small->executable);
+        status = itera_compile(s->model->device, p, b.list, b.n, NULL, NULL, &small->executable);
     itera_bindings_free(&b);
     if (status)
         itera_program_destroy(&small->program);

@@ -170,7 +170,7 @@ static enum itera_status make_sample(struct itera_session *s)
     if (!status)
         status = b.status;
     if (!status)
-        status = itera_compile(s->model->device, p, b.list, b.n, &s->sample.executable);
+        status = itera_compile(s->model->device, p, b.list, b.n, NULL, NULL, &s->sample.executable);
     itera_bindings_free(&b);
     return status;
 }
@@ -201,8 +201,9 @@ static enum itera_status make_clear(struct itera_session *s)
     int32_t states = itera_bound(p, "states", ITERA_F32, 1, &n);
     itera_record(p, ITERA_OP_fill, NULL, NULL, &states);
     struct itera_binding binding = {states, s->states, 0};
-    return p->status ? p->status
-                     : itera_compile(s->model->device, p, &binding, 1, &s->clear.executable);
+    return p->status
+               ? p->status
+               : itera_compile(s->model->device, p, &binding, 1, NULL, NULL, &s->clear.executable);
 }
 
 /* Where the states of each sequence are. */

@@ -532,7 +532,7 @@ enum itera_status itera_model_prepare(const struct itera_model *model, const str
     struct itera_executable *executable = NULL;
     enum itera_status status = b.status;
     if (!status)
-        status = itera_compile(model->device, g->prepare, b.list, b.n, &executable);
+        status = itera_compile(model->device, g->prepare, b.list, b.n, NULL, NULL, &executable);
     if (!status)
         status = itera_run(executable);
     itera_executable_destroy(&executable);

@@ -73,8 +73,8 @@ enum itera_status itera_phase_compile(struct itera_model_phase *phase,
         phase->status = b->status;
     }
     if (!phase->status)
-        phase->status =
-            itera_compile(phase->model->device, phase->graph.p, b->list, b->n, &phase->executable);
+        phase->status = itera_compile(phase->model->device, phase->graph.p, b->list, b->n, NULL,
+                                      NULL, &phase->executable);
     itera_bindings_free(b);
     return phase->status;
 }

@@ -101,7 +101,7 @@ enum itera_status itera_train_distill_compile_loss(struct itera_train_program *t
     itera_bind(&b, out[0], t->figures, FIGURE_LOSS * 4);
     status = b.status;
     if (!status)
-        status = itera_compile(t->device, p, b.list, b.n, &t->teacher_loss_run);
+        status = itera_compile(t->device, p, b.list, b.n, NULL, NULL, &t->teacher_loss_run);
     itera_bindings_free(&b);
     return status;
 }

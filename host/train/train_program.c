@@ -223,7 +223,8 @@ static enum itera_status create_train(struct itera_train_program *t, struct iter
         itera_record(t->update, ITERA_OP_fill, NULL, NULL, &sum);
         status = apart.status;
         if (!status)
-            status = itera_compile(t->device, t->update, apart.list, apart.n, &t->update_run);
+            status = itera_compile(t->device, t->update, apart.list, apart.n, NULL, NULL,
+                                   &t->update_run);
     }
     if (!status)
         status = itera_phase_compile(&t->train,

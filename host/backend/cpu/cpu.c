@@ -250,13 +250,15 @@ static enum itera_status cpu_download(struct itera_buffer *buffer, size_t offset
     return ITERA_OK;
 }
 
-static bool cpu_supports(struct itera_device *device, const struct itera_program *program,
-                         const struct itera_op *op)
+static enum itera_status cpu_supports(struct itera_device *device,
+                                      const struct itera_program *program,
+                                      const struct itera_op *op, struct itera_reason *why)
 {
     (void)device;
     (void)program;
     (void)op;
-    return true; /* the reference has every op */
+    (void)why;
+    return ITERA_OK; /* the reference has every op */
 }
 
 static void cpu_executable_destroy(struct itera_executable *base)
@@ -288,8 +290,11 @@ static struct itera_arg resolve(const struct itera_program *p, int32_t id, uint8
 
 static enum itera_status cpu_compile(struct itera_device *base, const struct itera_program *p,
                                      const struct itera_binding *bindings, int n_bindings,
+                                     const struct itera_compile_options *options,
+                                     struct itera_compile_result *result,
                                      struct itera_executable **out)
 {
+    (void)result; /* an op has one kernel */
     struct cpu_device *device = (struct cpu_device *)base;
     struct cpu_executable *e = calloc(1, sizeof *e);
     uint8_t **bases = calloc((size_t)p->n_tensors + 1, sizeof *bases);
@@ -312,15 +317,17 @@ static enum itera_status cpu_compile(struct itera_device *base, const struct ite
     for (int32_t t = 0; t < p->n_tensors; t++)
         bases[t] = (uint8_t *)bases;
     size_t scratch = 0;
-    bool small = base->threads == 1 ||
-                 (!base->checking && estimate(itera_program_cost(p, NULL)) < PROGRAM_ALONE_SECONDS);
+    bool small =
+        base->threads == 1 ||
+        (!options->checking && estimate(itera_program_cost(p, NULL)) < PROGRAM_ALONE_SECONDS);
     e->alone = true;
     for (int32_t i = 0; i < p->n_ops; i++) {
         const struct itera_op *op = &p->ops[i];
         struct step *step = &e->steps[i];
         const struct itera_kernel *kernel = itera_isa_kernel(device->isa, op->kind);
         step->run = kernel->run;
-        step->alone = small || (!base->checking && estimate(itera_op_cost(p, op)) < ALONE_SECONDS);
+        step->alone =
+            small || (!options->checking && estimate(itera_op_cost(p, op)) < ALONE_SECONDS);
         e->alone &= step->alone;
         step->call.attr = &op->attr;
         for (int k = 0; k < ITERA_MAX_IN; k++)
@@ -336,7 +343,7 @@ static enum itera_status cpu_compile(struct itera_device *base, const struct ite
     e->memory = memory_create(e->base.memory_bytes + 64);
     if (!e->memory)
         goto fail;
-    for (size_t i = 0; base->checking && i < e->base.memory_bytes / 4; i++)
+    for (size_t i = 0; options->checking && i < e->base.memory_bytes / 4; i++)
         ((uint32_t *)(void *)e->memory)[i] = 0x7fedbeefu;
     for (int i = 0; i < n_bindings; i++)
         bases[bindings[i].tensor] =

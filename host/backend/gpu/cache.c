@@ -76,13 +76,14 @@ enum itera_status itera_gpu_cache_read(const char *name, const char *identity, v
     if (!itera_environment_cache_dir(folder, sizeof folder) ||
         itera_path_join(path, sizeof path, folder, name))
         return ITERA_OK;
-    itera_log_hush(1);
+    struct itera_attempt attempt;
+    itera_attempt_begin(&attempt);
     enum itera_status status = itera_private_read(path, MAX_FILE, &file, &size);
     if (!status && file)
         status = itera_private_key(folder, key);
-    itera_log_hush(-1);
+    itera_attempt_end(&attempt);
     if (status) {
-        itera_log(ITERA_LOG_WARNING, "cache: %s; going on without", itera_last_error());
+        itera_log(ITERA_LOG_WARNING, "cache: %s; going on without", attempt.error);
         free(file);
         return ITERA_OK;
     }
@@ -118,7 +119,8 @@ void itera_gpu_cache_write(const char *name, const char *identity, const void *d
         bytes > MAX_FILE - sizeof h - (size_t)h.identity_bytes)
         return;
     memcpy(h.magic, magic, sizeof magic);
-    itera_log_hush(1);
+    struct itera_attempt attempt;
+    itera_attempt_begin(&attempt);
     enum itera_status status = itera_make_directory(folder);
     if (!status)
         status = itera_private_key(folder, key);
@@ -136,9 +138,9 @@ void itera_gpu_cache_write(const char *name, const char *identity, const void *d
         status = itera_writer_commit(&writer);
     if (writer)
         itera_writer_abort(&writer);
-    itera_log_hush(-1);
+    itera_attempt_end(&attempt);
     if (status)
-        itera_log(ITERA_LOG_DEBUG, "cache: %s", itera_last_error());
+        itera_log(ITERA_LOG_DEBUG, "cache: %s", attempt.error);
 }
 
 bool itera_gpu_fault(enum itera_gpu_fault kind)

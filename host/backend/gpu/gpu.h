@@ -91,10 +91,11 @@ struct itera_gpu_device {
     /* Whether the backend has a kernel of this name (and can make it for this device). */
     bool (*has_kernel)(struct itera_gpu_device *device, const char *kernel);
     /* Makes the dispatch's kernel ready for this device, so that an op whose kernel the driver does
-     * not compile, or not for so large a workgroup, is known before a program is put together.
-     * NULL: has_kernel says it all. */
+     * not compile, or not for so large a workgroup, is known before a program is put together: it is
+     * refused (itera_refuse). NULL: has_kernel says it all. */
     enum itera_status (*prepare)(struct itera_gpu_device *device,
-                                 const struct itera_gpu_dispatch *dispatch);
+                                 const struct itera_gpu_dispatch *dispatch,
+                                 struct itera_reason *why);
 };
 
 /* The lowering of one op. */
@@ -106,7 +107,8 @@ struct itera_gpu_lowering {
     struct itera_gpu_dispatch *dispatches;
     int32_t n, cap;
     uint64_t scratch_bytes;
-    enum itera_status status; /* memory; lowering functions need not look at it */
+    enum itera_status status; /* memory or a refusal; lowering functions need not look at it */
+    struct itera_reason why;  /* of a refusal */
     /* Of itera_gpu_choice: */
     int forced;            /* -1: none */
     int n_choices, choice; /* of the op; n_choices is 0 when there was none to make */
@@ -114,8 +116,8 @@ struct itera_gpu_lowering {
     const char *choice_name;
 };
 
-/* Lowers one op: itera_lower_<op>, in host/backend/gpu/lower_<family>.c. Shapes are valid. Fails
- * with ITERA_ERR_UNSUPPORTED (itera_fail: op, device's lack) where the device lacks something. */
+/* Lowers one op: itera_lower_<op>, in host/backend/gpu/lower_<family>.c. Shapes are valid. Refuses
+ * (itera_refuse with l->why: op, device's lack) where the device lacks something. */
 typedef enum itera_status itera_gpu_lower_fn(struct itera_gpu_lowering *l,
                                              const struct itera_op *op);
 #define ITERA_OP(name, inputs, outputs, simd, tolerance) itera_gpu_lower_fn itera_lower_##name;
@@ -153,7 +155,7 @@ void itera_gpu_groups(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d
  * name the variants of parity checks) has `count` entries. `key` says what the choice depends on
  * (use itera_gpu_class for sizes). Returns the one being forced (by a parity check or a tuning
  * run), else the measured best for this device and key, else `fallback`. At most one choice an op.
- * A candidate that cannot serve the op returns ITERA_ERR_UNSUPPORTED when it is forced. */
+ * A candidate that cannot serve the op is refused when it is forced. */
 int itera_gpu_choice(struct itera_gpu_lowering *l, const char *const *names, int count,
                      int fallback, const char *key_format, ...)
     __attribute__((format(printf, 5, 6)));
@@ -201,14 +203,15 @@ struct itera_gpu_plan {
 
 /* Lowers the program, makes its memory with the backend's buffer_create, resolves every binding,
  * and finds the hazards. `absent` is bound for absent operands (any buffer of the device). */
-enum itera_status itera_gpu_plan_create(struct itera_gpu_device *device,
-                                        const struct itera_program *program,
-                                        const struct itera_binding *bindings, int n_bindings,
-                                        struct itera_buffer *absent, struct itera_gpu_plan *out);
+enum itera_status
+itera_gpu_plan_create(struct itera_gpu_device *device, const struct itera_program *program,
+                      const struct itera_binding *bindings, int n_bindings,
+                      struct itera_buffer *absent, const struct itera_compile_options *options,
+                      struct itera_compile_result *result, struct itera_gpu_plan *out);
 void itera_gpu_plan_destroy(struct itera_gpu_plan *plan); /* leaves it empty */
 
-/* Lowers one op of a program; for `supports`, tuning, and the plan. Frees nothing: the caller frees
- * l->dispatches. */
+/* Lowers one op of a program; for `supports`, tuning, and the plan. A refusal is no error; l->why has
+ * its reason. Frees nothing: the caller frees l->dispatches. */
 enum itera_status itera_gpu_lower_op(struct itera_gpu_lowering *l, int32_t index, int forced);
 
 /* The backend table's `tune` for every GPU backend. Takes up to about a second an op and class. A
@@ -216,8 +219,9 @@ enum itera_status itera_gpu_lower_op(struct itera_gpu_lowering *l, int32_t index
 enum itera_status itera_gpu_tune(struct itera_device *device, const struct itera_program *program);
 
 /* The backend table's `supports` for every GPU backend. */
-bool itera_gpu_supports(struct itera_device *device, const struct itera_program *program,
-                        const struct itera_op *op);
+enum itera_status itera_gpu_supports(struct itera_device *device,
+                                     const struct itera_program *program, const struct itera_op *op,
+                                     struct itera_reason *why);
 
 /* Measured choices, kept in the cache folder as JSON, one file per device, driver and kernel
  * sources (`identity` names them). A missing, broken or foreign file is an empty one. */

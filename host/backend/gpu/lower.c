@@ -71,9 +71,8 @@ static const char *op_name(const struct itera_gpu_lowering *l)
 static void check_elements(struct itera_gpu_lowering *l, int64_t elements)
 {
     if (elements > MAX_ELEMENTS && !l->status)
-        l->status = itera_fail(ITERA_ERR_UNSUPPORTED,
-                               "%s: an operand of %lld elements; kernels count to %lld", op_name(l),
-                               (long long)elements, (long long)MAX_ELEMENTS);
+        l->status = itera_refuse(&l->why, "%s: an operand of %lld elements; kernels count to %lld",
+                                 op_name(l), (long long)elements, (long long)MAX_ELEMENTS);
 }
 
 static void add_tensor(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d, int32_t id,
@@ -99,10 +98,9 @@ static void add_tensor(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *
     add_binding(d, b, t->shape.ld);
     check_elements(l, elements);
     if (b.bytes > l->traits->max_operand_bytes && !l->status)
-        l->status = itera_fail(ITERA_ERR_UNSUPPORTED,
-                               "%s: an operand of %llu bytes; %s addresses %llu at most",
-                               op_name(l), (unsigned long long)b.bytes, l->device->base.info.id,
-                               (unsigned long long)l->traits->max_operand_bytes);
+        l->status = itera_refuse(&l->why, "%s: an operand of %llu bytes; %s addresses %llu at most",
+                                 op_name(l), (unsigned long long)b.bytes, l->device->base.info.id,
+                                 (unsigned long long)l->traits->max_operand_bytes);
 }
 
 void itera_gpu_in(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d, int32_t tensor)
@@ -127,8 +125,8 @@ struct itera_gpu_scratch itera_gpu_scratch(struct itera_gpu_lowering *l, int64_t
     l->scratch_bytes += (s.bytes + ALIGN - 1) / ALIGN * ALIGN;
     check_elements(l, elements);
     if (l->scratch_bytes / ALIGN > INT32_MAX && !l->status)
-        l->status = itera_fail(ITERA_ERR_LIMIT, "%s: scratch of %llu bytes", op_name(l),
-                               (unsigned long long)l->scratch_bytes);
+        l->status = itera_refuse(&l->why, "%s: scratch of %llu bytes", op_name(l),
+                                 (unsigned long long)l->scratch_bytes);
     return s;
 }
 
@@ -180,9 +178,9 @@ void itera_gpu_groups(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d
         x = itera_gpu_div_up(x, y);
     }
     if ((x > MAX_GROUPS || y > MAX_GROUPS || z > MAX_GROUPS) && !l->status)
-        l->status = itera_fail(ITERA_ERR_UNSUPPORTED,
-                               "%s: a grid of %lld x %lld x %lld workgroups; GPUs take %d a side",
-                               op_name(l), (long long)x, (long long)y, (long long)z, MAX_GROUPS);
+        l->status = itera_refuse(&l->why,
+                                 "%s: a grid of %lld x %lld x %lld workgroups; GPUs take %d a side",
+                                 op_name(l), (long long)x, (long long)y, (long long)z, MAX_GROUPS);
     d->groups[0] = (uint32_t)x;
     d->groups[1] = (uint32_t)y;
     d->groups[2] = (uint32_t)z;
@@ -229,22 +227,21 @@ static enum itera_status finish_op(struct itera_gpu_lowering *l, int32_t first)
         if (!d->groups[0] || !d->groups[1] || !d->groups[2])
             continue;
         if (d->overflow)
-            return itera_fail(
-                ITERA_ERR_UNSUPPORTED,
+            return itera_refuse(
+                &l->why,
                 "%s: kernel %s wants more operands or words than a dispatch holds, or a "
                 "number of more than 32 bits",
                 op, d->kernel);
         if (d->local[0] * d->local[1] * d->local[2] > l->traits->max_local)
-            return itera_fail(ITERA_ERR_UNSUPPORTED,
-                              "%s: workgroups of %u; %s has %u invocations at most", op,
-                              d->local[0] * d->local[1] * d->local[2], l->device->base.info.id,
-                              l->traits->max_local);
+            return itera_refuse(&l->why, "%s: workgroups of %u; %s has %u invocations at most", op,
+                                d->local[0] * d->local[1] * d->local[2], l->device->base.info.id,
+                                l->traits->max_local);
         if (!device->has_kernel(device, d->kernel))
-            return itera_fail(ITERA_ERR_UNSUPPORTED, "%s: kernel %s does not work on %s", op,
-                              d->kernel, l->device->base.info.id);
-        enum itera_status status = device->prepare ? device->prepare(device, d) : ITERA_OK;
+            return itera_refuse(&l->why, "%s: kernel %s does not work on %s", op, d->kernel,
+                                l->device->base.info.id);
+        enum itera_status status = device->prepare ? device->prepare(device, d, &l->why) : ITERA_OK;
         if (status)
-            return status == ITERA_ERR_DEVICE ? ITERA_ERR_UNSUPPORTED : status;
+            return status;
         if (kept != i)
             l->dispatches[kept] = *d;
         kept++;
@@ -258,7 +255,7 @@ enum itera_status itera_gpu_lower_op(struct itera_gpu_lowering *l, int32_t index
     const struct itera_op *op = &l->program->ops[index];
     const char *name = itera_op_info(op->kind)->name;
     if (itera_op_matches(itera_environment_disabled_ops(), name))
-        return itera_fail(ITERA_ERR_UNSUPPORTED, "%s: turned off by ITERA_DISABLE_OPS", name);
+        return itera_refuse(&l->why, "%s: turned off by ITERA_DISABLE_OPS", name);
     int32_t first = l->n;
     l->op_index = index;
     l->scratch_bytes = 0;
@@ -276,40 +273,38 @@ enum itera_status itera_gpu_lower_op(struct itera_gpu_lowering *l, int32_t index
     return status;
 }
 
-bool itera_gpu_supports(struct itera_device *base, const struct itera_program *program,
-                        const struct itera_op *op)
+enum itera_status itera_gpu_supports(struct itera_device *base, const struct itera_program *program,
+                                     const struct itera_op *op, struct itera_reason *why)
 {
     const struct itera_gpu_device *device = (const struct itera_gpu_device *)base;
     struct itera_gpu_lowering l = {.device = device, .traits = &device->traits, .program = program};
-    itera_log_hush(1);
     enum itera_status status = itera_gpu_lower_op(&l, (int32_t)(op - program->ops), -1);
-    itera_log_hush(-1);
     free(l.dispatches);
-    return status == ITERA_OK;
+    if (why)
+        *why = l.why;
+    return status;
 }
 
 /* Lowers every op; the scratch that the largest needs goes to *scratch. */
-static enum itera_status lower_program(struct itera_gpu_lowering *l, uint64_t *scratch)
+static enum itera_status lower_program(struct itera_gpu_lowering *l,
+                                       const struct itera_compile_options *options,
+                                       struct itera_compile_result *result, uint64_t *scratch)
 {
-    struct itera_device *base = (struct itera_device *)&l->device->base;
+    const int forced = options->force_choice - 1;
     *scratch = 0;
-    base->n_choices = 0;
-    base->choice_name[0] = '\0';
     for (int32_t i = 0; i < l->program->n_ops; i++) {
-        int forced = base->force_choice - 1;
-        bool hush = forced >= 0;
-        itera_log_hush(hush);
         enum itera_status status = itera_gpu_lower_op(l, i, forced);
-        itera_log_hush(-hush);
         bool took = !status && forced >= 0 && forced < l->n_choices;
         if (status == ITERA_ERR_UNSUPPORTED && forced >= 0)
             status = itera_gpu_lower_op(l, i, -1); /* this way does not serve this op */
+        if (status == ITERA_ERR_UNSUPPORTED)
+            return itera_fail(status, "%s", l->why.text);
         if (status)
             return status;
         if (took)
-            snprintf(base->choice_name, sizeof base->choice_name, "%s", l->choice_name);
-        if (l->n_choices > base->n_choices)
-            base->n_choices = l->n_choices;
+            snprintf(result->choice_name, sizeof result->choice_name, "%s", l->choice_name);
+        if (l->n_choices > result->n_choices)
+            result->n_choices = l->n_choices;
         if (l->scratch_bytes > *scratch)
             *scratch = l->scratch_bytes;
     }
@@ -389,24 +384,20 @@ static enum itera_status poison(struct itera_buffer *memory)
     return status;
 }
 
-enum itera_status itera_gpu_plan_create(struct itera_gpu_device *device,
-                                        const struct itera_program *program,
-                                        const struct itera_binding *bindings, int n_bindings,
-                                        struct itera_buffer *absent, struct itera_gpu_plan *out)
+enum itera_status
+itera_gpu_plan_create(struct itera_gpu_device *device, const struct itera_program *program,
+                      const struct itera_binding *bindings, int n_bindings,
+                      struct itera_buffer *absent, const struct itera_compile_options *options,
+                      struct itera_compile_result *result, struct itera_gpu_plan *out)
 {
     *out = (struct itera_gpu_plan){0};
     struct itera_gpu_lowering l = {.device = device, .traits = &device->traits, .program = program};
     struct itera_plan memory = {0};
     uint64_t scratch, activations;
-    enum itera_status status = ITERA_OK;
     const struct itera_binding **bound = calloc((size_t)program->n_tensors + 1, sizeof *bound);
     if (!bound)
         return itera_fail(ITERA_ERR_MEMORY, "no memory to compile a program");
-    /* A device is tuned for what it meets; software drivers only when they are asked to be. */
-    if (device->traits.vendor != ITERA_GPU_SOFTWARE && !device->base.force_choice)
-        status = itera_gpu_tune(&device->base, program);
-    if (!status)
-        status = lower_program(&l, &scratch);
+    enum itera_status status = lower_program(&l, options, result, &scratch);
     if (!status)
         status = itera_plan_create(program, ALIGN, &memory);
     if (status)
@@ -419,7 +410,7 @@ enum itera_status itera_gpu_plan_create(struct itera_gpu_device *device,
     out->memory_bytes = activations + scratch;
     if (out->memory_bytes)
         status = itera_buffer_create(&device->base, (size_t)out->memory_bytes, &out->memory);
-    if (!status && out->memory && device->base.checking)
+    if (!status && out->memory && options->checking)
         status = poison(out->memory);
     if (status)
         goto fail;

@@ -17,8 +17,7 @@ enum itera_status itera_lower_rope(struct itera_gpu_lowering *l, const struct it
     int64_t blocks = itera_gpu_div_up(heads, ROPE_HEADS);
     double theta = op->attr.scale != 0 ? op->attr.scale : 10000.0;
     if (!(theta >= 1.0 && theta < 1e38))
-        return itera_fail(ITERA_ERR_UNSUPPORTED,
-                          "rope: theta is %g; the GPU kernel takes 1 to 1e38", theta);
+        return itera_refuse(&l->why, "rope: theta is %g; the GPU kernel takes 1 to 1e38", theta);
     if (rows == 0 || half_width == 0)
         return ITERA_OK;
     /* From one pair to the next, angles fall by this power of 1/2. */
@@ -133,8 +132,8 @@ enum itera_status itera_lower_attention(struct itera_gpu_lowering *l, const stru
     int64_t keys = itera_gpu_dim(l, k, 1), rows = s.time * s.share;
     struct way way = choose_way(l, rows, keys, s.d);
     if (!way.kernel)
-        return itera_fail(ITERA_ERR_UNSUPPORTED, "attention: %lld rows; attention_rows takes %d",
-                          (long long)rows, MAX_ROWS);
+        return itera_refuse(&l->why, "attention: %lld rows; attention_rows takes %d",
+                            (long long)rows, MAX_ROWS);
     int64_t tiles = itera_gpu_div_up(rows, way.tile_rows);
     int64_t groups = tiles * s.windows * s.batch * s.kv_heads;
     if (groups == 0 || keys == 0)

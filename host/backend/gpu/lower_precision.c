@@ -9,7 +9,7 @@ enum itera_status itera_lower_cast(struct itera_gpu_lowering *l, const struct it
     bool to_half = y->dtype == ITERA_F16;
     /* Words of two elements are written. */
     if (to_half && (y->shape.ld != cols || y->offset % 2))
-        return itera_fail(ITERA_ERR_UNSUPPORTED, "cast: an f16 result that is not contiguous");
+        return itera_refuse(&l->why, "cast: an f16 result that is not contiguous");
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, to_half ? "cast_to_half" : "cast_from_half");
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_out(l, d, op->out[0]);

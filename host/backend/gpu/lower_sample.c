@@ -21,9 +21,8 @@ enum itera_status itera_lower_sample(struct itera_gpu_lowering *l, const struct 
     int64_t batch = itera_gpu_rows(l, logits), vocabulary = itera_gpu_cols(l, logits);
     int64_t segments = itera_gpu_div_up(vocabulary, SEGMENT), groups = batch * segments;
     if (vocabulary > MAX_TOKENS)
-        return itera_fail(ITERA_ERR_UNSUPPORTED,
-                          "sample: a vocabulary of %lld; the GPU kernels take %d tokens",
-                          (long long)vocabulary, MAX_TOKENS);
+        return itera_refuse(&l->why, "sample: a vocabulary of %lld; the GPU kernels take %d tokens",
+                            (long long)vocabulary, MAX_TOKENS);
     struct itera_gpu_scratch best = itera_gpu_scratch(l, 2 * groups);
     struct itera_gpu_scratch weights = itera_gpu_scratch(l, 2 * batch * vocabulary);
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "sample_best");

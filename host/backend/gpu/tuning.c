@@ -28,14 +28,15 @@ static json_t *load(const struct itera_gpu_tuning *tuning)
     if (tuning->path[0]) {
         void *text = NULL;
         size_t bytes = 0;
-        itera_log_hush(1);
+        struct itera_attempt attempt;
+        itera_attempt_begin(&attempt);
         enum itera_status status = itera_private_read(tuning->path, MAX_FILE, &text, &bytes);
         if (!status && text)
             status = itera_json_parse(text, bytes, tuning->path, &root);
-        itera_log_hush(-1);
+        itera_attempt_end(&attempt);
         free(text);
         if (status)
-            itera_log(ITERA_LOG_WARNING, "tuning data: %s; measuring again", itera_last_error());
+            itera_log(ITERA_LOG_WARNING, "tuning data: %s; measuring again", attempt.error);
         const char *identity = json_string_value(json_object_get(root, "identity"));
         if (identity && !strcmp(identity, tuning->identity))
             choices = json_incref(json_object_get(root, "choices"));
@@ -220,18 +221,20 @@ static enum itera_status trial_create(struct itera_gpu_device *device,
     return status;
 }
 
-/* The least seconds of a few runs of one candidate; negative when it does not serve the op. */
-static double measure(struct itera_gpu_device *device, const struct trial *t, int candidate)
+/* The least seconds of a few runs of one candidate, whose name goes to *found; negative when it does
+ * not serve the op. */
+static double measure(struct itera_gpu_device *device, const struct trial *t, int candidate,
+                      struct itera_compile_result *found)
 {
+    const struct itera_compile_options options = {.force_choice = candidate + 1};
     struct itera_executable *executable = NULL;
     double best = -1, seconds, total = 0;
-    device->base.force_choice = candidate + 1;
-    enum itera_status status =
-        device->base.backend->compile(&device->base, &t->program, t->bindings, t->n, &executable);
-    device->base.force_choice = 0;
+    *found = (struct itera_compile_result){0};
+    enum itera_status status = device->base.backend->compile(
+        &device->base, &t->program, t->bindings, t->n, &options, found, &executable);
     if (executable)
         executable->runner = device->base.backend;
-    bool served = !status && device->base.choice_name[0];
+    bool served = !status && found->choice_name[0];
     for (int i = 0; served && i < 8 && total < 0.1; i++) {
         status = device->base.backend->profile(executable, &seconds);
         device->tuning->mute |= status == ITERA_ERR_UNSUPPORTED;
@@ -253,21 +256,21 @@ static enum itera_status tune_op(struct itera_gpu_device *device, const struct i
     struct trial t;
     enum itera_status status = trial_create(device, p, op, &t);
     double best = -1;
-    char name[32] = "";
+    struct itera_compile_result found, fastest = {0};
     for (int c = 0; c < n_choices && !status && !device->tuning->mute; c++) {
-        double seconds = measure(device, &t, c);
+        double seconds = measure(device, &t, c, &found);
         if (seconds < 0)
             continue;
         itera_log(ITERA_LOG_DEBUG, "%s: %s: %s %.1f us", device->base.info.id, key,
-                  device->base.choice_name, seconds * 1e6);
+                  found.choice_name, seconds * 1e6);
         if (best < 0 || seconds < best) {
             best = seconds;
-            snprintf(name, sizeof name, "%s", device->base.choice_name);
+            fastest = found;
         }
     }
     trial_destroy(&t);
     if (!status && best >= 0)
-        status = itera_gpu_tuning_set(device->tuning, key, name, best);
+        status = itera_gpu_tuning_set(device->tuning, key, fastest.choice_name, best);
     return status;
 }
 
@@ -281,11 +284,13 @@ enum itera_status itera_gpu_tune(struct itera_device *base, const struct itera_p
         return ITERA_OK;
     }
     struct itera_gpu_lowering l = {.device = device, .traits = &device->traits, .program = program};
+    struct itera_attempt attempt;
+    enum itera_status status = ITERA_OK;
     bool said = false;
     for (int32_t i = 0; i < program->n_ops && !device->tuning->mute; i++) {
-        itera_log_hush(1);
-        enum itera_status status = itera_gpu_lower_op(&l, i, -1);
-        itera_log_hush(-1);
+        status = itera_gpu_lower_op(&l, i, -1);
+        if (status && status != ITERA_ERR_UNSUPPORTED)
+            break;
         if (status || l.n_choices < 2 || itera_gpu_tuning_find(device->tuning, l.choice_key))
             continue;
         if (!said)
@@ -295,17 +300,21 @@ enum itera_status itera_gpu_tune(struct itera_device *base, const struct itera_p
         char key[sizeof l.choice_key];
         memcpy(key, l.choice_key, sizeof key);
         struct itera_op op = program->ops[i];
-        itera_log_hush(1); /* a candidate may fail; the default stays in place */
+        itera_attempt_begin(&attempt); /* a candidate may fail; the default stays in place */
         status = tune_op(device, program, &op, key, l.n_choices);
-        itera_log_hush(-1);
+        itera_attempt_end(&attempt);
         if (device->tuning->mute)
             itera_log(ITERA_LOG_WARNING,
                       "%s: its kernels cannot be timed; the usual ones are taken", base->info.id);
         else if (status)
-            itera_log(ITERA_LOG_DEBUG, "tuning: %s", itera_last_error());
+            itera_log(ITERA_LOG_DEBUG, "tuning: %s", attempt.error);
+        status = ITERA_OK;
     }
     free(l.dispatches);
-    if (itera_gpu_tuning_save(device->tuning))
-        itera_log(ITERA_LOG_DEBUG, "tuning: %s", itera_last_error());
-    return ITERA_OK;
+    itera_attempt_begin(&attempt);
+    enum itera_status saved = itera_gpu_tuning_save(device->tuning);
+    itera_attempt_end(&attempt);
+    if (saved)
+        itera_log(ITERA_LOG_DEBUG, "tuning: %s", attempt.error);
+    return status == ITERA_ERR_UNSUPPORTED ? ITERA_OK : status;
 }

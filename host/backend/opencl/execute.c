@@ -116,7 +116,8 @@ void opencl_executable_destroy(struct itera_executable *base)
 
 enum itera_status opencl_compile(struct itera_device *base, const struct itera_program *program,
                                  const struct itera_binding *bindings, int n_bindings,
-                                 struct itera_executable **out)
+                                 const struct itera_compile_options *options,
+                                 struct itera_compile_result *result, struct itera_executable **out)
 {
     struct opencl_device *d = (struct opencl_device *)base;
     struct opencl_executable *e = calloc(1, sizeof *e);
@@ -124,8 +125,8 @@ enum itera_status opencl_compile(struct itera_device *base, const struct itera_p
         return itera_fail(ITERA_ERR_MEMORY, "%s: no memory for a program", base->info.id);
     e->base.device = base;
     e->n_ops = program->n_ops;
-    enum itera_status status =
-        itera_gpu_plan_create(&d->gpu, program, bindings, n_bindings, d->absent, &e->plan);
+    enum itera_status status = itera_gpu_plan_create(&d->gpu, program, bindings, n_bindings,
+                                                     d->absent, options, result, &e->plan);
     if (!status) {
         e->base.memory_bytes = (size_t)e->plan.memory_bytes;
         e->steps = calloc((size_t)e->plan.n + 1, sizeof *e->steps);

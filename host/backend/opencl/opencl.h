@@ -81,11 +81,16 @@ struct opencl_buffer {
 
 /* Fails with what the device, the call and the error are, and what to do about it. */
 enum itera_status opencl_fail(const struct opencl_device *device, const char *call, cl_int error);
+/* The same for what a kernel cannot be had without: a lost device and full memory are failures,
+ * other errors are reasons to leave the kernel's op to another device. */
+enum itera_status opencl_refuse(const struct opencl_device *device, const char *call, cl_int error,
+                                struct itera_reason *why);
 
 /* programs.c */
 bool opencl_has_kernel(struct itera_gpu_device *device, const char *kernel);
 enum itera_status opencl_prepare(struct itera_gpu_device *device,
-                                 const struct itera_gpu_dispatch *dispatch);
+                                 const struct itera_gpu_dispatch *dispatch,
+                                 struct itera_reason *why);
 /* A kernel of the dispatch's name and constants, without arguments; builds its program if that has
  * not been done. */
 enum itera_status opencl_kernel_create(struct opencl_device *device,
@@ -95,6 +100,8 @@ void opencl_programs_close(struct opencl_device *device);
 /* execute.c */
 enum itera_status opencl_compile(struct itera_device *device, const struct itera_program *program,
                                  const struct itera_binding *bindings, int n_bindings,
+                                 const struct itera_compile_options *options,
+                                 struct itera_compile_result *result,
                                  struct itera_executable **out);
 void opencl_executable_destroy(struct itera_executable *executable);
 enum itera_status opencl_run(struct itera_executable *executable);

@@ -34,7 +34,7 @@ void opencl_programs_close(struct opencl_device *d)
 /* Integer dot products are there for OpenCL C 3.0 alone. */
 static enum itera_status write_options(const struct opencl_device *d,
                                        const struct itera_gpu_dispatch *dispatch, char *out,
-                                       size_t size)
+                                       size_t size, struct itera_reason *why)
 {
     size_t used = (size_t)snprintf(out, size, "-cl-std=%s", d->gpu.traits.dot ? "CL3.0" : "CL1.2");
     for (int i = 0; i < dispatch->n_constants && used < size; i++)
@@ -45,7 +45,7 @@ static enum itera_status write_options(const struct opencl_device *d,
                                  d->gpu.base.lane_order);
     if (used < size)
         return ITERA_OK;
-    return itera_fail(ITERA_ERR_LIMIT, "the constants of kernel %s are too long", dispatch->kernel);
+    return itera_refuse(why, "the constants of kernel %s are too long", dispatch->kernel);
 }
 
 /* What the compiler said, without empty lines; to be freed, may be NULL. */
@@ -69,7 +69,8 @@ static char *build_log(const struct opencl_device *d, cl_program program)
 }
 
 /* From now on the file's kernels are not to be had. */
-static enum itera_status build_failed(struct opencl_device *d, int file, cl_int error, char *log)
+static enum itera_status build_failed(struct opencl_device *d, int file, cl_int error, char *log,
+                                      struct itera_reason *why)
 {
     const struct itera_device_info *info = &d->gpu.base.info;
     const char *name = d->sources.files[file].name;
@@ -84,15 +85,11 @@ static enum itera_status build_failed(struct opencl_device *d, int file, cl_int 
     }
     for (char *at = log; at && *at; at++)
         *at = *at == '\n' ? ' ' : *at;
-    itera_log_hush(1); /* it has been said */
-    enum itera_status status =
-        itera_fail(ITERA_ERR_DEVICE,
-                   "%s (%s): the kernel file %s does not compile (%s); update the device's "
-                   "driver, or leave the file's ops to the CPU; the compiler says: %.*s",
-                   info->id, info->name, name, opencl_error_name(error), LOG_EXCERPT,
-                   log && *log ? log : "nothing");
-    itera_log_hush(-1);
-    return status;
+    return itera_refuse(why,
+                        "%s (%s): the kernel file %s does not compile (%s); update the device's "
+                        "driver, or leave the file's ops to the CPU; the compiler says: %.*s",
+                        info->id, info->name, name, opencl_error_name(error), LOG_EXCERPT,
+                        log && *log ? log : "nothing");
 }
 
 /* Whether `binary` was made by this driver and still serves it. */
@@ -117,19 +114,20 @@ static bool build_binary(const struct opencl_device *d, const unsigned char *bin
 }
 
 static enum itera_status build_source(struct opencl_device *d, int file, const char *text,
-                                      size_t bytes, const char *options, cl_program *out)
+                                      size_t bytes, const char *options, cl_program *out,
+                                      struct itera_reason *why)
 {
     cl_int error;
     cl_program program = d->cl->CreateProgramWithSource(d->context, 1, &text, &bytes, &error);
     if (error)
-        return opencl_fail(d, "clCreateProgramWithSource", error);
+        return opencl_refuse(d, "clCreateProgramWithSource", error, why);
     double start = itera_seconds();
     error = itera_gpu_fault(ITERA_GPU_FAULT_BUILD)
                 ? CL_BUILD_PROGRAM_FAILURE
                 : d->cl->BuildProgram(program, 1, &d->id, options, NULL, NULL);
     char *log = build_log(d, program);
     if (error) {
-        enum itera_status status = build_failed(d, file, error, log);
+        enum itera_status status = build_failed(d, file, error, log, why);
         free(log);
         d->cl->ReleaseProgram(program);
         return status;
@@ -157,14 +155,17 @@ static void keep_binary(const struct opencl_device *d, const char *name, const c
 }
 
 static enum itera_status build(struct opencl_device *d, int file, const char *options,
-                               cl_program *out)
+                               cl_program *out, struct itera_reason *why)
 {
     char *text;
     size_t bytes;
+    struct itera_attempt attempt; /* without the file there are its ops' places elsewhere */
+    itera_attempt_begin(&attempt);
     enum itera_status status = opencl_sources_resolve(&d->sources, file, &text, &bytes);
+    itera_attempt_end(&attempt);
     if (status) {
         d->broken[file] = true;
-        return status;
+        return itera_refuse(why, "%s", attempt.error);
     }
     char identity[sizeof d->identity + 576], name[96];
     snprintf(identity, sizeof identity, "%s | %s | %016llx", d->identity, options,
@@ -175,7 +176,7 @@ static enum itera_status build(struct opencl_device *d, int file, const char *op
     size_t binary_bytes = 0;
     status = itera_gpu_cache_read(name, identity, &binary, &binary_bytes);
     if (!status && !(binary && build_binary(d, binary, binary_bytes, options, out))) {
-        status = build_source(d, file, text, bytes, options, out);
+        status = build_source(d, file, text, bytes, options, out, why);
         if (!status)
             keep_binary(d, name, identity, *out);
     }
@@ -187,14 +188,15 @@ static enum itera_status build(struct opencl_device *d, int file, const char *op
 /* The dispatch's program, built if it has not been. */
 static enum itera_status find_program(struct opencl_device *d,
                                       const struct itera_gpu_dispatch *dispatch,
-                                      struct opencl_program **out)
+                                      struct opencl_program **out, struct itera_reason *why)
 {
     const struct itera_device_info *info = &d->gpu.base.info;
     struct opencl_program wanted = {.file = opencl_sources_find(&d->sources, dispatch->kernel)};
     if (wanted.file < 0)
-        return itera_fail(ITERA_ERR_UNSUPPORTED, "%s (%s): there is no kernel %s", info->id,
-                          info->name, dispatch->kernel);
-    enum itera_status status = write_options(d, dispatch, wanted.options, sizeof wanted.options);
+        return itera_refuse(why, "%s (%s): there is no kernel %s", info->id, info->name,
+                            dispatch->kernel);
+    enum itera_status status =
+        write_options(d, dispatch, wanted.options, sizeof wanted.options, why);
     if (status)
         return status;
     for (int i = 0; i < d->n_programs; i++) {
@@ -210,10 +212,7 @@ static enum itera_status find_program(struct opencl_device *d,
         d->programs = grown;
         d->cap_programs = cap;
     }
-    /* Whoever asks whether an op is supported hushes all messages; those of building are seen. */
-    itera_log_hush(-1);
-    status = build(d, wanted.file, wanted.options, &wanted.program);
-    itera_log_hush(1);
+    status = build(d, wanted.file, wanted.options, &wanted.program, why);
     if (status)
         return status;
     *out = &d->programs[d->n_programs++];
@@ -223,7 +222,8 @@ static enum itera_status find_program(struct opencl_device *d,
 
 /* Asks the driver how large a group of this kernel may be. */
 static enum itera_status look_at_kernel(struct opencl_device *d, struct opencl_program *program,
-                                        const char *name, struct opencl_kernel **out)
+                                        const char *name, struct opencl_kernel **out,
+                                        struct itera_reason *why)
 {
     struct opencl_kernel *grown =
         realloc(program->kernels, ((size_t)program->n_kernels + 1) * sizeof *grown);
@@ -235,25 +235,26 @@ static enum itera_status look_at_kernel(struct opencl_device *d, struct opencl_p
     cl_int error;
     cl_kernel kernel = d->cl->CreateKernel(program->program, name, &error);
     if (error)
-        return opencl_fail(d, "clCreateKernel", error);
+        return opencl_refuse(d, "clCreateKernel", error, why);
     error = d->cl->GetKernelWorkGroupInfo(kernel, d->id, CL_KERNEL_WORK_GROUP_SIZE,
                                           sizeof added->max_local, &added->max_local, NULL);
     d->cl->ReleaseKernel(kernel);
     if (error)
-        return opencl_fail(d, "clGetKernelWorkGroupInfo", error);
+        return opencl_refuse(d, "clGetKernelWorkGroupInfo", error, why);
     program->n_kernels++;
     *out = added;
     return ITERA_OK;
 }
 
 enum itera_status opencl_prepare(struct itera_gpu_device *base,
-                                 const struct itera_gpu_dispatch *dispatch)
+                                 const struct itera_gpu_dispatch *dispatch,
+                                 struct itera_reason *why)
 {
     struct opencl_device *d = (struct opencl_device *)base;
     if (!strcmp(dispatch->kernel, "clblast_gemm"))
         return ITERA_OK;
     struct opencl_program *program;
-    enum itera_status status = find_program(d, dispatch, &program);
+    enum itera_status status = find_program(d, dispatch, &program, why);
     if (status)
         return status;
     struct opencl_kernel *kernel = NULL;
@@ -261,15 +262,14 @@ enum itera_status opencl_prepare(struct itera_gpu_device *base,
         if (!strcmp(program->kernels[i].name, dispatch->kernel))
             kernel = &program->kernels[i];
     if (!kernel)
-        status = look_at_kernel(d, program, dispatch->kernel, &kernel);
+        status = look_at_kernel(d, program, dispatch->kernel, &kernel, why);
     if (status)
         return status;
     size_t need = (size_t)dispatch->local[0] * dispatch->local[1] * dispatch->local[2];
     if (need > kernel->max_local)
-        return itera_fail(ITERA_ERR_UNSUPPORTED,
-                          "%s (%s): kernel %s wants workgroups of %zu, and the driver takes %zu",
-                          base->base.info.id, base->base.info.name, dispatch->kernel, need,
-                          kernel->max_local);
+        return itera_refuse(
+            why, "%s (%s): kernel %s wants workgroups of %zu, and the driver takes %zu",
+            base->base.info.id, base->base.info.name, dispatch->kernel, need, kernel->max_local);
     return ITERA_OK;
 }
 
@@ -277,7 +277,10 @@ enum itera_status opencl_kernel_create(struct opencl_device *d,
                                        const struct itera_gpu_dispatch *dispatch, cl_kernel *out)
 {
     struct opencl_program *program;
-    enum itera_status status = find_program(d, dispatch, &program);
+    struct itera_reason why;
+    enum itera_status status = find_program(d, dispatch, &program, &why);
+    if (status == ITERA_ERR_UNSUPPORTED)
+        return itera_fail(status, "%s", why.text);
     if (status)
         return status;
     cl_int error;

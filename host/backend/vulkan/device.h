@@ -121,13 +121,15 @@ enum itera_status itera_vulkan_zero(struct vulkan_buffer *buffer);
 enum itera_status itera_vulkan_pipelines_begin(struct vulkan_device *d);
 void itera_vulkan_pipelines_end(struct vulkan_device *d);
 bool itera_vulkan_has_kernel(struct itera_gpu_device *device, const char *kernel);
-/* The pipeline of a dispatch, made if need be. */
+/* The pipeline of a dispatch, made if need be; refused where the driver does not make it. */
 enum itera_status itera_vulkan_pipeline(struct vulkan_device *d,
                                         const struct itera_gpu_dispatch *dispatch,
-                                        enum itera_vulkan_variant variant, VkPipeline *out);
+                                        enum itera_vulkan_variant variant, VkPipeline *out,
+                                        struct itera_reason *why);
 /* Makes the dispatch's pipeline before its operands have their places. */
 enum itera_status itera_vulkan_prepare(struct itera_gpu_device *device,
-                                       const struct itera_gpu_dispatch *dispatch);
+                                       const struct itera_gpu_dispatch *dispatch,
+                                       struct itera_reason *why);
 enum itera_status itera_vulkan_layout(struct vulkan_device *d, int n_bindings,
                                       enum itera_vulkan_variant variant, VkDescriptorSetLayout *set,
                                       VkPipelineLayout *layout);
@@ -138,6 +140,8 @@ void itera_vulkan_cache_save(struct vulkan_device *d, bool now);
 enum itera_status itera_vulkan_compile(struct itera_device *device,
                                        const struct itera_program *program,
                                        const struct itera_binding *bindings, int n_bindings,
+                                       const struct itera_compile_options *options,
+                                       struct itera_compile_result *result,
                                        struct itera_executable **out);
 void itera_vulkan_executable_destroy(struct itera_executable *executable);
 enum itera_status itera_vulkan_run(struct itera_executable *executable);

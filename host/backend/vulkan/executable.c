@@ -83,6 +83,7 @@ static enum itera_status make_steps(struct vulkan_device *d, struct vulkan_execu
 {
     uint64_t align = d->probe.properties.limits.minUniformBufferOffsetAlignment, at = 0;
     enum itera_status status = ITERA_OK;
+    struct itera_reason why;
     align = align < 16 ? 16 : align;
     for (int32_t i = 0; i < e->plan.n && !status; i++) {
         struct step *step = &e->steps[i];
@@ -93,7 +94,9 @@ static enum itera_status make_steps(struct vulkan_device *d, struct vulkan_execu
         step->addresses = at;
         if (step->variant == ITERA_VULKAN_ADDRESSES)
             at += align_up(ADDRESS_BYTES, align);
-        status = itera_vulkan_pipeline(d, dispatch, step->variant, &step->pipeline);
+        status = itera_vulkan_pipeline(d, dispatch, step->variant, &step->pipeline, &why);
+        if (status == ITERA_ERR_UNSUPPORTED)
+            status = itera_fail(status, "%s", why.text);
         if (!status)
             status = itera_vulkan_layout(d, dispatch->n_bindings, step->variant, &step->set_layout,
                                          &step->layout);
@@ -264,6 +267,8 @@ static enum itera_status record(struct vulkan_device *d, struct vulkan_executabl
 enum itera_status itera_vulkan_compile(struct itera_device *base,
                                        const struct itera_program *program,
                                        const struct itera_binding *bindings, int n_bindings,
+                                       const struct itera_compile_options *options,
+                                       struct itera_compile_result *result,
                                        struct itera_executable **out)
 {
     struct vulkan_device *d = (struct vulkan_device *)base;
@@ -275,8 +280,8 @@ enum itera_status itera_vulkan_compile(struct itera_device *base,
         return itera_fail(ITERA_ERR_MEMORY, "no memory to compile a program");
     e->base.device = base;
     e->n_ops = program->n_ops;
-    enum itera_status status =
-        itera_gpu_plan_create(&d->gpu, program, bindings, n_bindings, d->absent, &e->plan);
+    enum itera_status status = itera_gpu_plan_create(&d->gpu, program, bindings, n_bindings,
+                                                     d->absent, options, result, &e->plan);
     if (status)
         goto fail;
     spread_absent(d, &e->plan);

@@ -234,22 +234,21 @@ static VkResult create_pipeline(struct vulkan_device *d, const struct vulkan_pip
     return result;
 }
 
-/* Said once, and also to those who only ask whether an op is supported and hush all messages. */
+/* Said once. */
 static void warn_of_build(const struct vulkan_device *d, const char *kernel, VkResult result)
 {
-    itera_log_hush(-1);
     itera_log(ITERA_LOG_WARNING,
               "%s: the driver (%s) does not compile kernel %s (%s); its op is not used",
               d->gpu.base.info.id, d->gpu.base.info.driver, kernel,
               itera_vulkan_result_name(result));
-    itera_log_hush(1);
 }
 
-static enum itera_status fail_build(const struct vulkan_device *d, const char *kernel)
+static enum itera_status refuse_build(const struct vulkan_device *d, const char *kernel,
+                                      struct itera_reason *why)
 {
     const struct itera_device_info *info = &d->gpu.base.info;
-    return itera_fail(
-        ITERA_ERR_DEVICE,
+    return itera_refuse(
+        why,
         "%s (%s): the driver (%s) does not compile kernel %s; update it, or leave the "
         "kernel's op to the CPU with ITERA_DISABLE_OPS",
         info->id, info->name, info->driver, kernel);
@@ -257,14 +256,15 @@ static enum itera_status fail_build(const struct vulkan_device *d, const char *k
 
 /* Makes the pipeline of a key and keeps it, also when the driver refuses: it is not asked again. */
 static enum itera_status add_pipeline(struct vulkan_device *d, struct vulkan_pipeline *key,
-                                      const struct itera_gpu_dispatch *dispatch)
+                                      const struct itera_gpu_dispatch *dispatch,
+                                      struct itera_reason *why)
 {
     const struct itera_device_info *info = &d->gpu.base.info;
     bool subgroups = false;
     if (!key->shader ||
         !itera_vulkan_can_run(&d->probe, key->shader, key->variant, &subgroups, NULL))
-        return itera_fail(ITERA_ERR_UNSUPPORTED, "%s (%s): kernel %s does not work there", info->id,
-                          info->name, dispatch->kernel);
+        return itera_refuse(why, "%s (%s): kernel %s does not work there", info->id, info->name,
+                            dispatch->kernel);
     VkDescriptorSetLayout set;
     VkPipelineLayout layout;
     enum itera_status status =
@@ -295,21 +295,23 @@ static enum itera_status add_pipeline(struct vulkan_device *d, struct vulkan_pip
 
 enum itera_status itera_vulkan_pipeline(struct vulkan_device *d,
                                         const struct itera_gpu_dispatch *dispatch,
-                                        enum itera_vulkan_variant variant, VkPipeline *out)
+                                        enum itera_vulkan_variant variant, VkPipeline *out,
+                                        struct itera_reason *why)
 {
     struct vulkan_pipeline key = key_of(dispatch, variant);
     int i = 0;
     while (i < d->n_pipelines && !same(&d->pipelines[i], &key))
         i++;
-    enum itera_status status = i < d->n_pipelines ? ITERA_OK : add_pipeline(d, &key, dispatch);
+    enum itera_status status = i < d->n_pipelines ? ITERA_OK : add_pipeline(d, &key, dispatch, why);
     if (status)
         return status;
     *out = d->pipelines[i].handle;
-    return *out ? ITERA_OK : fail_build(d, dispatch->kernel);
+    return *out ? ITERA_OK : refuse_build(d, dispatch->kernel, why);
 }
 
 enum itera_status itera_vulkan_prepare(struct itera_gpu_device *device,
-                                       const struct itera_gpu_dispatch *dispatch)
+                                       const struct itera_gpu_dispatch *dispatch,
+                                       struct itera_reason *why)
 {
     struct vulkan_device *d = (struct vulkan_device *)device;
     enum itera_vulkan_variant variant =
@@ -318,5 +320,5 @@ enum itera_status itera_vulkan_prepare(struct itera_gpu_device *device,
         if (dispatch->binding[i].bytes > d->probe.properties.limits.maxStorageBufferRange)
             variant = ITERA_VULKAN_ADDRESSES;
     VkPipeline pipeline;
-    return itera_vulkan_pipeline(d, dispatch, variant, &pipeline);
+    return itera_vulkan_pipeline(d, dispatch, variant, &pipeline, why);
 }

@@ -26,8 +26,9 @@ enum itera_status {
 /* Lower-case name of a status ("ok", "format"), never NULL. */
 ITERA_API const char *itera_status_name(enum itera_status status);
 
-/* The message of the last error on this thread; "" when there was none. Valid until the next
- * failing call on the same thread. */
+/* The message of the last error on this thread; "" when there was none. What a call tried and could
+ * do without is none, such as a kernel that the CPU stands in for. Valid until the next failing call
+ * on the same thread. */
 ITERA_API const char *itera_last_error(void);
 
 enum itera_log_level { ITERA_LOG_ERROR, ITERA_LOG_WARNING, ITERA_LOG_INFO, ITERA_LOG_DEBUG };
