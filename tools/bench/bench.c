@@ -24,11 +24,6 @@ struct outputs {
     const char *update, *from; /* goals: the file that has the table; a result to take it from */
 };
 
-static bool on_stdout(const struct option_optional *json)
-{
-    return json->given && (!json->value || !strcmp(json->value, "-"));
-}
-
 /* Writes the result wherever it was asked for, and compares it. */
 static int write_result(json_t *result, const struct outputs *out, const json_t *baseline)
 {
@@ -41,11 +36,11 @@ static int write_result(json_t *result, const struct outputs *out, const json_t 
     if (out->html &&
         (written = bench_report_html((const json_t *const *)&result, 1, out->html)) != EXIT_OK)
         code = written;
-    if (out->goals && !(on_stdout(&out->json) && !out->update) &&
+    if (out->goals && !(output_on_stdout(&out->json) && !out->update) &&
         (written = bench_goals_write(result, out->update)) != EXIT_OK)
         code = written;
     if (baseline &&
-        (compare_results(baseline, result, !on_stdout(&out->json), &regressed) != EXIT_OK ||
+        (compare_results(baseline, result, !output_on_stdout(&out->json), &regressed) != EXIT_OK ||
          regressed))
         code = EXIT_FAILED;
     return code;
@@ -59,7 +54,7 @@ static int run(const struct bench_settings *s, const struct outputs *out, const 
                       .notes = json_array(),
                       .runs = json_array(),
                       .sweeps = json_array(),
-                      .table = on_stdout(&out->json) ? NULL : bench_table()};
+                      .table = output_on_stdout(&out->json) ? NULL : bench_table()};
     stop_catch(); /* what was measured until then is kept */
     bench_look_before(&b);
     const int processors = (int)sysconf(_SC_NPROCESSORS_ONLN);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cli/command.h"
+#include "cli/options.h"
 #include "itera/file.h"
 #include "itera/model.h"
 
@@ -171,9 +172,19 @@ int output_file_check(const char *file, const char *what)
     return EXIT_FAILED;
 }
 
+static bool is_stdout(const char *file)
+{
+    return !file || !strcmp(file, "-");
+}
+
+bool output_on_stdout(const struct option_optional *json)
+{
+    return json->given && is_stdout(json->value);
+}
+
 int output_json_check(const char *file)
 {
-    if (!file || strcmp(file, "-") == 0)
+    if (is_stdout(file))
         return EXIT_OK;
     if (*file)
         return output_file_check(file, "JSON");
@@ -215,7 +226,7 @@ int output_text(const char *file, const char *text)
 
 int output_json(const json_t *root, const char *file)
 {
-    const bool to_stdout = !file || strcmp(file, "-") == 0;
+    const bool to_stdout = is_stdout(file);
     char *text = root ? json_dumps(root, JSON_STYLE) : NULL, *line = NULL;
     int code = EXIT_FAILED;
     if (!text || asprintf(&line, "%s\n", text) < 0) {

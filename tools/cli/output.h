@@ -21,6 +21,9 @@ void table_destroy(struct table **table); /* NULL-safe, nulls *table */
  * nothing. A root of NULL, which could not be made, is an error. Returns EXIT_OK, or EXIT_FAILED
  * after printing why. */
 int output_json(const json_t *root, const char *file);
+/* Whether --json was given, and its result goes to stdout: nothing else does then. */
+struct option_optional;
+bool output_on_stdout(const struct option_optional *json);
 /* Whether output_json(root, file) has a place to write to, before hours of work end in a path that
  * never existed. Returns EXIT_OK, or EXIT_FAILED after printing why. */
 int output_json_check(const char *file);

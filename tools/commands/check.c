@@ -186,8 +186,7 @@ static int print_report(struct report *report, const struct itera_check_summary 
         command_error("check: out of memory");
         return EXIT_FAILED;
     }
-    bool json_on_stdout = json->given && (!json->value || !strcmp(json->value, "-"));
-    if (!json_on_stdout) {
+    if (!output_on_stdout(json)) {
         print_rows(report);
         if (report->bench) {
             table_print(report->bench);

@@ -87,8 +87,7 @@ static int on_result(void *user, const struct itera_check_result *result)
 static int print_report(struct model_report *r, const struct itera_check_summary *summary,
                         uint64_t seed, const struct option_optional *json)
 {
-    bool json_on_stdout = json->given && (!json->value || !strcmp(json->value, "-"));
-    if (!json_on_stdout) {
+    if (!output_on_stdout(json)) {
         print_gradients(r);
         table_print(r->table);
         printf("\n%lld passed, %lld failed, %lld skipped (seed %llu)\n", (long long)summary->pass,

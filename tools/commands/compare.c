@@ -21,9 +21,8 @@ struct settings {
 static int write_outputs(const struct comparison *c, const json_t *const *results,
                          const char *const *names, const json_t *ledger, const struct settings *s)
 {
-    const bool json_on_stdout = s->json.given && (!s->json.value || !strcmp(s->json.value, "-"));
     int code = EXIT_OK;
-    if (!json_on_stdout && !s->markdown.given)
+    if (!output_on_stdout(&s->json) && !s->markdown.given)
         compare_print(c);
     if (s->html)
         code = bench_report_files(results, names, c->n, ledger, c->threshold, s->html);

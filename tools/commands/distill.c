@@ -187,7 +187,7 @@ static int summarize(const struct distill_arguments *a, const struct itera_disti
         json_object_set_new(root, "stages", stages_json(d));
         int code = output_json(root, json->value);
         json_decref(root);
-        if (code != EXIT_OK || !json->value || strcmp(json->value, "-") == 0)
+        if (code != EXIT_OK || output_on_stdout(json))
             return code;
     }
     print_earlier_stages(d, stage);

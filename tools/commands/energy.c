@@ -178,8 +178,7 @@ static int report(const struct meter_request *request, const struct itera_device
         return EXIT_FAILED;
     if (seconds > 0 && (meter_open(request, device, &meter) || measure(meter, seconds, &energy)))
         goto done;
-    bool on_stdout = json->given && (!json->value || !strcmp(json->value, "-"));
-    if (!on_stdout) {
+    if (!output_on_stdout(json)) {
         print_sensors(infos, count);
         if (seconds > 0)
             print_figures(&energy);

@@ -1,7 +1,6 @@
 /* itera eval: how well a model predicts a text. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "cli/command.h"
 #include "cli/device_request.h"
@@ -75,8 +74,7 @@ static int evaluate(struct itera_model *model, const struct itera_device *device
                 command_note("%llu tokens of the text are unknown to the tokenizer; "
                              "figures per word or byte do not compare with other tokenizers",
                              (unsigned long long)unknown);
-            bool on_stdout = json->given && (!json->value || !strcmp(json->value, "-"));
-            if (!on_stdout)
+            if (!output_on_stdout(json))
                 print_result(&result, model, data);
             code = json->given ? write_json(&result, device, json->value) : EXIT_OK;
         }

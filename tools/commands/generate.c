@@ -302,8 +302,7 @@ static int generate(struct itera_model *model, const struct itera_device *device
     size_t length = 0;
     char *prompt = NULL;
     int code = EXIT_FAILED;
-    bool json_on_stdout = r->json.given && (!r->json.value || !strcmp(r->json.value, "-"));
-    if (!json_on_stdout)
+    if (!output_on_stdout(&r->json))
         g.text = stdout;
     g.terminal = isatty(STDOUT_FILENO);
     g.vocab = itera_model_info(model)->vocab;

@@ -1,7 +1,6 @@
 /* itera info: what a model is made of. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "cli/command.h"
 #include "cli/options.h"
@@ -198,8 +197,7 @@ int itera_command_info(int argc, char **argv)
     if (!status && (ops || phase_given)) {
         code = print_ops(d, phase, tokens);
     } else if (!status) {
-        bool on_stdout = json.given && (!json.value || !strcmp(json.value, "-"));
-        if (!on_stdout)
+        if (!output_on_stdout(&json))
             print_description(d, preset ? preset : args.positional[0]);
         code = json.given ? write_json(d, model ? itera_model_tokenizer(model) : NULL, json.value)
                           : EXIT_OK;

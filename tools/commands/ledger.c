@@ -407,7 +407,7 @@ static int run(struct ledger *l, bool exact, const struct option_optional *json,
             command_note("%llu tokens of the text are unknown to %s; its quality "
                          "does not compare with other tokenizers",
                          (unsigned long long)l->entries[i].unknown, l->entries[i].name);
-    if (!json->given || (json->value && strcmp(json->value, "-")))
+    if (!output_on_stdout(json))
         print_ledger(l);
     int code = html ? write_report(l, html) : EXIT_OK;
     if (code == EXIT_OK && json->given) {

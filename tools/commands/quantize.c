@@ -286,8 +286,7 @@ static int run(struct request *r, struct itera_model *model, struct itera_device
         o.evaluated = !status;
     }
     int code = status ? EXIT_FAILED : EXIT_OK;
-    const bool on_stdout = r->json.given && (!r->json.value || !strcmp(r->json.value, "-"));
-    if (!status && !on_stdout)
+    if (!status && !output_on_stdout(&r->json))
         print_outcome(r, &o);
     if (!status && r->json.given)
         code = write_json(r, &o, device);

@@ -1,6 +1,5 @@
 /* itera train: trains a model in a run directory, and goes on with it after an interruption. */
 #include <stdio.h>
-#include <string.h>
 
 #include "cli/command.h"
 #include "cli/output.h"
@@ -60,7 +59,7 @@ static int summarize(const struct train_arguments *a, const struct itera_device 
         json_t *root = train_summary_json(a->out, device, trainer, r);
         int code = output_json(root, a->json.value);
         json_decref(root);
-        if (code != EXIT_OK || !a->json.value || strcmp(a->json.value, "-") == 0)
+        if (code != EXIT_OK || output_on_stdout(&a->json))
             return code;
     }
     train_print_summary(a->out, r);
