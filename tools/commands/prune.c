@@ -1,40 +1,31 @@
 /* itera prune: a smaller model without the experts and channels that matter least. */
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "cli/command.h"
-#include "cli/device_request.h"
-#include "cli/model_file.h"
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/progress.h"
-#include "commands/quality.h"
 #include "commands/shrink.h"
 #include "itera/compress.h"
 
 struct arguments {
+    struct shrink_request common;
     struct itera_prune_options prune;
-    struct finetune_request finetune;
-    struct device_request device;
-    const char *model, *out, *calibrate, *valid;
-    int64_t tokens, eval_tokens;
+    const char *calibrate;
+    int64_t tokens;
     bool report;
-    struct option_optional json;
 };
 
-/* What became of the model. Scores with no tokens were not taken. */
-struct outcome {
+struct pruning {
+    const struct arguments *a;
     struct itera_prune_report *report;
-    struct itera_eval_result before, pruned, finetuned;
-    struct finetune_result finetune;
 };
 
 static int parse(int argc, char **argv, struct arguments *a, struct command_args *args)
 {
     const struct command_option options[] = {
-        {"out", 'o', OPTION_OUTPUT, &a->out, "FILE", "the smaller model"},
+        {"out", 'o', OPTION_OUTPUT, &a->common.out, "FILE", "the smaller model"},
         {"experts", 0, OPTION_STRING, &a->prune.experts, "N",
          "keep N (or P%) experts in each layer that has any"},
         {"ffn", 0, OPTION_STRING, &a->prune.ffn, "N",
@@ -47,16 +38,16 @@ static int parse(int argc, char **argv, struct arguments *a, struct command_args
          "text that shows what matters: best a part of what the model\n"
          "was trained on (default: builtin:stories)"},
         {"tokens", 0, OPTION_INTEGER, &a->tokens, "N", "of that text (default: 32768)", 1, 1e12},
-        {"valid", 0, OPTION_INPUT, &a->valid, "SRC",
+        {"valid", 0, OPTION_INPUT, &a->common.valid, "SRC",
          "held-out text to score before and after (default: none)"},
-        {"eval-tokens", 0, OPTION_INTEGER, &a->eval_tokens, "N",
+        {"eval-tokens", 0, OPTION_INTEGER, &a->common.eval_tokens, "N",
          "score about N tokens of --valid (default: all)", 1, 1e15},
-        FINETUNE_OPTIONS(a->finetune),
-        {"data", 0, OPTION_INPUT, &a->finetune.data, "SRC",
+        FINETUNE_OPTIONS(a->common.finetune),
+        {"data", 0, OPTION_INPUT, &a->common.finetune.data, "SRC",
          "with --finetune: text to train on (default: that of\n--calibrate)"},
         {"report", 0, OPTION_FLAG, &a->report, NULL, "say what was kept in each layer"},
-        DEVICE_OPTIONS(a->device),
-        {"json", 0, OPTION_OPTIONAL, &a->json, "FILE", "write JSON to FILE, or to stdout"},
+        DEVICE_OPTIONS(a->common.device),
+        {"json", 0, OPTION_OPTIONAL, &a->common.json, "FILE", "write JSON to FILE, or to stdout"},
         {0}};
     const struct command_spec spec = {
         .name = "prune",
@@ -75,10 +66,10 @@ static int parse(int argc, char **argv, struct arguments *a, struct command_args
     if (code >= 0)
         return code;
     const struct itera_prune_options *p = &a->prune;
-    const char *missing = NULL, *unused = shrink_finetune_unused(&a->finetune);
-    if (a->finetune.data && !a->finetune.steps)
+    const char *missing = NULL, *unused = shrink_finetune_unused(&a->common.finetune);
+    if (a->common.finetune.data && !a->common.finetune.steps)
         unused = "data";
-    if (!a->out)
+    if (!a->common.out)
         missing = "-o FILE is needed: where the smaller model goes";
     else if (!p->experts && !p->ffn && !p->inner && !p->channels)
         missing = "one of --experts, --ffn, --inner and --keep is needed";
@@ -87,10 +78,10 @@ static int parse(int argc, char **argv, struct arguments *a, struct command_args
         return missing ? options_usage(&spec, "%s", missing)
                        : options_usage(&spec, "--%s needs --finetune", unused);
     }
-    a->model = args->positional[0];
+    a->common.model = args->positional[0];
     a->prune.tokens = a->tokens;
-    if (!a->finetune.data)
-        a->finetune.data = a->calibrate;
+    if (!a->common.finetune.data)
+        a->common.finetune.data = a->calibrate;
     return -1;
 }
 
@@ -160,17 +151,12 @@ static void print_layers(const struct itera_prune_report *r)
     table_destroy(&table);
 }
 
-static void print_outcome(const struct arguments *a, const struct outcome *o)
+static void print_outcome(const void *user)
 {
-    print_sizes(o->report);
-    if (a->report)
-        print_layers(o->report);
-    if (a->valid) {
-        const struct shrink_score scores[] = {
-            {"original", &o->before}, {"pruned", &o->pruned}, {"fine-tuned", &o->finetuned}};
-        shrink_print_scores(scores, a->finetune.steps ? 3 : 2, a->valid);
-    }
-    printf("\nwrote %s\n", a->out);
+    const struct pruning *p = user;
+    print_sizes(p->report);
+    if (p->a->report)
+        print_layers(p->report);
 }
 
 static json_t *sizes_json(const struct itera_prune_sizes *s)
@@ -200,116 +186,49 @@ static json_t *layers_json(const struct itera_prune_report *r)
     return layers;
 }
 
-static int write_json(const struct arguments *a, const struct outcome *o,
-                      const struct itera_device *device)
+static json_t *outcome_json(const void *user)
 {
-    json_t *root =
-        json_pack("{s:o, s:o, s:{s:o, s:I}, s:o, s:o, s:o}", "model", output_path(a->model), "out",
-                  output_path(a->out), "calibration", "data", output_path(a->calibrate), "tokens",
-                  (json_int_t)o->report->tokens, "before", sizes_json(&o->report->before), "after",
-                  sizes_json(&o->report->after), "layers", layers_json(o->report));
-    if (a->valid) {
-        json_t *quality =
-            json_pack("{s:o, s:o, s:o}", "data", output_path(a->valid), "before",
-                      quality_result_json(&o->before), "after", quality_result_json(&o->pruned));
-        if (a->finetune.steps)
-            json_object_set_new(quality, "finetuned", quality_result_json(&o->finetuned));
-        json_object_set_new(root, "quality", quality);
-    }
-    if (a->finetune.steps)
-        json_object_set_new(root, "finetune", shrink_finetune_json(&a->finetune, &o->finetune));
-    json_object_set_new(root, "device", json_string(itera_device_info(device)->id));
-    json_object_set_new(root, "fallback_ops", device_fallback_json(device));
-    int code = output_json(root, a->json.value);
-    json_decref(root);
-    return code;
+    const struct pruning *p = user;
+    const struct arguments *a = p->a;
+    return json_pack("{s:o, s:o, s:{s:o, s:I}, s:o, s:o, s:o}", "model",
+                     output_path(a->common.model), "out", output_path(a->common.out), "calibration",
+                     "data", output_path(a->calibrate), "tokens", (json_int_t)p->report->tokens,
+                     "before", sizes_json(&p->report->before), "after",
+                     sizes_json(&p->report->after), "layers", layers_json(p->report));
 }
 
-/* *out is the smaller model, which is in a->out unless it is to be trained first. */
-static int make_smaller(const struct arguments *a, struct itera_model *model,
-                        struct itera_model **out, struct outcome *o)
+static int make_smaller(void *user, struct itera_model *model, struct itera_model **smaller)
 {
+    struct pruning *p = user;
     /* What cannot be asked for is known before any text is read. */
     struct itera_prune_sizes sizes;
-    if (itera_prune_plan(model, &a->prune, &sizes))
+    if (itera_prune_plan(model, &p->a->prune, &sizes))
         return EXIT_FAILED;
-    struct itera_dataset *text = shrink_encode(model, a->calibrate);
+    struct itera_dataset *text = shrink_encode(model, p->a->calibrate);
     if (!text)
         return EXIT_FAILED;
     bool started = false;
-    struct itera_prune_options options = a->prune;
+    struct itera_prune_options options = p->a->prune;
     options.progress = on_progress;
     options.user = &started;
-    enum itera_status status = itera_prune(model, text, &options, out, &o->report);
+    enum itera_status status = itera_prune(model, text, &options, smaller, &p->report);
     progress_finish(0);
     itera_dataset_destroy(&text);
-    if (!status && !a->finetune.steps)
-        status = itera_model_save(*out, a->out);
     return status ? EXIT_FAILED : EXIT_OK;
-}
-
-static int finetune(const struct arguments *a, struct itera_device *device,
-                    struct itera_model **smaller, int32_t positions, struct outcome *o)
-{
-    int code =
-        shrink_finetune(device, smaller, &a->finetune, positions, a->valid, a->out, &o->finetune);
-    struct itera_model *model = NULL;
-    if (code != EXIT_OK || !a->valid)
-        return code;
-    if (itera_model_load(device, a->out, &model))
-        return EXIT_FAILED;
-    code = shrink_score(model, a->valid, a->eval_tokens, "score fine-tuned", &o->finetuned);
-    itera_model_destroy(&model);
-    return code;
-}
-
-static int prune(const struct arguments *a, struct itera_device *device)
-{
-    struct itera_model *model = NULL, *smaller = NULL;
-    struct outcome o = {0};
-    int code = EXIT_FAILED;
-    if (itera_model_load(device, a->model, &model))
-        return EXIT_FAILED;
-    code = make_smaller(a, model, &smaller, &o);
-    if (code == EXIT_OK && a->valid)
-        code = shrink_score(model, a->valid, a->eval_tokens, "score original", &o.before);
-    if (code == EXIT_OK && a->valid)
-        code = shrink_score(smaller, a->valid, a->eval_tokens, "score pruned", &o.pruned);
-    int32_t positions = itera_model_info(model)->max_positions;
-    itera_model_destroy(&model); /* its memory is the trainer's */
-    if (code == EXIT_OK && a->finetune.steps)
-        code = finetune(a, device, &smaller, positions, &o);
-    itera_model_destroy(&smaller);
-    if (code == EXIT_OK) {
-        bool on_stdout = a->json.given && (!a->json.value || !strcmp(a->json.value, "-"));
-        if (!on_stdout)
-            print_outcome(a, &o);
-        if (a->json.given)
-            code = write_json(a, &o, device);
-    }
-    itera_prune_report_destroy(&o.report);
-    return code;
 }
 
 int itera_command_prune(int argc, char **argv)
 {
-    struct arguments a = {.finetune = FINETUNE_DEFAULT, .calibrate = "builtin:stories"};
+    static const struct shrink_command command = {
+        .smaller = "pruned", .make = make_smaller, .print = print_outcome, .json = outcome_json};
+    struct arguments a = {.common.finetune = FINETUNE_DEFAULT, .calibrate = "builtin:stories"};
     struct command_args args;
     int code = parse(argc, argv, &a, &args);
     if (code >= 0)
         return code;
-    struct itera_device *device = NULL;
-    code = output_json_check(a.json.value);
-    if (code == EXIT_OK)
-        code = output_file_check(a.out, "a model");
-    if (code == EXIT_OK)
-        code = shrink_finetune_check(&a.finetune);
-    if (code == EXIT_OK && device_open(&a.device, &device))
-        code = EXIT_FAILED;
-    if (code == EXIT_OK)
-        code = prune(&a, device);
-    device_report_fallback(device);
-    itera_device_close(&device);
+    struct pruning pruning = {.a = &a};
+    code = shrink_run(&a.common, &command, &pruning);
+    itera_prune_report_destroy(&pruning.report);
     options_free(&args);
     return code;
 }

@@ -6,23 +6,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cli/device_request.h"
+#include "cli/options.h"
 #include "itera/eval.h"
-
-/* Opens and encodes a source with the model's tokenizer. Destroy with itera_dataset_destroy; NULL
- * after a printed error. */
-struct itera_dataset *shrink_encode(const struct itera_model *model, const char *source);
-
-/* Scores the model on a source, with a progress bar named `what`; tokens 0: all of them. Returns
- * EXIT_OK, or EXIT_FAILED after a printed error. */
-int shrink_score(struct itera_model *model, const char *source, int64_t tokens, const char *what,
-                 struct itera_eval_result *result);
-
-/* A table of scores, a row each. */
-struct shrink_score {
-    const char *what; /* "original", "pruned" */
-    const struct itera_eval_result *result;
-};
-void shrink_print_scores(const struct shrink_score *scores, int n, const char *source);
 
 /* The options of fine-tuning, and a table of rows for them; `data` is the command's own. */
 struct finetune_request {
@@ -99,10 +85,6 @@ struct finetune_request {
 /* The first of these options that was given without --finetune; NULL: none. */
 const char *shrink_finetune_unused(const struct finetune_request *request);
 
-/* Whether the run directory, where one was asked for, is free: known before hours of other work.
- * Returns EXIT_OK, or EXIT_FAILED after a printed error. */
-int shrink_finetune_check(const struct finetune_request *request);
-
 struct finetune_result {
     int64_t steps, tokens; /* done */
     double loss;           /* of the last logged step, nats per token */
@@ -110,14 +92,41 @@ struct finetune_result {
     bool stopped; /* by a signal */
 };
 
-/* Trains the model (of so many positions; 0: no limit; it is gone afterwards, and *model NULL) and
- * writes the result to `path`, once and atomically. Scores are not taken, except with a run
- * directory, on `valid` (NULL: never). The first SIGINT, SIGTERM or SIGHUP ends the training after
- * its step; what was learnt until then counts. Returns as shrink_score. */
-int shrink_finetune(struct itera_device *device, struct itera_model **model,
-                    const struct finetune_request *request, int32_t positions, const char *valid,
-                    const char *path, struct finetune_result *result);
-json_t *shrink_finetune_json(const struct finetune_request *request,
-                             const struct finetune_result *result);
+/* What a command that makes a model smaller is asked for, beside how. */
+struct shrink_request {
+    const char *model, *out;
+    const char *valid;   /* held-out text to score before and after; NULL: none */
+    int64_t eval_tokens; /* of it; 0: all */
+    struct finetune_request finetune;
+    struct device_request device;
+    struct option_optional json;
+};
+
+/* What became of the model. Scores without tokens were not taken. */
+struct shrink_result {
+    struct itera_eval_result before, smaller, finetuned;
+    struct finetune_result finetune;
+};
+
+/* What each of these commands does in its own way; `user` is the command's. */
+struct shrink_command {
+    const char *smaller; /* how its model is named: "pruned" */
+    /* Makes *smaller of the model. Returns EXIT_OK, or EXIT_FAILED after a printed error. */
+    int (*make)(void *user, struct itera_model *model, struct itera_model **smaller);
+    void (*print)(const void *user); /* on stdout; the scores come after it */
+    json_t *(*json)(const void *user);
+    /* What the scores want said; may be NULL. */
+    void (*print_after_scores)(const void *user);
+};
+
+/* Looks whether all can be written, makes the model smaller, scores and fine-tunes as asked, writes
+ * it once and atomically, and prints what became of it. The first SIGINT, SIGTERM or SIGHUP ends
+ * fine-tuning after its step; what was learnt until then counts. Returns the exit code. */
+int shrink_run(const struct shrink_request *request, const struct shrink_command *command,
+               void *user);
+
+/* Opens and encodes a source with the model's tokenizer. Destroy with itera_dataset_destroy; NULL
+ * after a printed error. */
+struct itera_dataset *shrink_encode(const struct itera_model *model, const char *source);
 
 #endif
