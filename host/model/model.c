@@ -479,30 +479,6 @@ enum itera_status itera_model_config_json(const struct itera_model *model, char 
     return itera_config_to_json(&model->config, json);
 }
 
-void itera_bind(struct itera_bindings *b, int32_t tensor, struct itera_buffer *buffer,
-                size_t offset)
-{
-    if (b->status)
-        return;
-    if (b->n == b->cap) {
-        int wider = b->cap ? b->cap * 2 : 64;
-        struct itera_binding *moved = realloc(b->list, (size_t)wider * sizeof *moved);
-        if (!moved) {
-            b->status = itera_fail(ITERA_ERR_MEMORY, "no memory to bind a program");
-            return;
-        }
-        b->list = moved;
-        b->cap = wider;
-    }
-    b->list[b->n++] = (struct itera_binding){tensor, buffer, offset};
-}
-
-void itera_bindings_free(struct itera_bindings *b)
-{
-    free(b->list);
-    *b = (struct itera_bindings){0};
-}
-
 void itera_bind_graph(struct itera_bindings *b, const struct itera_graph *g,
                       const struct itera_model *model, struct itera_buffer *states,
                       struct itera_buffer *derived)

@@ -2,7 +2,7 @@
 #ifndef ITERA_MODEL_MODEL_H
 #define ITERA_MODEL_MODEL_H
 
-#include "backend/backend.h"
+#include "backend/program_bindings.h"
 #include "itera/model.h"
 #include "model/graph.h"
 
@@ -34,15 +34,6 @@ enum itera_status itera_model_read_f32(const struct itera_model *model, float *w
 /* Sets all weights of a model that is f32 throughout, else ITERA_ERR_UNSUPPORTED. */
 enum itera_status itera_model_write_f32(struct itera_model *model, const float *weights);
 
-/* Bindings under construction. */
-struct itera_bindings {
-    struct itera_binding *list;
-    int n, cap;
-    enum itera_status status; /* the first error; later calls do nothing */
-};
-void itera_bind(struct itera_bindings *b, int32_t tensor, struct itera_buffer *buffer,
-                size_t offset);
-void itera_bindings_free(struct itera_bindings *b);
 /* Binds the parameters of a recorded graph (and, for inference, its states and derived values; the
  * buffers may be NULL when the graph has none). */
 void itera_bind_graph(struct itera_bindings *b, const struct itera_graph *g,
