@@ -1,5 +1,6 @@
 #include "results/results.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <math.h>
 #include <stdio.h>
@@ -102,19 +103,30 @@ json_t *results_load(const char *file)
     return root;
 }
 
+/* For assertions: whether results have such a key, or ledgers, wherever in them. One that is
+ * misspelt would look like one that is absent. */
+__attribute__((unused)) static bool is_key(const char *key)
+{
+    static const char ledger[] = "\"model\": \"bytes_on_disk\": \"parameters\": "
+                                 "\"bits_per_byte\": \"word_perplexity\":";
+    char quoted[80];
+    snprintf(quoted, sizeof quoted, "\"%s\":", key);
+    return isdigit((unsigned char)*key) || strstr(results_schema, quoted) || strstr(ledger, quoted);
+}
+
 static const json_t *find(const json_t *object, const char *path)
 {
     char key[64];
-    while (object) {
+    for (;;) {
         size_t length = strcspn(path, ".");
         snprintf(key, sizeof key, "%.*s", (int)length, path);
+        assert(is_key(key));
         object = json_is_array(object) ? json_array_get(object, strtoul(key, NULL, 10))
                                        : json_object_get(object, key);
         if (!path[length])
-            break;
+            return object;
         path += length + 1;
     }
-    return object;
 }
 
 double results_number(const json_t *object, const char *path)

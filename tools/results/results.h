@@ -17,7 +17,8 @@ json_t *results_json(const char *file);
  * EXIT_FAILED. */
 int results_check(json_t *root, const char *name);
 
-/* A number of an object by path ("latency_ms.p50", "read.0.bytes"); NaN where it is null or absent. */
+/* A number of an object by path ("latency_ms.p50", "read.0.bytes"); NaN where it is null or absent.
+ * Only keys of docs/bench.schema.json, or of the JSON of itera ledger, may be asked for. */
 double results_number(const json_t *object, const char *path);
 /* A string by path; "" where it is null or absent. */
 const char *results_text(const json_t *object, const char *path);
