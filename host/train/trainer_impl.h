@@ -123,8 +123,6 @@ enum itera_status itera_train_teacher_open(struct itera_trainer *trainer);
 enum itera_status itera_train_teacher_check(const struct itera_train_options *options,
                                             const struct itera_model *student,
                                             const struct itera_model *teacher);
-/* Sequences that are longer than the positions of a student (0: no limit): an error. */
-enum itera_status itera_train_check_positions(int64_t seq, int32_t positions);
 /* Of the bytes of a model file, or of those of a model in a directory. */
 enum itera_status itera_train_files_hash(const char *path, uint64_t *hash);
 
@@ -169,6 +167,48 @@ struct itera_trainer {
     struct itera_train_report last;
 };
 
+/* ---- train_options.c ------------------------------------------------------------------------- */
+
+/* Options with the defaults filled in, as they are kept from then on: 0 is 0 there, and -1 stands
+ * for what only the model (dropout, aux_weight) or the length of the run (warmup) will say. options
+ * may be NULL. */
+struct itera_train_options itera_train_options_fill(const struct itera_train_options *options);
+/* Whether filled options make sense by themselves. */
+enum itera_status itera_train_check_options(const struct itera_train_options *options);
+/* Whether the tokens of so many steps can be counted. */
+enum itera_status itera_train_check_length(const struct itera_train_options *options,
+                                           int64_t steps);
+/* Sequences that are longer than the positions of a student (0: no limit): an error. */
+enum itera_status itera_train_check_positions(int64_t seq, int32_t positions);
+/* Copies the strings of the options to the arena, as they outlive the caller's. */
+enum itera_status itera_train_keep_strings(struct itera_trainer *trainer);
+
+/* ---- train_start.c, train_plan.c: a new run -------------------------------------------------- */
+
+/* Makes or loads the model, unless there is one already, and sees that it has a tokenizer; the text
+ * is there to train one from. Dropout and aux_weight are known then. */
+enum itera_status itera_train_start_model(struct itera_trainer *trainer,
+                                          const struct itera_corpus *corpus);
+/* Plans the steps, and fills in lr and eval_every; data and program exist. May take some steps, and
+ * undo them, to see how long one takes. */
+enum itera_status itera_train_make_plan(struct itera_trainer *trainer);
+
+/* ---- trainer_setup.c, trainer_create.c, trainer_resume.c -------------------------------------- */
+
+/* Without a model, options and data. */
+enum itera_status itera_trainer_create_bare(struct itera_device *device,
+                                            struct itera_trainer **out);
+/* Data, program and what else follows from options and model. corpus: options.data, if it is open
+ * already, else NULL. */
+enum itera_status itera_trainer_set_up(struct itera_trainer *trainer,
+                                       const struct itera_corpus *corpus);
+/* From now on steps are taken. */
+void itera_trainer_start_clocks(struct itera_trainer *trainer);
+/* itera_trainer_create with options that are filled in. */
+enum itera_status itera_trainer_create_filled(struct itera_device *device,
+                                              const struct itera_train_options *filled,
+                                              struct itera_trainer **out);
+
 /* ---- trainer.c --------------------------------------------------------------------------------- */
 
 /* Why a run ended, in trainer->finish: the clock, which more time may undo. */
@@ -198,14 +238,6 @@ enum itera_status itera_train_checkpoint_read_moments(struct itera_trainer *trai
 /* For other files that hold options (all but directory and overwrite). Every one must
  * be there; strings go to the arena. */
 struct itera_json_reader;
-/* Options with the defaults filled in, as they are kept from then on: 0 is 0 there, and -1 stands
- * for what only the model (dropout, aux_weight) or the length of the run (warmup) will say. options
- * may be NULL. */
-struct itera_train_options itera_train_options_fill(const struct itera_train_options *options);
-/* itera_trainer_create with such options. */
-enum itera_status itera_trainer_create_filled(struct itera_device *device,
-                                              const struct itera_train_options *filled,
-                                              struct itera_trainer **out);
 json_t *itera_train_options_to_json(const struct itera_train_options *options);
 enum itera_status itera_train_options_from_json(struct itera_arena *arena,
                                                 struct itera_json_reader *reader,
