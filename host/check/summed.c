@@ -220,28 +220,32 @@ static int by_size(const void *a, const void *b)
 }
 
 static enum itera_status measure(struct moves *m, uint64_t seed, double rounding, double tolerance,
-                                 enum way *ways, double (*draws)[ITERA_CHECK_TENSORS],
-                                 double *summed)
+                                 enum way *ways, double *summed)
 {
+    double linear[ITERA_CHECK_TENSORS] = {0}, rest[DRAWS][ITERA_CHECK_TENSORS] = {{0}};
     enum itera_status status = ITERA_OK;
     struct itera_rng rng = {.seed = seed, .stream = itera_check_stream("summed", 0, 0)};
     const double one = fmin(rounding * rounding / tolerance, 1);
     /* Roundings add up: of n terms, sqrt(n) parts of each are lost. */
     const double terms = fmax(most_terms(m->moved.program) / 8, 1);
-    const double rest = fmin(terms * one, 1);
-    const double weights[WAYS] = {[LINEAR] = 1, [CURVED] = rest, [BY_CHOICE] = rest};
+    const double weight = fmin(terms * one, 1);
     for (int k = 0; k < m->moved.n_slots && !status; k++)
         if (is_real(m, m->moved.slots[k].tensor))
             status = find_way(m, k, &ways[k]);
-    for (int k = 0; k < DRAWS && !status; k++)
-        for (enum way way = LINEAR; way < WAYS && !status; way++)
-            status = draw(m, ways, way, weights[way], one, &rng, draws[k]);
+    for (int k = 0; k < DRAWS && !status; k++) {
+        status = draw(m, ways, LINEAR, 1, one, &rng, linear);
+        for (enum way way = CURVED; way < WAYS && !status; way++)
+            status = draw(m, ways, way, weight, one, &rng, rest[k]);
+    }
     for (int i = 0; i < m->n && !status; i++) {
         double of[DRAWS];
         for (int k = 0; k < DRAWS; k++)
-            of[k] = draws[k][i];
+            of[k] = rest[k][i];
         qsort(of, DRAWS, sizeof of[0], by_size);
-        summed[i] = of[DRAWS / 2];
+        /* Moves of factors of one term may make up for each other: the mean over draws is the sum of
+         * the terms' squares, as often as they do. The others' mean could be one choice that became
+         * another. */
+        summed[i] = linear[i] / DRAWS + of[DRAWS / 2];
     }
     return status;
 }
@@ -251,7 +255,6 @@ enum itera_status itera_check_summed(struct itera_checker *checker,
                                      int n, double tolerance, bool on_gpu, double *summed)
 {
     struct moves m = {.reference = reference, .tensors = tensors, .n = n};
-    double draws[DRAWS][ITERA_CHECK_TENSORS] = {{0}};
     enum way *ways = calloc((size_t)reference->trial->n_slots + 1, sizeof *ways);
     enum itera_status status =
         ways ? itera_trial_copy(reference->trial, &m.moved)
@@ -260,7 +263,7 @@ enum itera_status itera_check_summed(struct itera_checker *checker,
         status = itera_runner_create(&m.moved, checker->reference, NULL, NULL, &m.runner);
     if (!status)
         status = measure(&m, checker->options->seed, on_gpu ? ROUNDING_ON_GPU : ROUNDING, tolerance,
-                         ways, draws, summed);
+                         ways, summed);
     itera_runner_destroy(&m.runner);
     itera_trial_destroy(&m.moved);
     free(ways);
