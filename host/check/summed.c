@@ -145,6 +145,49 @@ static double terms_of(const struct moves *m, int i)
     return most / fmax((double)itera_shape_elements(&p->tensors[m->tensors[i]].shape), 1);
 }
 
+/* What a divergence is summed from lies within one op, and near its minimum no move of an operand
+ * shows it: of each row sum p (t - s) / T, beside the logarithms. Sum over rows of their squares. */
+static double divergence_terms(const struct moves *m, const struct itera_op *op)
+{
+    const struct itera_shape *s = &m->moved.program->tensors[op->in[0]].shape;
+    const double temperature = op->attr.scale;
+    const int64_t rows = itera_shape_rows(s), classes = itera_shape_cols(s);
+    double sum = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        const float *student = row_of(m->reference, op->in[0], r);
+        const float *teacher = row_of(m->reference, op->in[1], r);
+        double most = -INFINITY, weights = 0, terms = 0;
+        for (int64_t c = 0; c < classes; c++)
+            most = fmax(most, teacher[c]);
+        for (int64_t c = 0; c < classes; c++) {
+            const double weight = exp((teacher[c] - most) / temperature);
+            weights += weight;
+            terms += weight * fabs((double)teacher[c] - student[c]);
+        }
+        const double term = temperature * terms / weights / (double)rows;
+        sum += isfinite(term) ? term * term : 0;
+    }
+    return sum;
+}
+
+/* The same of result i, where an op hides what it sums. */
+static double hidden_terms(const struct moves *m, int i)
+{
+    const struct itera_program *p = m->moved.program;
+    double sum = 0;
+    for (int32_t k = 0; k < p->n_ops; k++)
+        if (p->ops[k].kind == ITERA_OP_kl_loss && p->ops[k].out[0] == m->tensors[i])
+            sum += divergence_terms(m, &p->ops[k]);
+    return sum;
+}
+
+/* The errors of few elements may all be far from their mean. */
+static double of_few(double count)
+{
+    const double few = 1 + 3 / sqrt(fmax(count, 1));
+    return few * few;
+}
+
 struct noise {
     struct itera_rng rng;
     int n_calls;
@@ -189,10 +232,8 @@ static enum itera_status draw(struct moves *m, const enum way *ways, enum way wa
         if (!is_real(m, m->tensors[i]))
             continue;
         double count, sum = change(m, i, &count) / ((double)step * step);
-        /* The errors of few elements may all be far from their mean. */
-        const double few = 1 + 3 / sqrt(fmax(count, 1));
         const double alike = way == LINEAR ? alike_by_term * terms_of(m, i) : 0;
-        sums[i] += (weight + alike) * few * few * sum;
+        sums[i] += (weight + alike) * of_few(count) * sum;
     }
     return status;
 }
@@ -245,7 +286,7 @@ static enum itera_status measure(struct moves *m, uint64_t seed, double rounding
         /* Moves of factors of one term may make up for each other: the mean over draws is the sum of
          * the terms' squares, as often as they do. The others' mean could be one choice that became
          * another. */
-        summed[i] = linear[i] / DRAWS + of[DRAWS / 2];
+        summed[i] = linear[i] / DRAWS + of[DRAWS / 2] + one * of_few(1) * hidden_terms(m, i);
     }
     return status;
 }
