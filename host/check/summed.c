@@ -10,8 +10,9 @@
 
 /* Large enough to show through an operand's rounding to f16. */
 #define STEP 0x1p-12f
-/* Small enough that hardly any choice between operands becomes another. */
-#define STEP_OF_CHOICE 0x1p-20f
+/* Small enough that hardly any choice between operands becomes another, nor anything that bends is
+ * moved past its bend. */
+#define FINE_STEP 0x1p-20f
 /* A rounding or two to f32, of an operand that a result is not linear in; on GPUs what their languages
  * let functions be off: OpenCL's exp 3 units, Vulkan's 3 + 2 |x|. */
 #define ROUNDING        0x1p-23
@@ -20,7 +21,7 @@
 enum { DRAWS = 9 };
 
 /* How the results depend on an operand. */
-enum way { LINEAR, CURVED, BY_CHOICE, WAYS };
+enum way { LINEAR, CURVED, BY_CHOICE };
 
 /* Operands are moved in `moved`, which `runner` runs. */
 struct moves {
@@ -190,6 +191,7 @@ static double of_few(double count)
 
 struct noise {
     struct itera_rng rng;
+    float step;
     int n_calls;
 };
 
@@ -205,23 +207,25 @@ static void disturb(void *user, const struct itera_call *call)
                 float *x = (float *)out->data + r * out->ld + c;
                 const uint64_t index = (uint64_t)(r * out->cols + c);
                 if (isfinite(*x))
-                    *x *= itera_rng_at(noise->rng.seed, stream, index) >> 31 ? 1 + STEP : 1 - STEP;
+                    *x *= itera_rng_at(noise->rng.seed, stream, index) >> 31 ? 1 + noise->step
+                                                                             : 1 - noise->step;
             }
     }
     noise->n_calls++;
 }
 
-/* Moves the operands of one way, with those that are not linear all that lies between the ops, and
- * adds (the change by their step, in steps)^2 to the draw of each result. */
-static enum itera_status draw(struct moves *m, const enum way *ways, enum way way, double weight,
-                              double alike_by_term, struct itera_rng *rng, double *sums)
+/* Moves the operands of the ways `from` to `to`, with those that are not linear all that lies between
+ * the ops, and adds (the change by the step, in steps)^2 to the draw of each result. */
+static enum itera_status draw(struct moves *m, const enum way *ways, enum way from, enum way to,
+                              float step, double weight, double alike_by_term,
+                              struct itera_rng *rng, double *sums)
 {
-    const float step = way == BY_CHOICE ? STEP_OF_CHOICE : STEP;
     for (int k = 0; k < m->moved.n_slots; k++)
-        if (is_real(m, m->moved.slots[k].tensor) && ways[k] == way)
-            multiply(m, k, 1 - step, 1 + step, way == BY_CHOICE, rng);
-    struct noise noise = {.rng = {.seed = rng->seed, .stream = (uint64_t)itera_rng_u32(rng) << 32}};
-    if (way == CURVED) {
+        if (is_real(m, m->moved.slots[k].tensor) && ways[k] >= from && ways[k] <= to)
+            multiply(m, k, 1 - step, 1 + step, ways[k] == BY_CHOICE, rng);
+    struct noise noise = {.rng = {.seed = rng->seed, .stream = (uint64_t)itera_rng_u32(rng) << 32},
+                          .step = step};
+    if (from > LINEAR) {
         m->runner.device->after_op = disturb;
         m->runner.device->after_op_user = &noise;
     }
@@ -232,8 +236,7 @@ static enum itera_status draw(struct moves *m, const enum way *ways, enum way wa
         if (!is_real(m, m->tensors[i]))
             continue;
         double count, sum = change(m, i, &count) / ((double)step * step);
-        const double alike = way == LINEAR ? alike_by_term * terms_of(m, i) : 0;
-        sums[i] += (weight + alike) * of_few(count) * sum;
+        sums[i] += (weight + alike_by_term * terms_of(m, i)) * of_few(count) * sum;
     }
     return status;
 }
@@ -260,10 +263,20 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static double median(double (*draws)[ITERA_CHECK_TENSORS], int i)
+{
+    double of[DRAWS];
+    for (int k = 0; k < DRAWS; k++)
+        of[k] = draws[k][i];
+    qsort(of, DRAWS, sizeof of[0], by_size);
+    return of[DRAWS / 2];
+}
+
 static enum itera_status measure(struct moves *m, uint64_t seed, double rounding, double tolerance,
                                  enum way *ways, double *summed)
 {
-    double linear[ITERA_CHECK_TENSORS] = {0}, rest[DRAWS][ITERA_CHECK_TENSORS] = {{0}};
+    double linear[ITERA_CHECK_TENSORS] = {0};
+    double curved[DRAWS][ITERA_CHECK_TENSORS] = {{0}}, fine[DRAWS][ITERA_CHECK_TENSORS] = {{0}};
     enum itera_status status = ITERA_OK;
     struct itera_rng rng = {.seed = seed, .stream = itera_check_stream("summed", 0, 0)};
     const double one = fmin(rounding * rounding / tolerance, 1);
@@ -274,20 +287,17 @@ static enum itera_status measure(struct moves *m, uint64_t seed, double rounding
         if (is_real(m, m->moved.slots[k].tensor))
             status = find_way(m, k, &ways[k]);
     for (int k = 0; k < DRAWS && !status; k++) {
-        status = draw(m, ways, LINEAR, 1, one, &rng, linear);
-        for (enum way way = CURVED; way < WAYS && !status; way++)
-            status = draw(m, ways, way, weight, one, &rng, rest[k]);
+        status = draw(m, ways, LINEAR, LINEAR, STEP, 1, one, &rng, linear);
+        if (!status)
+            status = draw(m, ways, CURVED, CURVED, STEP, weight, 0, &rng, curved[k]);
+        if (!status)
+            status = draw(m, ways, CURVED, BY_CHOICE, FINE_STEP, weight, 0, &rng, fine[k]);
     }
-    for (int i = 0; i < m->n && !status; i++) {
-        double of[DRAWS];
-        for (int k = 0; k < DRAWS; k++)
-            of[k] = rest[k][i];
-        qsort(of, DRAWS, sizeof of[0], by_size);
-        /* Moves of factors of one term may make up for each other: the mean over draws is the sum of
-         * the terms' squares, as often as they do. The others' mean could be one choice that became
-         * another. */
-        summed[i] = linear[i] / DRAWS + of[DRAWS / 2] + one * of_few(1) * hidden_terms(m, i);
-    }
+    /* Moves of factors of one term may make up for each other: the mean over draws is the sum of the
+     * terms' squares, as often as they do. The others' mean could be one choice that became another. */
+    for (int i = 0; i < m->n && !status; i++)
+        summed[i] = linear[i] / DRAWS + fmax(median(curved, i), median(fine, i)) +
+                    one * of_few(1) * hidden_terms(m, i);
     return status;
 }
 
