@@ -272,7 +272,7 @@ done
     refused_train 1 "there is no device 'cuda' here; there is: " $text --device cuda
     refused_train 2 'lr takes a number' $text --lr nan
     refused_train 2 'lr takes a number from 0 to 10' $text --lr 1e30
-    refused_train 1 'longer than the model.s 128 positions' $text --seq 129
+    refused_train 1 'longer than the model.s 128 positions; use 128 or less (--seq)' $text --seq 129
     refused_train 1 'batch x seq at most' $text --batch 65536 --seq 1048576
     refused_train 1 'too many to count' $text --steps 999999999999 --accumulate 65536 --batch 65536
     refused_train 2 'no option .--sead.; did you mean .--seed' $text --sead 3
@@ -288,7 +288,7 @@ refused 2 'out DIR is needed' train
 for level in foo neon9; do
     ITERA_CPU_ISA=$level
     export ITERA_CPU_ISA
-    refused 1 "CPU level '$level' (ITERA_CPU_ISA" generate good -p x
+    refused 1 "CPU level '$level' (ITERA_CPU_ISA, or --isa)" generate good -p x
     unset ITERA_CPU_ISA
 done
 refused 2 "no command 'generat'; did you mean 'generate'" generat
@@ -404,7 +404,7 @@ damaged 'key "format": found "itera-train-9", expected itera-train-1' \
 damaged 'key "step": found -4' "$(set_state '"step": [0-9]*' '"step": -4')"
 damaged 'values do not fit together' \
     "$(set_state '"step": [0-9]*' '"step": 9007199254740992'); $(set_state '"log_bytes": [0-9]*' '"log_bytes": 7')"
-damaged 'is not the text that the run began with' "$(set_state '"data_hash": .*' '"data_hash": 1,')"
+damaged 'is not the text that the run began with.* (--init)' "$(set_state '"data_hash": .*' '"data_hash": 1,')"
 damaged 'is not the text that the run began with' \
     "$(set_state '"log_bytes": [0-9]*' '"log_bytes": 7')" --data short.txt,text.txt
 damaged 'm.safetensors: .*truncated' 'head -c 9000 m.safetensors >m && mv m m.safetensors'
@@ -415,7 +415,7 @@ damaged 'm.safetensors: is not what this checkpoint was saved with' 'cp v.safete
 damaged 'key "valid" is missing' "$(set_state '"valid": .*' '')"
 damaged '--batch is not what the run .* began with' : --batch 3
 # shellcheck disable=SC2086
-refused 1 'has a training run already' train --out half $tiny $text
+refused 1 'has a training run already; go on with it (--resume), .* replace it (--force)' train --out half $tiny $text
 rm -rf hurt
 cp -r half hurt
 rm hurt/train.jsonl

@@ -410,7 +410,7 @@ static void test_stages(void **state)
     itera_distill_destroy(&d);
 
     assert_int_equal(itera_distill_create(device, &o, &d), ITERA_ERR_ARGUMENT);
-    assert_non_null(strstr(itera_last_error(), "--resume"));
+    assert_non_null(strstr(itera_last_error(), "(resume)"));
     o.train.overwrite = true;
     assert_int_equal(itera_distill_create(device, &o, &d), ITERA_OK);
     assert_false(itera_distill_finished(d, 0) || itera_distill_finished(d, 1));

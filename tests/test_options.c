@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "cli/command.h"
+#include "cli/library_message.c"
 #include "cli/option_files.c"
 #include "cli/options.c"
 
@@ -196,13 +197,27 @@ static void test_closest(void **state)
     assert_null(options_closest("", words, 5));
 }
 
+static void test_library_message(void **state)
+{
+    (void)state;
+    char out[64];
+    library_message("run (seq): go on with it (resume), or replace it (overwrite)", out,
+                    sizeof out);
+    assert_string_equal(out, "run (seq): go on with it (--resume), or replace it (--force)");
+    library_message("could not start 9 threads; use fewer (threads)", out, sizeof out);
+    assert_string_equal(out, "could not start 9 threads; use fewer (--threads)");
+    library_message("12345678; use fewer (threads)", out, 20); /* cut, wherever that is */
+    assert_string_equal(out, "12345678; use fewer");
+    library_message("", out, sizeof out);
+    assert_string_equal(out, "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values),
-        cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_optional_value),
-        cmocka_unit_test(test_closest),
+        cmocka_unit_test(test_values),          cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_optional_value),  cmocka_unit_test(test_closest),
+        cmocka_unit_test(test_library_message),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

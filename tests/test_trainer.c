@@ -325,7 +325,7 @@ static void test_directories(void **state)
 
     assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_ERR_ARGUMENT);
     assert_null(t);
-    assert_non_null(strstr(itera_last_error(), "--resume"));
+    assert_non_null(strstr(itera_last_error(), "(resume)"));
     o.overwrite = true;
     assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_OK);
     itera_trainer_destroy(&t);

@@ -152,7 +152,7 @@ enum itera_status itera_pool_create(int threads, struct itera_pool **out)
     return ITERA_OK;
 fail:
     itera_pool_destroy(&pool);
-    return itera_fail(status, "could not start %d threads; use fewer with --threads", threads);
+    return itera_fail(status, "could not start %d threads; use fewer (threads)", threads);
 }
 
 void itera_pool_destroy(struct itera_pool **pool_in_out)

@@ -176,7 +176,7 @@ enum itera_status itera_train_teacher_check(const struct itera_train_options *o,
     if (!status && positions && o->seq > positions)
         return itera_fail(ITERA_ERR_ARGUMENT,
                           "%s: sequences of %lld tokens are longer than this teacher's %d "
-                          "positions; use --seq %d or less, or a teacher with more positions",
+                          "positions; use %d or less (seq), or a teacher with more positions",
                           o->teacher, (long long)o->seq, positions, positions);
     return status;
 }

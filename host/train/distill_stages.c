@@ -275,18 +275,7 @@ static enum itera_status claim(const struct itera_distill *d)
     const char *directory = d->options.train.directory;
     static const char *const names[] = {"checkpoint", "checkpoint.old", "checkpoint.new"};
     char path[4096];
-    enum itera_status status = itera_path_join(path, sizeof path, directory, "model.safetensors");
-    if (!status && !d->options.train.overwrite) {
-        if (has_begun(directory))
-            return itera_fail(ITERA_ERR_ARGUMENT,
-                              "%s: has a run already; go on with it (--resume), choose another "
-                              "directory, or replace it (--force)",
-                              directory);
-        if (itera_file_exists(path))
-            return itera_fail(
-                ITERA_ERR_ARGUMENT,
-                "%s: would be replaced; choose another directory, or replace it (--force)", path);
-    }
+    enum itera_status status = itera_train_check_directory(&d->options.train, has_begun(directory));
     if (!status)
         status = itera_make_directory(directory);
     for (int i = 1; i <= MAX_STAGES && !status; i++) {

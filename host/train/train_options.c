@@ -1,6 +1,7 @@
 /* What a run may be asked for: options, their defaults and their limits. */
 #include <string.h>
 
+#include "core/file.h"
 #include "core/log.h"
 #include "train/trainer_impl.h"
 
@@ -101,8 +102,27 @@ enum itera_status itera_train_check_positions(int64_t seq, int32_t positions)
         return ITERA_OK;
     return itera_fail(ITERA_ERR_ARGUMENT,
                       "training: sequences of %lld tokens are longer than the model's %d "
-                      "positions; use --seq %d or less, or a model with more positions",
+                      "positions; use %d or less (seq), or a model with more positions",
                       (long long)seq, positions, positions);
+}
+
+enum itera_status itera_train_check_directory(const struct itera_train_options *o, bool has_run)
+{
+    char path[4096];
+    if (o->overwrite)
+        return ITERA_OK;
+    if (has_run)
+        return itera_fail(ITERA_ERR_ARGUMENT,
+                          "%s: has a training run already; go on with it (resume), choose another "
+                          "directory, or replace it (overwrite)",
+                          o->directory);
+    enum itera_status status =
+        itera_path_join(path, sizeof path, o->directory, "model.safetensors");
+    if (status || !itera_file_exists(path))
+        return status;
+    return itera_fail(ITERA_ERR_ARGUMENT,
+                      "%s: would be replaced; choose another directory, or replace it (overwrite)",
+                      path);
 }
 
 /* The options outlive the caller's strings. */

@@ -6,28 +6,12 @@
 #include "core/log.h"
 #include "train/trainer_impl.h"
 
-/* Refuses to write over another run. */
-static enum itera_status claim_directory(struct itera_trainer *t)
+static enum itera_status claim_directory(const struct itera_train_options *o)
 {
-    char path[4096];
-    const char *directory = t->options.directory;
-    if (!directory)
+    if (!o->directory)
         return ITERA_OK;
-    enum itera_status status = itera_make_directory(directory);
-    if (!status)
-        status = itera_path_join(path, sizeof path, directory, "model.safetensors");
-    if (status || t->options.overwrite)
-        return status;
-    if (itera_trainer_can_resume(directory))
-        return itera_fail(ITERA_ERR_ARGUMENT,
-                          "%s: has a training run already; resume it (--resume), choose another "
-                          "directory, or replace it (--force)",
-                          directory);
-    if (itera_file_exists(path))
-        return itera_fail(
-            ITERA_ERR_ARGUMENT,
-            "%s: would be replaced; choose another directory, or replace it (--force)", path);
-    return ITERA_OK;
+    enum itera_status status = itera_make_directory(o->directory);
+    return status ? status : itera_train_check_directory(o, itera_trainer_can_resume(o->directory));
 }
 
 /* Takes *model over (NULL: the options say which). The options are filled in. */
@@ -56,7 +40,7 @@ static enum itera_status create(struct itera_device *device, struct itera_model 
         t->options.valid = NULL;
     status = itera_train_keep_strings(t);
     if (!status)
-        status = claim_directory(t);
+        status = claim_directory(&t->options);
     if (!status)
         status = itera_train_teacher_open(t);
     if (!status)

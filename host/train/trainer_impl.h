@@ -180,6 +180,9 @@ enum itera_status itera_train_check_length(const struct itera_train_options *opt
                                            int64_t steps);
 /* Sequences that are longer than the positions of a student (0: no limit): an error. */
 enum itera_status itera_train_check_positions(int64_t seq, int32_t positions);
+/* Refuses a directory that has a run or a model, unless that may be overwritten. */
+enum itera_status itera_train_check_directory(const struct itera_train_options *options,
+                                              bool has_run);
 /* Copies the strings of the options to the arena, as they outlive the caller's. */
 enum itera_status itera_train_keep_strings(struct itera_trainer *trainer);
 

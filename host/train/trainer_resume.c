@@ -12,7 +12,7 @@ static enum itera_status check_same_data(const struct itera_dataset *data, const
         return ITERA_OK;
     return itera_fail(ITERA_ERR_FORMAT,
                       "%s: is not the text that the run began with, so it cannot go on with it; "
-                      "start another run from its model (--init)",
+                      "start another run from its model (init)",
                       source);
 }
 
@@ -27,7 +27,7 @@ static enum itera_status open_same_teacher(struct itera_trainer *t)
     if (!status && hash != t->teacher_hash)
         return itera_fail(ITERA_ERR_FORMAT,
                           "%s: is not the teacher that the run began with, so it cannot go on with "
-                          "it; start another run from its model (--init)",
+                          "it; start another run from its model (init)",
                           path);
     return status ? status : itera_train_teacher_open(t);
 }

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli/command.h"
+#include "cli/library_message.h"
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/progress.h"
@@ -44,13 +45,15 @@ enum { COMMANDS = sizeof commands / sizeof commands[0] };
 static void print_message(void *user, enum itera_log_level level, const char *message)
 {
     (void)user;
+    char text[2048];
     if (level == ITERA_LOG_DEBUG)
         return;
+    library_message(message, text, sizeof text);
     progress_line("itera: %s%s",
                   level == ITERA_LOG_WARNING ? "warning: "
                   : level == ITERA_LOG_INFO  ? "note: "
                                              : "",
-                  message);
+                  text);
 }
 
 void command_error(const char *format, ...)

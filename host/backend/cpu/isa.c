@@ -152,7 +152,7 @@ enum itera_status itera_isa_find(const char *name, enum itera_isa *out)
         return ITERA_OK;
     }
     return itera_fail(ITERA_ERR_ARGUMENT,
-                      "CPU level '%s' (ITERA_CPU_ISA or --isa) is none of " ITERA_ISA_NAMES, name);
+                      "CPU level '%s' (ITERA_CPU_ISA, or isa) is none of " ITERA_ISA_NAMES, name);
 }
 
 /* The level's own kernels, or NULL where this build has none of it. */

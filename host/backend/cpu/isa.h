@@ -16,7 +16,7 @@ enum itera_isa {
     ITERA_ISA_COUNT
 };
 
-/* What "--isa" and the like may be: the names of all levels. */
+/* What struct itera_device_options and the like take as isa: the names of all levels. */
 #define ITERA_ISA_NAMES "ref, avx2, avx512, avx512vnni, neon, neondot"
 
 const char *itera_isa_name(enum itera_isa isa);

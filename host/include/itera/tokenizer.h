@@ -51,7 +51,7 @@ ITERA_API enum itera_status itera_tokenizer_train(const char *spec,
  * known; ITERA_ERR_LIMIT for files that are too large. */
 ITERA_API enum itera_status itera_tokenizer_open(const char *path, struct itera_tokenizer **out);
 
-/* What `--tokenizer` takes: trains when `spec_or_path` is a specification, opens it otherwise. */
+/* As for struct itera_train_options: trains when `spec_or_path` is a specification, opens it otherwise. */
 ITERA_API enum itera_status itera_tokenizer_create(const char *spec_or_path,
                                                    const struct itera_corpus *corpus,
                                                    struct itera_tokenizer **out);
