@@ -15,7 +15,8 @@ endif()
 
 if(ITERA_HAVE_OPENCL)
     file(GLOB ITERA_OPENCL_SOURCES CONFIGURE_DEPENDS host/backend/opencl/*.c)
-    file(GLOB ITERA_OPENCL_KERNELS CONFIGURE_DEPENDS kernels_cl/*.cl kernels_cl/*.clh)
+    file(GLOB ITERA_OPENCL_KERNELS CONFIGURE_DEPENDS kernels_cl/*.cl kernels_cl/*.clh
+         kernels_cl/args/*.clh)
     set(embedded ${PROJECT_BINARY_DIR}/opencl/embedded.c)
     add_custom_command(
         OUTPUT ${embedded}

@@ -76,7 +76,8 @@ endfunction()
 function(itera_vulkan_shader name)
     set(source ${PROJECT_SOURCE_DIR}/shaders/${name}.comp)
     set(out ${CMAKE_CURRENT_BINARY_DIR}/shaders/${name})
-    set(compile ${ITERA_GLSLANG} -V --target-env vulkan1.1 -g0 --quiet)
+    set(compile ${ITERA_GLSLANG} -V --target-env vulkan1.1 -g0 --quiet
+                -I${PROJECT_SOURCE_DIR}/kernels_cl) # args/<family>.clh
     set(validate ${ITERA_SPIRV_VAL} --target-env vulkan1.1)
     add_custom_command(
         OUTPUT ${out}.spv ${out}.address.spv ${out}.c

@@ -1,11 +1,6 @@
 /* Causal attention: see host/ops/attention.c for its contract. */
+#include "args/attention.clh"
 #include "attention.clh"
-
-struct attention_args {
-    T(q) T(k) T(v) T(start) T(y) T(lse) T(parts) uint pairs, kv_heads, share, d, time, keys;
-    uint tiles, windows, split, splits, started, wants_lse;
-    float scale;
-};
 
 /* A workgroup takes a tile of the rows of a sequence and key head, a window of the columns, and a
  * range of `split` keys. Where there are several ranges its result goes to `parts`, for

@@ -1,14 +1,11 @@
 /* The gradient of attention: see host/ops/attention.c for its contract. Scores are computed anew,
  * once for dq and once for dk and dv, so that every element has one writer. */
+#include "args/attention.clh"
 #include "attention.clh"
 #include "reduce.clh"
 
 #define LOCAL 128
 #define TEAM  32 /* invocations that share a row of attention_bwd_delta */
-
-struct attention_bwd_delta_args {
-    T(dy) T(y) T(delta) uint rows, heads, d, time;
-};
 
 /* delta = dy . y of a head and time step. A workgroup takes 4. */
 kernel void attention_bwd_delta(global const float *dy, global const float *y, global float *delta,
@@ -51,12 +48,6 @@ static inline float2 weight_and_slope(float score, float dweight, float scale,
     float weight = exp(score * scale - terms.lse);
     return (float2)(weight, terms.limit > 1 ? weight * (dweight - terms.delta) * scale : 0.0f);
 }
-
-struct attention_bwd_args {
-    T(dy) T(q) T(k) T(v) T(lse) T(delta) T(dq) T(dk) T(dv) uint pairs, kv_heads, share, d, time;
-    uint tiles, windows;
-    float scale;
-};
 
 #if ROWS > KEYS
 

@@ -1,10 +1,7 @@
 /* What goes before and after attention: new keys and values into the caches, and one result from
  * those of several ranges of keys. */
+#include "args/attention.clh"
 #include "itera.clh"
-
-struct attention_store_args {
-    T(k) T(v) T(start) T(k_cache) T(v_cache) uint rows, cols, time, positions;
-};
 
 /* A workgroup copies 128 elements of both new keys and values to their places in the caches. */
 kernel void attention_store(global const float *k, global const float *v, global const int *start,
@@ -21,10 +18,6 @@ kernel void attention_store(global const float *k, global const float *v, global
     k_cache[p.k_cache_at + to * p.k_cache_ld + col] = k[p.k_at + row * p.k_ld + col];
     v_cache[p.v_cache_at + to * p.v_cache_ld + col] = v[p.v_at + row * p.v_ld + col];
 }
-
-struct attention_merge_args {
-    T(parts) T(y) T(lse) uint pairs, kv_heads, share, d, time, splits, wants_lse;
-};
 
 /* A workgroup joins 128 elements of the result from the ranges of keys. */
 kernel void attention_merge(global const float *parts, global float *y, global float *lse,

@@ -1,5 +1,6 @@
 /* Attention of few queries, as in decoding, where all there is to do is to read keys and values
  * once. See host/ops/attention.c for the contract, attention.clh for what a row is. */
+#include "args/attention.clh"
 #include "reduce.clh"
 
 #ifndef ROWS
@@ -17,18 +18,12 @@
 #define TEAMS (LOCAL / TEAM)
 #define AHEAD 4 /* values that an invocation reads at a time */
 
-struct attention_rows_args {
-    T(q) T(k) T(v) T(start) T(y) T(lse) T(parts) uint pairs, kv_heads, share, d, time, keys;
-    uint tiles, windows, split, splits, started, wants_lse;
-    float scale;
-};
-
 /* A workgroup takes the rows of a sequence and key head, a window of the columns, and a range of
  * `split` keys: all scores, their softmax, and the weighted values. Where there are several ranges
  * its result goes to `parts`, for attention_merge, as that of attention does. */
 kernel void attention_rows(global const float *q, global const float *k, global const float *v,
                            global const int *start, global float *y, global float *lse,
-                           global float *parts, const struct attention_rows_args p)
+                           global float *parts, const struct attention_args p)
 {
     local float score[ROWS * RANGE], tile[KEYS * PITCH], q_tile[ROWS * CHUNK], buffer[LOCAL];
     local float row_most[ROWS], row_total[ROWS];

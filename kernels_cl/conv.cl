@@ -2,6 +2,7 @@
  *
  * A workgroup takes 1 << shift channels, `across` of them lie side by side; its lanes above each
  * other take STEPS steps each, or a run of them, of one sequence. The window lies in registers. */
+#include "args/conv.clh"
 #include "itera.clh"
 #include "math.clh"
 
@@ -14,11 +15,6 @@
 
 #define CHANNEL ((GROUP % p.across << p.shift) + (LANE & ((1u << p.shift) - 1)))
 #define ITEM    (GROUP / p.across * (LANES >> p.shift) + (LANE >> p.shift))
-
-struct causal_conv1d_args {
-    T(x) T(weight) T(bias) T(state) T(y) uint batch, time, channels, across, shift, blocks;
-    uint silu, has_bias, has_state, last;
-};
 
 /* `last`: there is one block of steps, and its lanes leave the state behind. */
 kernel void causal_conv1d(global const float *x, global const float *weight,
@@ -54,10 +50,6 @@ kernel void causal_conv1d(global const float *x, global const float *weight,
                 state[before + i - p.time] = v[i];
 }
 
-struct causal_conv1d_state_args {
-    T(x) T(state) uint batch, time, channels, across, shift;
-};
-
 /* The last HISTORY inputs become the state; a lane takes one channel of one sequence. */
 kernel void causal_conv1d_state(global const float *x, global float *state,
                                 const struct causal_conv1d_state_args p)
@@ -77,11 +69,6 @@ kernel void causal_conv1d_state(global const float *x, global float *state,
     for (uint k = 0; k < HISTORY; k++)
         state[before + k] = v[k];
 }
-
-struct causal_conv1d_bwd_args {
-    T(dy) T(x) T(weight) T(bias) T(dx) T(dweight) T(dbias) uint batch, time, channels;
-    uint across, shift, runs, run, silu, has_bias, want_dbias;
-};
 
 /* A lane goes through `run` steps. v[i] is the input of step t - HISTORY + i, g[i] the gradient
  * before act of step t + i; g needs as much of what follows as the result of what came before.

@@ -1,4 +1,5 @@
 /* Elementwise ops and sums over rows or columns: see host/ops/elementwise.c for their contracts. */
+#include "args/elementwise.clh"
 #include "itera.clh"
 #include "math.clh"
 #include "philox.clh"
@@ -12,17 +13,12 @@
  * each further by (row_step, col_step). `across` tiles lie side by side; 1 << shift lanes do.
  * Neighbouring lanes read neighbouring elements, and all reads come before the first write, which
  * the compiler could not know to be elsewhere. */
-#define TILE       uint rows, cols, across, shift, tile_rows, tile_cols, row_step, col_step;
 #define ELEMENTS   4
 #define TILE_ROW   (GROUP / p.across * p.tile_rows + (LANE >> p.shift))
 #define TILE_COL   (GROUP % p.across * p.tile_cols + (LANE & ((1u << p.shift) - 1)))
 #define AT(x, k)   (p.x##_at + (row + (k)*p.row_step) * p.x##_ld + col + (k)*p.col_step)
 #define INSIDE(k)  (row + (k)*p.row_step < p.rows && col + (k)*p.col_step < p.cols)
 #define READ(x, k) (INSIDE(k) ? x[AT(x, k)] : 0.0f)
-
-struct unary_args {
-    T(x) T(y) TILE float factor;
-};
 
 /* y = result, an expression of v */
 #define UNARY(result)                                                                              \
@@ -60,10 +56,6 @@ kernel void softplus(global const float *x, global float *y, const struct unary_
 {
     UNARY(softplus_of(v));
 }
-
-struct binary_args {
-    T(a) T(b) T(y) TILE
-};
 
 /* y = result, an expression of u and v */
 #define BINARY(result)                                                                             \
@@ -121,10 +113,6 @@ kernel void silu_mul(global const float *a, global const float *b, global float 
     BINARY(u * silu_of(v));
 }
 
-struct fill_args {
-    T(y) TILE uint bits;
-};
-
 kernel void fill(global uint *y, const struct fill_args p)
 {
     uint row = TILE_ROW, col = TILE_COL;
@@ -132,10 +120,6 @@ kernel void fill(global uint *y, const struct fill_args p)
         if (INSIDE(k))
             y[AT(y, k)] = p.bits;
 }
-
-struct copy_args {
-    T(x) T(y) TILE
-};
 
 /* Bits, not floats: whatever they mean, they stay. */
 kernel void copy(global const uint *x, global uint *y, const struct copy_args p)
@@ -147,10 +131,6 @@ kernel void copy(global const uint *x, global uint *y, const struct copy_args p)
         if (INSIDE(k))
             y[AT(y, k)] = values[k];
 }
-
-struct silu_mul_bwd_args {
-    T(dy) T(x) T(z) T(dx) T(dz) TILE
-};
 
 kernel void silu_mul_bwd(global const float *dy, global const float *x, global const float *z,
                          global float *dx, global float *dz, const struct silu_mul_bwd_args p)
@@ -170,10 +150,6 @@ kernel void silu_mul_bwd(global const float *dy, global const float *x, global c
     }
 }
 
-struct skip_gate_args {
-    T(c) T(x) T(d) T(z) T(y) TILE uint gated;
-};
-
 kernel void skip_gate(global const float *c, global const float *x, global const float *d,
                       global const float *z, global float *y, const struct skip_gate_args p)
 {
@@ -190,10 +166,6 @@ kernel void skip_gate(global const float *c, global const float *x, global const
             y[AT(y, k)] = p.gated ? sum[k] * silu_of(gate[k]) : sum[k];
 }
 
-struct softplus_mean_bwd_args {
-    T(dy) T(x) T(dx) TILE
-};
-
 kernel void softplus_mean_bwd(global const float *dy, global const float *x, global float *dx,
                               const struct softplus_mean_bwd_args p)
 {
@@ -208,11 +180,6 @@ kernel void softplus_mean_bwd(global const float *dy, global const float *x, glo
         if (INSIDE(k))
             dx[AT(dx, k)] = grad[k] / (float)p.cols * sigmoid_of(value[k]);
 }
-
-struct dropout_args {
-    T(x) T(rng) T(y) uint rows, cols, stream;
-    float p, factor;
-};
 
 /* A workgroup takes ELEMENTS times its lanes of consecutive elements. Each lane draws one block of
  * four numbers; they are handed out so that neighbours write neighbours. */
@@ -239,10 +206,6 @@ kernel void dropout(global const float *x, global const uint *rng, global float 
     }
 }
 
-struct softplus_mean_args {
-    T(x) T(y) uint rows, cols, width;
-};
-
 /* A workgroup takes LANES / width rows, `width` lanes each. */
 kernel void softplus_mean(global const float *x, global float *y, const struct softplus_mean_args p)
 {
@@ -259,15 +222,10 @@ kernel void softplus_mean(global const float *x, global float *y, const struct s
 
 /* A workgroup takes 1 << shift columns of `block_rows` rows; `across` of them lie side by side. Its
  * lanes above each other share a column. */
-#define BLOCK       uint rows, cols, across, shift, block_rows;
 #define BLOCK_INDEX (GROUP / p.across)
 #define BLOCK_COL   ((GROUP % p.across << p.shift) + (LANE & ((1u << p.shift) - 1)))
 #define BLOCK_ROW   (BLOCK_INDEX * p.block_rows + (LANE >> p.shift))
 #define BLOCK_END   min(p.rows, (BLOCK_INDEX + 1) * p.block_rows)
-
-struct column_sum_args {
-    T(x) T(y) BLOCK uint x_row, y_block, wrap, y_outer, y_inner;
-};
 
 /* The sum of column c over block b goes to y[b * y_block + c / wrap * y_outer + c % wrap * y_inner].
  * x_row: x's row stride, which may be scratch. */
@@ -284,10 +242,6 @@ kernel void column_sum(global const float *x, global float *y, const struct colu
         y[p.y_at + BLOCK_INDEX * p.y_block + col / p.wrap * p.y_outer + col % p.wrap * p.y_inner] =
             sum;
 }
-
-struct skip_gate_bwd_args {
-    T(dy) T(c) T(x) T(d) T(z) T(dc) T(dx) T(sums) T(dz) BLOCK uint gated, want_dz;
-};
 
 /* sums: dd of each block of rows. */
 kernel void skip_gate_bwd(global const float *dy, global const float *c, global const float *x,

@@ -1,4 +1,5 @@
 /* Token and position embeddings: see host/ops/embedding.c for their contracts. */
+#include "args/embedding.clh"
 #include "itera.clh"
 #include "weight.clh"
 
@@ -31,11 +32,6 @@ static inline uint table_row(global const int *ids, uint at, uint ld, uint cols,
     return id < 0 ? 0 : min((uint)id, rows - 1);
 }
 
-struct embedding_args {
-    T(table) T(ids) T(y) uint rows, cols, ids_cols, table_rows;
-    uint scales; /* of a table in blocks, in halves from its first word */
-};
-
 /* A workgroup copies 128 elements. */
 kernel void embedding(global const table_type *table, global const int *ids, global float *y,
                       const struct embedding_args p)
@@ -57,10 +53,6 @@ kernel void embedding(global const table_type *table, global const int *ids, glo
 
 #define SORT_BLOCK 1024
 
-struct clear_args {
-    T(dtable) uint rows, cols;
-};
-
 /* A workgroup clears 128 elements. */
 kernel void embedding_bwd_clear(global float *dtable, const struct clear_args p)
 {
@@ -68,10 +60,6 @@ kernel void embedding_bwd_clear(global float *dtable, const struct clear_args p)
     if (row < p.rows)
         dtable[p.dtable_at + row * p.dtable_ld + col] = 0.0f;
 }
-
-struct sort_args {
-    T(ids) T(rows) T(tokens) uint count, ids_cols, table_rows;
-};
 
 /* A workgroup finds the places of 128 tokens in their block. */
 kernel void embedding_bwd_sort(global const int *ids, global uint *rows, global uint *tokens,
@@ -92,10 +80,6 @@ kernel void embedding_bwd_sort(global const int *ids, global uint *rows, global 
     rows[p.rows_at + first + place] = row;
     tokens[p.tokens_at + first + place] = first + i;
 }
-
-struct merge_args {
-    T(block_rows) T(block_tokens) T(rows) T(tokens) uint count;
-};
 
 /* A workgroup finds the final places of 128 tokens. */
 kernel void embedding_bwd_merge(global const uint *block_rows, global const uint *block_tokens,
@@ -124,10 +108,6 @@ kernel void embedding_bwd_merge(global const uint *block_rows, global const uint
     rows[p.rows_at + place] = row;
     tokens[p.tokens_at + place] = block_tokens[p.block_tokens_at + i];
 }
-
-struct sum_args {
-    T(dy) T(rows) T(tokens) T(dtable) T(partial) uint count, cols, chunk, tiles, accumulate;
-};
 
 /* A workgroup sums 128 columns along a chunk of the sorted tokens. Partial sums: row 2 i is of what
  * chunk i takes over from the one before, row 2 i + 1 of what begins in it and goes on after it. */
@@ -161,10 +141,6 @@ kernel void embedding_bwd_sum(global const float *dy, global const uint *rows,
     }
 }
 
-struct join_args {
-    T(rows) T(partial) T(dtable) uint count, cols, chunk, tiles, accumulate;
-};
-
 /* A workgroup joins 128 columns of the row that begins in a chunk and goes on after it. */
 kernel void embedding_bwd_join(global const uint *rows, global const float *partial,
                                global float *dtable, const struct join_args p)
@@ -190,11 +166,6 @@ kernel void embedding_bwd_join(global const uint *rows, global const float *part
 
 /* ---- position_embedding ---------------------------------------------------------------------- */
 
-struct position_args {
-    T(x) T(table) T(start) T(y) uint rows, cols, steps, positions, started;
-    uint scales; /* of a table in blocks, in halves from its first word */
-};
-
 /* A workgroup takes 128 elements. */
 kernel void position_embedding(global const float *x, global const table_type *table,
                                global const int *start, global float *y,
@@ -209,10 +180,6 @@ kernel void position_embedding(global const float *x, global const table_type *t
         x[p.x_at + row * p.x_ld + col] +
         TABLE_ELEMENT(table, p.table_at, p.scales, position * p.table_ld + col);
 }
-
-struct position_bwd_args {
-    T(dy) T(dtable) uint positions, cols, steps, batch;
-};
 
 /* A workgroup sums 128 elements of the table over the batch. */
 kernel void position_embedding_bwd(global const float *dy, global float *dtable,

@@ -1,13 +1,8 @@
 /* grouped_matmul: see host/ops/matmul.c for its contract, matmul.clh for how the kernels work. A
  * program has only those kernels whose constants it is compiled with. */
+#include "args/matmul.clh"
 #include "grouped_matmul.clh"
 #include "matmul.clh"
-
-struct grouped_args {
-    T(a) T(b) T(offsets) T(y) uint rows, cols, depth, trans_b, act, experts;
-    uint b_step; /* rows of b an expert */
-    uint scales; /* of b in blocks, in halves from its first word */
-};
 
 #ifdef TILE
 /* y_e = act(a_e . op(b_e)) for the rows of each expert e, zeros in rows that are nobody's. A
@@ -35,10 +30,6 @@ kernel void grouped_matmul_tile(global const a_type *a, global const b_type *b,
         .y = y + p.y_at, .ld = p.y_ld, .rows = s.end, .cols = p.cols, .act = s.owned ? p.act : 0};
     store_tile(t, tiles, acc, s.begin, col);
 }
-
-struct weights_args {
-    T(a) T(b) T(offsets) T(y) uint rows, out_rows, cols, experts, slices;
-};
 
 /* The gradient of the experts' weights: y_e = a_eT . b_e, summed over the rows of expert e. A
  * workgroup computes a tile of one y_e over one of `slices` equal parts of its rows; with more than

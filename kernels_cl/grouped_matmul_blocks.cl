@@ -1,13 +1,8 @@
 /* grouped_matmul with weights in blocks: see host/ops/matmul.c for its contract, matmul_blocks.clh
  * for how the kernels work. A program has only the kernels whose constants it is compiled with. */
+#include "args/matmul.clh"
 #include "grouped_matmul.clh"
 #include "matmul_blocks.clh"
-
-struct grouped_blocks_args {
-    T(a) T(b) T(sums) T(offsets) T(y) uint rows, cols, depth;
-    uint scales; /* of b, in halves from its first word */
-    uint act, experts;
-};
 
 #ifdef K_LANES
 /* y_e = act(a_e . b_eT) for few rows in all (decoding), zeros in rows that are nobody's; ROWS is 1.

@@ -1,5 +1,6 @@
 /* Losses: see host/ops/loss.c for their contracts. Probabilities are never stored. Workgroups have
  * at most MAX_LOCAL invocations. */
+#include "args/loss.clh"
 #include "math.clh"
 #include "reduce.clh"
 
@@ -51,10 +52,6 @@ static inline uint target_of(global const int *targets, uint at, uint ld, uint c
 
 /* ---- cross_entropy --------------------------------------------------------------------------- */
 
-struct cross_entropy_rows_args {
-    T(logits) T(targets) T(lse) T(losses) uint rows, cols, target_cols;
-};
-
 /* A workgroup takes a row. */
 kernel void cross_entropy_rows(global const float *logits, global const int *targets,
                                global float *lse, global float *losses,
@@ -71,10 +68,6 @@ kernel void cross_entropy_rows(global const float *logits, global const int *tar
     losses[p.losses_at + row] = target < p.cols ? parts.x - x[target] + parts.y : 0.0f;
 }
 
-struct cross_entropy_mean_args {
-    T(losses) T(targets) T(loss) uint rows, cols, target_cols;
-};
-
 /* One workgroup takes the mean over the rows that count. */
 kernel void cross_entropy_mean(global const float *losses, global const int *targets,
                                global float *loss, const struct cross_entropy_mean_args p)
@@ -88,10 +81,6 @@ kernel void cross_entropy_mean(global const float *losses, global const int *tar
     if (LANE == 0)
         loss[p.loss_at] = sum.y > 0.0f ? sum.x / sum.y : 0.0f;
 }
-
-struct cross_entropy_bwd_scale_args {
-    T(dloss) T(targets) T(scale) uint rows, cols, target_cols;
-};
 
 /* One workgroup divides dloss by the number of rows that count. */
 kernel void cross_entropy_bwd_scale(global const float *dloss, global const int *targets,
@@ -107,10 +96,6 @@ kernel void cross_entropy_bwd_scale(global const float *dloss, global const int 
     if (LANE == 0)
         scale[p.scale_at] = dloss[p.dloss_at] / fmax(counted, 1.0f);
 }
-
-struct cross_entropy_bwd_args {
-    T(scale) T(logits) T(targets) T(lse) T(dlogits) uint rows, cols, target_cols, tiles;
-};
 
 /* A workgroup takes 4 elements of a row for each invocation. */
 kernel void cross_entropy_bwd(global const float *scale, global const float *logits,
@@ -162,11 +147,6 @@ static inline float difference(struct pair pair)
     return fabs(d) < 0.5f ? -p * one_minus_exp_neg(d) : exp(pair.log_q) - p;
 }
 
-struct kl_loss_rows_args {
-    T(student) T(teacher) T(losses) uint rows, cols;
-    float scale;
-};
-
 /* A workgroup takes a row. */
 kernel void kl_loss_rows(global const float *student, global const float *teacher,
                          global float *losses, const struct kl_loss_rows_args p)
@@ -185,11 +165,6 @@ kernel void kl_loss_rows(global const float *student, global const float *teache
         losses[p.losses_at + row] = sum;
 }
 
-struct kl_loss_mean_args {
-    T(losses) T(loss) uint rows;
-    float factor;
-};
-
 /* One workgroup takes the mean over the rows. */
 kernel void kl_loss_mean(global const float *losses, global float *loss,
                          const struct kl_loss_mean_args p)
@@ -202,11 +177,6 @@ kernel void kl_loss_mean(global const float *losses, global float *loss,
     if (LANE == 0)
         loss[p.loss_at] = p.rows > 0 ? p.factor * sum / (float)p.rows : 0.0f;
 }
-
-struct kl_loss_bwd_args {
-    T(dloss) T(student) T(teacher) T(dstudent) uint rows, cols;
-    float scale, factor;
-};
 
 /* A workgroup takes a row. dstudent may be student: an element is written by who read it last. */
 kernel void kl_loss_bwd(global const float *dloss, global const float *student,

@@ -1,12 +1,7 @@
 /* matmul: see host/ops/matmul.c for its contract, matmul.clh for how the kernels work. A program
  * has only those kernels whose constants it is compiled with. */
+#include "args/matmul.clh"
 #include "matmul.clh"
-
-struct matmul_args {
-    T(a) T(b) T(bias) T(residual) T(y) uint rows, cols, depth, trans_a, trans_b;
-    uint has_bias, has_residual, act, slices, slice_depth;
-    uint scales; /* of b in blocks, in halves from its first word */
-};
 
 #ifdef TILE
 /* Tiles go by bands of this many rows of tiles, so that those at work together share operands. */
@@ -50,21 +45,15 @@ kernel void matmul_tile(global const a_type *a, global const b_type *b, global c
 #endif
 
 #ifdef K_LANES
-struct gemv_args {
-    struct matmul_args m;
-    uint swapped;
-};
-
 /* The same product where op(a) has few rows; when `swapped`, yT = op(a).op(b): the columns of y are
  * few, and a and b have changed places. A workgroup computes some columns (when swapped, rows) of y
  * over one of the slices. */
 WORKGROUP(GEMV_LANES)
 kernel void matmul_gemv(global const a_type *a, global const b_type *b, global const float *bias,
-                        global const float *residual, global float *y, const struct gemv_args args)
+                        global const float *residual, global float *y, const struct gemv_args p)
 {
     local float parts[GEMV_LANES * COLS * ROWS];
-    const struct matmul_args p = args.m;
-    uint few_count = args.swapped ? p.cols : p.rows, many_count = args.swapped ? p.rows : p.cols;
+    uint few_count = p.swapped ? p.cols : p.rows, many_count = p.swapped ? p.rows : p.cols;
     uint across = (many_count + C_LANES * COLS - 1) / (C_LANES * COLS);
     uint down = (few_count + ROWS - 1) / ROWS;
     uint slice = GROUP / (down * across), place = GROUP % (down * across);
@@ -81,7 +70,7 @@ kernel void matmul_gemv(global const a_type *a, global const b_type *b, global c
     const uint ld = p.slices > 1 ? p.cols : p.y_ld;
     for (uint i = LANE; i < OUTPUTS; i += GEMV_LANES) {
         uint f = row + i / (C_LANES * COLS), c = col + i % (C_LANES * COLS);
-        uint m = args.swapped ? c : f, n = args.swapped ? f : c;
+        uint m = p.swapped ? c : f, n = p.swapped ? f : c;
         if (idle || f >= few_count || c >= many_count)
             continue;
         float sum = parts[i * K_LANES];
@@ -94,10 +83,6 @@ kernel void matmul_gemv(global const a_type *a, global const b_type *b, global c
     }
 }
 #endif
-
-struct reduce_args {
-    T(part) T(bias) T(residual) T(y) uint rows, cols, has_bias, has_residual, act, slices;
-};
 
 /* Adds up the partial sums of p.slices slices in their order, and finishes the product: an
  * invocation makes an element of y. */

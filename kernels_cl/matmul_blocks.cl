@@ -1,10 +1,7 @@
 /* matmul with weights in blocks: see host/ops/matmul.c for its contract, matmul_blocks.clh for how
  * the kernels work. A program has only those kernels whose constants it is compiled with. */
+#include "args/matmul.clh"
 #include "matmul_blocks.clh"
-
-struct round_args {
-    T(a) T(words) T(sums) uint rows, depth;
-};
 
 /* Rounds rows of a to int8, blocks of 32 with one scale (the largest / 127) each: words of four,
  * and for each block its scale (0 for blocks of next to nothing, NaN where a is not finite) and its
@@ -44,12 +41,6 @@ kernel void matmul_round(global const float *a, global uint *words, global uint 
     uint scale = !finite ? 0x7fc00000 : none ? 0 : as_uint(as_float(peak) / 127.0f);
     vstore2((uint2)(scale, as_uint(total)), four / 8, sums + p.sums_at);
 }
-
-struct blocks_args {
-    T(a) T(b) T(sums) T(bias) T(residual) T(y) uint rows, cols, depth;
-    uint scales; /* of b, in halves from its first word */
-    uint has_bias, has_residual, act, slices, slice_depth;
-};
 
 #ifdef K_LANES
 /* y = act(a.bT + bias) + residual where a has few rows: a workgroup computes some columns of y. */

@@ -1,5 +1,6 @@
 /* Mixture of experts: routing, the sort by expert, gather and combine, load balance. The contracts
  * are in host/ops/moe.c. Indices are untrusted everywhere: they are brought into range. */
+#include "args/moe.clh"
 #include "itera.clh"
 #include "reduce.clh"
 
@@ -79,10 +80,6 @@ static inline void tile_softmax(local float *x, local float *part, uint count, u
 
 /* ---- moe_route ------------------------------------------------------------------------------- */
 
-struct route_args {
-    T(logits) T(index) T(weight) uint rows, experts, k, over_all;
-};
-
 /* A number that orders logits as the choice does: NaN below everything, -0 like 0. */
 static inline uint choice_key(float x)
 {
@@ -129,10 +126,6 @@ kernel void moe_route(global const float *logits, global int *index, global floa
         weight[p.weight_at + row * p.weight_ld + j] = x[i] / tile_row_sum(part, i, p.experts);
     }
 }
-
-struct route_bwd_args {
-    T(dweight) T(logits) T(index) T(weight) T(dlogits) uint rows, experts, k, over_all;
-};
 
 /* A group takes TILE / experts tokens, an invocation one logit at a time; the k choices of a token
  * are read by all its invocations, from cache. */
@@ -209,10 +202,6 @@ static inline uint group_prefix(uint value, local uint *sums)
     return sums[LANE];
 }
 
-struct sort_count_args {
-    T(index) T(counts) uint count, k, experts, blocks, block;
-};
-
 /* A group counts a block of p.block assignments. */
 kernel void moe_sort_count(global const int *index, global uint *counts,
                            const struct sort_count_args p)
@@ -224,10 +213,6 @@ kernel void moe_sort_count(global const int *index, global uint *counts,
     for (uint e = LANE; e < p.experts; e += LANES)
         counts[p.counts_at + e * p.blocks + GROUP] = next[e];
 }
-
-struct sort_scan_args {
-    T(counts) T(totals) uint blocks;
-};
 
 /* A group sums the counts of its expert: in place those of the blocks before, and all of them. */
 kernel void moe_sort_scan(global uint *counts, global uint *totals, const struct sort_scan_args p)
@@ -258,11 +243,6 @@ static inline void scan_experts(local uint *next, local uint *sums)
         barrier(CLK_LOCAL_MEM_FENCE);
     }
 }
-
-struct sort_args {
-    T(index) T(counts) T(totals) T(offsets) T(order) T(position) uint count, k, experts, blocks;
-    uint block;
-};
 
 /* A group gives the assignments of a block their slots, LANES at a time: those of expert e from
  * next[e] on, in their own order, for which an invocation counts the earlier ones of its expert. */
@@ -338,10 +318,6 @@ static inline void store4(global float *x, uint at, uint n, bool quads, float4 v
         x[at + 3] = v.w;
 }
 
-struct gather_args {
-    T(x) T(order) T(y) uint slots, cols, k;
-};
-
 /* A group copies 4 LANES columns of y. */
 kernel void moe_gather(global const float *x, global const int *order, global float *y,
                        const struct gather_args p)
@@ -353,10 +329,6 @@ kernel void moe_gather(global const float *x, global const int *order, global fl
     float4 v = load4(x, p.x_at + row * p.x_ld + c, n, QUADS(x));
     store4(y, p.y_at + slot * p.y_ld + c, n, QUADS(y), v);
 }
-
-struct gather_bwd_args {
-    T(dy) T(position) T(dx) uint rows, cols, k;
-};
 
 /* A group computes 4 LANES columns of dx, adding the k rows of each in their order. */
 kernel void moe_gather_bwd(global const float *dy, global const int *position, global float *dx,
@@ -373,10 +345,6 @@ kernel void moe_gather_bwd(global const float *dy, global const int *position, g
     }
     store4(dx, p.dx_at + row * p.dx_ld + c, n, QUADS(dx), sum);
 }
-
-struct combine_args {
-    T(y) T(position) T(weight) T(residual) T(result) uint rows, cols, k, has_residual;
-};
 
 /* The upper half of a number's bits: products of halves are exact. */
 static inline float4 upper(float4 v)
@@ -414,10 +382,6 @@ kernel void moe_combine(global const float *y, global const int *position,
     store4(result, p.result_at + row * p.result_ld + c, n, QUADS(result), sum);
 }
 
-struct combine_bwd_args {
-    T(dout) T(y) T(position) T(weight) T(dy) T(dweight) uint rows, cols, k, width;
-};
-
 /* p.width lanes take an assignment: a row of dy, and a dot product for dweight. */
 kernel void moe_combine_bwd(global const float *dout, global const float *y,
                             global const int *position, global const float *weight,
@@ -448,11 +412,6 @@ kernel void moe_combine_bwd(global const float *dout, global const float *y,
  * First sums by groups, over tiles of rows, then by expert, over groups; one group needs the first
  * step only. For the variation, mean probabilities lie close to each other and what counts is how
  * far: so what is summed there is their distance from 1 / E, which keeps its bits. */
-
-struct balance_sum_args {
-    T(logits) T(index) T(sums) T(counts) uint rows, experts, k, groups;
-    float share;
-};
 
 /* A group sums every p.groups-th tile: sums[e][group] of p - p.share, counts[e][group] of
  * assignments, of which there are none when k is 0. */
@@ -492,10 +451,6 @@ kernel void moe_balance_sum(global const float *logits, global const int *index,
     }
 }
 
-struct balance_fold_args {
-    T(sums) T(counts) T(sum) T(count) uint groups;
-};
-
 /* A group adds what the groups before summed of its expert. */
 kernel void moe_balance_fold(global const float *sums, global const uint *counts, global float *sum,
                              global uint *count, const struct balance_fold_args p)
@@ -518,11 +473,6 @@ kernel void moe_balance_fold(global const float *sums, global const uint *counts
         count[p.count_at + GROUP] = taken;
     }
 }
-
-struct balance_args {
-    T(sum) T(count) T(loss) T(load) uint rows, experts, k, kind;
-    float scale;
-};
 
 /* One group computes the loss from the sums over all rows. */
 kernel void moe_balance(global const float *sum, global const uint *count, global float *loss,
@@ -553,11 +503,6 @@ kernel void moe_balance(global const float *sum, global const uint *count, globa
     if (LANE == 0)
         loss[p.loss_at] = p.scale * value;
 }
-
-struct balance_bwd_args {
-    T(dloss) T(logits) T(load) T(sum) T(dlogits) uint rows, experts, kind;
-    float scale;
-};
 
 static inline uint likeliest(local const float *probability, uint experts)
 {

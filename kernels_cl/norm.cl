@@ -4,6 +4,7 @@
  * channels of a row. A lane holds ITEMS elements of it, each `width` further, from the only reading
  * on. In the gradients a slice goes through every blocks-th row, sums what belongs to the weights on
  * the way, and leaves one row of sums. */
+#include "args/norm.clh"
 #include "itera.clh"
 #include "math.clh"
 #include "reduce.clh"
@@ -17,11 +18,6 @@
 
 #define SLICE     (GROUP * (LANES / p.width) + LANE / p.width)
 #define COLUMN(k) (LANE % p.width + (k)*p.width)
-
-struct layer_norm_args {
-    T(x) T(weight) T(bias) T(y) T(stats) uint rows, cols, width, save;
-    float eps;
-};
 
 kernel void layer_norm(global const float *x, global const float *weight, global const float *bias,
                        global float *y, global float *stats, const struct layer_norm_args p)
@@ -52,10 +48,6 @@ kernel void layer_norm(global const float *x, global const float *weight, global
         stats[p.stats_at + row * p.stats_ld + 1] = rstd;
     }
 }
-
-struct layer_norm_bwd_args {
-    T(dy) T(x) T(weight) T(stats) T(dx) T(dweight) T(dbias) uint rows, cols, width, blocks;
-};
 
 kernel void layer_norm_bwd(global const float *dy, global const float *x,
                            global const float *weight, global const float *stats, global float *dx,
@@ -104,11 +96,6 @@ kernel void layer_norm_bwd(global const float *dy, global const float *x,
     }
 }
 
-struct rms_norm_args {
-    T(x) T(weight) T(y) T(rstd) uint rows, cols, width, save;
-    float eps;
-};
-
 kernel void rms_norm(global const float *x, global const float *weight, global float *y,
                      global float *rstd, const struct rms_norm_args p)
 {
@@ -129,10 +116,6 @@ kernel void rms_norm(global const float *x, global const float *weight, global f
     if (p.save && row < p.rows && LANE % p.width == 0)
         rstd[p.rstd_at + row * p.rstd_ld] = r;
 }
-
-struct rms_norm_bwd_args {
-    T(dy) T(x) T(weight) T(rstd) T(dx) T(dweight) uint rows, cols, width, blocks;
-};
 
 kernel void rms_norm_bwd(global const float *dy, global const float *x, global const float *weight,
                          global const float *rstd, global float *dx, global float *dweight,
@@ -173,11 +156,6 @@ kernel void rms_norm_bwd(global const float *dy, global const float *x, global c
     }
 }
 
-struct gated_rms_norm_args {
-    T(x) T(z) T(weight) T(y) T(rstd) uint rows, cols, width, groups, save;
-    float eps;
-};
-
 /* cols: of one group of channels */
 kernel void gated_rms_norm(global const float *x, global const float *z, global const float *weight,
                            global float *y, global float *rstd, const struct gated_rms_norm_args p)
@@ -202,10 +180,6 @@ kernel void gated_rms_norm(global const float *x, global const float *z, global 
     if (p.save && row < p.rows && LANE % p.width == 0)
         rstd[p.rstd_at + row * p.rstd_ld + part] = r;
 }
-
-struct gated_rms_norm_bwd_args {
-    T(dy) T(x) T(z) T(weight) T(rstd) T(dx) T(dz) T(dweight) uint rows, cols, width, groups, blocks;
-};
 
 kernel void gated_rms_norm_bwd(global const float *dy, global const float *x, global const float *z,
                                global const float *weight, global const float *rstd,

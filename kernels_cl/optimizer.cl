@@ -1,4 +1,5 @@
 /* What a training step does to gradients and parameters: see host/ops/optimizer.c. */
+#include "args/optimizer.clh"
 #include "reduce.clh"
 
 #define MAX_LOCAL 256
@@ -35,10 +36,6 @@ INLINE struct squares group_squares(struct squares s, local float *buffer)
     return s;
 }
 
-struct grad_norm_parts_args {
-    T(grad) T(parts) uint rows, cols, groups;
-};
-
 /* The workgroups go through all elements with the stride of the grid. */
 kernel void grad_norm_parts(global const float *grad, global float *parts,
                             const struct grad_norm_parts_args p)
@@ -58,10 +55,6 @@ kernel void grad_norm_parts(global const float *grad, global float *parts,
     parts[2] = s.big;
     parts[3] = s.bad;
 }
-
-struct grad_norm_join_args {
-    T(parts) T(norm) uint groups;
-};
 
 /* One workgroup joins the sums. */
 kernel void grad_norm_join(global const float *parts, global float *norm,
@@ -93,11 +86,6 @@ kernel void grad_norm_join(global const float *parts, global float *norm,
 }
 
 /* ---- adamw ----------------------------------------------------------------------------------- */
-
-struct adamw_args {
-    T(param) T(grad) T(m) T(v) T(hyper) T(norm) uint rows, cols;
-    float decay;
-};
 
 /* A workgroup takes 4 elements for each invocation. */
 kernel void adamw(global float *param, global const float *grad, global float *m, global float *v,

@@ -1,9 +1,6 @@
 /* Mixed precision: see host/ops/precision.c. Half precision is stored, never computed with. */
+#include "args/precision.clh"
 #include "itera.clh"
-
-struct cast_args {
-    T(x) T(y) uint rows, cols;
-};
 
 /* An invocation takes one element. */
 kernel void cast_to_half(global const float *x, global half *y, const struct cast_args p)
@@ -20,10 +17,6 @@ kernel void cast_from_half(global const half *x, global float *y, const struct c
         y[p.y_at + row * p.y_ld + col] = vload_half(p.x_at + row * p.x_ld + col, x);
 }
 
-struct unscale_args {
-    T(x) T(scale) T(y) uint rows, cols;
-};
-
 /* An invocation takes one element. */
 kernel void unscale(global const float *x, global const float *scale, global float *y,
                     const struct unscale_args p)
@@ -32,10 +25,6 @@ kernel void unscale(global const float *x, global const float *scale, global flo
     if (row < p.rows)
         y[p.y_at + row * p.y_ld + col] = x[p.x_at + row * p.x_ld + col] / scale[p.scale_at];
 }
-
-struct loss_scale_args {
-    T(scale) T(norm) uint count;
-};
 
 /* One invocation does it. */
 kernel void loss_scale(global float *scale, global const float *norm,

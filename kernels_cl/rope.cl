@@ -1,11 +1,7 @@
 /* The rotary position embedding: see host/ops/attention.c for its contract. */
+#include "args/rope.clh"
 #include "itera.clh"
 #include "wide.clh"
-
-struct rope_args {
-    T(x) T(start) T(y) uint rows, time, heads, half_width, take, blocks, started, inverse;
-    uint step_low, step_high;
-};
 
 /* cos and sin of an angle in units of 2^-32 turns. The nearest quarter turn is taken off, and the
  * series serve the rest, pi / 4 at most, to below the precision of f32. */

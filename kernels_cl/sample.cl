@@ -4,6 +4,7 @@
  * here: exp((logit - max) / temperature) in units of 2^-44, worked out without floats. Their sums
  * are exact and the same in any order. Logits are compared as integers too: a larger key is a
  * larger logit. Order among tokens is by key from the largest down, then by id. */
+#include "args/sample.clh"
 #include "itera.clh"
 #include "philox.clh"
 #include "wide.clh"
@@ -79,10 +80,6 @@ INLINE ulong best_of_row(global const uint *best, uint segments, local ulong *bu
     }
     return group_best(most, buffer);
 }
-
-struct sample_best_args {
-    T(logits) T(best) uint groups, vocabulary, segments;
-};
 
 /* A workgroup takes a segment of a row. */
 kernel void sample_best(global const float *logits, global uint *best,
@@ -176,10 +173,6 @@ static inline ulong weight_of(uint key, uint max_key, struct slope slope)
     uint drop = 63 - WEIGHT_BITS + whole;
     return (power + (1ul << (drop - 1))) >> drop | POSSIBLE;
 }
-
-struct sample_weigh_args {
-    T(logits) T(params) T(best) T(weights) uint groups, vocabulary, segments;
-};
 
 /* A workgroup weighs a segment of a row. */
 kernel void sample_weigh(global const float *logits, global const float *params,
@@ -389,10 +382,6 @@ INLINE uint find_id(const struct row *row, local struct shared *s, enum mass mas
     return begin;
 }
 
-struct sample_args {
-    T(logits) T(params) T(rng) T(best) T(weights) T(token) uint batch, vocabulary, segments;
-};
-
 /* A workgroup takes a row. */
 kernel void sample(global const float *logits, global const float *params, global int *rng,
                    global const uint *best, global const uint *weights, global int *token,
@@ -443,11 +432,6 @@ kernel void sample(global const float *logits, global const float *params, globa
 }
 
 /* ---- advance --------------------------------------------------------------------------------- */
-
-struct advance_args {
-    T(start) uint batch;
-    int count;
-};
 
 /* A workgroup takes 128 sequences. */
 kernel void advance(global int *start, const struct advance_args p)

@@ -1,12 +1,6 @@
 /* Passes that the scans share; see scan.clh for the tile of a workgroup. */
 #include "scan.clh"
 
-/* clang-format off */
-struct scan_starts_args {
-    T(decay) T(ends) T(state) uint chunks, cols, width, tiles, state_mode;
-};
-/* clang-format on */
-
 /* Between the chunks of a scan: ends (batch, chunks, cols) hold what each chunk leaves from zeros
  * and become the states before each chunk, decay (the same dims) is what a chunk leaves of its
  * start. state (batch, cols) is where the first one starts and is left with the end of the last
@@ -43,12 +37,6 @@ kernel void scan_starts(global const float *decay, global float *ends, global fl
     if (live && p.state_mode != 0 && LANE < p.width)
         state[state_at] = carry;
 }
-
-/* clang-format off */
-struct scan_sum_args {
-    T(parts) T(y) uint count, rows, cols, span, stride, first, width;
-};
-/* clang-format on */
 
 /* Rows of y = the sum over i of parts[i] (count, rows, cols), in the same order every time; row r
  * is row r / span * stride + r % span + first of y. A workgroup takes `width` elements of the sum;

@@ -2,12 +2,6 @@
  * workgroup. Chunked: itera_scan_chunk, scan_starts, then itera_scan_parallel on every chunk. */
 #include "scan.clh"
 
-/* clang-format off */
-struct itera_scan_sequential_args {
-    T(d) T(A) T(u) T(state) T(h) uint batch, time, cols, has_state;
-};
-/* clang-format on */
-
 /* An invocation takes a state of a sequence, in a register; it reads several steps ahead.
  * Neighbouring lanes take neighbouring states. */
 kernel void itera_scan_sequential(global const float *d, global const float *A,
@@ -38,13 +32,6 @@ kernel void itera_scan_sequential(global const float *d, global const float *A,
     if (p.has_state != 0)
         state[state_at] = value;
 }
-
-/* clang-format off */
-struct itera_scan_parallel_args {
-    T(d) T(A) T(u) T(state) T(h)
-    uint time, cols, width, tiles, chunk, chunks, state_mode, start_ld;
-};
-/* clang-format on */
 
 /* A workgroup takes `width` states of a chunk of a sequence, tile by tile of time. Row `sequence *
  * chunks + chunk` of state is where it starts, when state_mode is not 0; when it is 2 it is left
@@ -86,12 +73,6 @@ kernel void itera_scan_parallel(global const float *d, global const float *A, gl
         state[state_at] = carry;
 }
 
-/* clang-format off */
-struct itera_scan_chunk_args {
-    T(d) T(A) T(u) T(decay) T(ends) uint time, cols, width, tiles, chunk, chunks;
-};
-/* clang-format on */
-
 /* A workgroup finds the map of `width` states of a chunk of a sequence: what the chunk leaves of
  * its start (decay) and what it leaves from zeros (ends), both (batch, chunks, cols). Each lane
  * first goes through its share of the steps. */
@@ -127,13 +108,6 @@ kernel void itera_scan_chunk(global const float *d, global const float *A, globa
  * end of time too. With w[t] = e[t] h[t-1], du = d g; dd[t], the sum of g (u + A w) over states, is
  * left as a sum for each tile of states in dd_parts (tiles, batch, time), and dA, the sum of g d w
  * over time, for each chunk in dA_parts (batch, chunks, cols): scan_sum adds them up. */
-
-/* clang-format off */
-struct itera_scan_bwd_sequential_args {
-    T(dh) T(d) T(A) T(u) T(h) T(dd_parts) T(dA_parts) T(du)
-    uint batch, time, cols, width, tiles, dd_ld;
-};
-/* clang-format on */
 
 /* A workgroup takes `width` states of 128 / width sequences. */
 kernel void itera_scan_bwd_sequential(global const float *dh, global const float *d,
@@ -176,13 +150,6 @@ kernel void itera_scan_bwd_sequential(global const float *dh, global const float
     if (live)
         dA_parts[p.dA_parts_at + sequence * p.cols + col] = sum_a;
 }
-
-/* clang-format off */
-struct itera_scan_bwd_parallel_args {
-    T(dh) T(d) T(A) T(u) T(h) T(starts) T(dd_parts) T(dA_parts) T(du)
-    uint batch, time, cols, width, tiles, chunk, chunks, has_start, dd_ld;
-};
-/* clang-format on */
 
 /* A workgroup takes `width` states of a chunk of a sequence, tile by tile of time; starts (batch,
  * chunks, cols) hold g after each chunk. */
@@ -238,12 +205,6 @@ kernel void itera_scan_bwd_parallel(global const float *dh, global const float *
     if (live && LANE < p.width)
         dA_parts[p.dA_parts_at + piece * p.cols + col] = sum_a;
 }
-
-/* clang-format off */
-struct itera_scan_bwd_chunk_args {
-    T(dh) T(d) T(A) T(decay) T(ends) uint time, cols, width, tiles, chunk, chunks;
-};
-/* clang-format on */
 
 /* As itera_scan_chunk. */
 kernel void itera_scan_bwd_chunk(global const float *dh, global const float *d,

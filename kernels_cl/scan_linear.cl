@@ -2,12 +2,6 @@
  * workgroup. Chunked: linear_scan_chunk, scan_starts, then linear_scan_parallel on every chunk. */
 #include "scan.clh"
 
-/* clang-format off */
-struct linear_scan_sequential_args {
-    T(a) T(b) T(state) T(h) uint batch, time, cols, has_state;
-};
-/* clang-format on */
-
 /* An invocation takes a column of a sequence, with the state in a register; it reads several steps
  * ahead. Neighbouring lanes take neighbouring columns. */
 kernel void linear_scan_sequential(global const float *a, global const float *b,
@@ -36,13 +30,6 @@ kernel void linear_scan_sequential(global const float *a, global const float *b,
     if (p.has_state != 0)
         state[state_at] = value;
 }
-
-/* clang-format off */
-struct linear_scan_parallel_args {
-    T(a) T(b) T(state) T(h)
-    uint time, cols, width, tiles, chunk, chunks, state_mode, start_ld;
-};
-/* clang-format on */
 
 /* A workgroup takes `width` columns of a chunk of a sequence, tile by tile of time. Row `sequence *
  * chunks + chunk` of state is where it starts, when state_mode is not 0; when it is 2 it is left
@@ -81,12 +68,6 @@ kernel void linear_scan_parallel(global const float *a, global const float *b, g
         state[state_at] = carry;
 }
 
-/* clang-format off */
-struct linear_scan_chunk_args {
-    T(a) T(b) T(decay) T(ends) uint time, cols, width, tiles, chunk, chunks;
-};
-/* clang-format on */
-
 /* A workgroup finds the map of `width` columns of a chunk of a sequence: what the chunk leaves of
  * its start (decay) and what it leaves from zeros (ends), both (batch, chunks, cols). Each lane
  * first goes through its share of the steps. */
@@ -117,12 +98,6 @@ kernel void linear_scan_chunk(global const float *a, global const float *b, glob
 /* The gradient is a scan from the last step to the first: step s is t = time - 1 - s, and brings
  * g[t] = a[t+1] g[t+1] + dh[t]. Chunks, and lanes of a tile, count from the end of time too. */
 
-/* clang-format off */
-struct linear_scan_bwd_sequential_args {
-    T(dh) T(a) T(h) T(da) T(db) uint batch, time, cols;
-};
-/* clang-format on */
-
 /* As linear_scan_sequential. */
 kernel void linear_scan_bwd_sequential(global const float *dh, global const float *a,
                                        global const float *h, global float *da, global float *db,
@@ -151,13 +126,6 @@ kernel void linear_scan_bwd_sequential(global const float *dh, global const floa
             }
     }
 }
-
-/* clang-format off */
-struct linear_scan_bwd_parallel_args {
-    T(dh) T(a) T(h) T(starts) T(da) T(db)
-    uint time, cols, width, tiles, chunk, chunks, has_start;
-};
-/* clang-format on */
 
 /* As linear_scan_parallel; starts (batch, chunks, cols) hold g after each chunk. */
 kernel void linear_scan_bwd_parallel(global const float *dh, global const float *a,
@@ -196,12 +164,6 @@ kernel void linear_scan_bwd_parallel(global const float *dh, global const float 
         barrier(CLK_LOCAL_MEM_FENCE);
     }
 }
-
-/* clang-format off */
-struct linear_scan_bwd_chunk_args {
-    T(dh) T(a) T(decay) T(ends) uint time, cols, width, tiles, chunk, chunks;
-};
-/* clang-format on */
 
 /* As linear_scan_chunk. */
 kernel void linear_scan_bwd_chunk(global const float *dh, global const float *a,

@@ -1,11 +1,6 @@
 /* selective_scan: see host/ops/scan.c for its contract, and scan_selective.clh. */
 #include "scan_selective.clh"
 
-struct scan_args {
-    INPUTS T(state) T(start) T(y) T(boundaries) T(ends) T(total) uint batch, time, channels;
-    uint states, span, spans, chunk, chunks, has;
-};
-
 /* The recurrence, step by step. A workgroup takes its channels through one span of the steps of a
  * sequence: all of them in the sequential variant. The chunked variant runs it twice on many short
  * spans: to find how each span ends when it starts from zeros (`ends`, and the sum of dt in
@@ -102,10 +97,6 @@ kernel void selective_scan_sequential(global const float *x, global const float 
     }
 }
 
-struct carry_args {
-    T(A) T(state) T(total) T(ends) uint batch, channels, states, first_state, spans, backward, has;
-};
-
 #define AHEAD 8 /* spans whose operands are under way together */
 
 /* From how spans end when they begin with zeros to what they really begin with, in place: one
@@ -143,10 +134,6 @@ kernel void selective_scan_carry(global const float *A, global const float *stat
         }
     }
 }
-
-struct parallel_args {
-    INPUTS T(state) T(y) T(boundaries) uint batch, time, channels, states, chunk, chunks, has;
-};
 
 /* An associative scan over time. A workgroup takes CHANNELS channels of one sequence; each lane's
  * steps are one map h -> a h + b, and a scan over the lanes composes these, so that SIZE * ITEMS /

@@ -9,8 +9,6 @@
  * adds these in order. */
 #include "scan_selective.clh"
 
-#define GRADIENTS T(dx) T(ddt) T(dz) T(sum_a) T(sum_b) T(sum_c) T(sum_d)
-
 /* dy silu(z) of a tile, as load_channels has it. */
 INLINE void load_gated(local float *tile, global const float *dy, uint dy_at, uint dy_ld,
                        global const float *z, uint z_at, uint z_ld, bool gated, uint steps,
@@ -27,13 +25,6 @@ INLINE void load_gated(local float *tile, global const float *dy, uint dy_at, ui
         tile[k] = value;
     }
 }
-
-struct flow_args {
-    T(dy)
-    T(dt)
-    T(A)
-    T(C) T(z) T(ends) T(total) uint batch, time, channels, states, first_state, span, spans, has;
-};
 
 /* What flows out of the first step of each span when nothing flows into its last; and the sum of
  * dt. A workgroup takes its channels through one span, last step first. */
@@ -83,11 +74,6 @@ kernel void selective_scan_bwd_flow(global const float *dy, global const float *
         if (own && s * SPLIT + lane < p.states)
             ends[p.ends_at + span_row * p.states + s * SPLIT + lane] = flow[s];
 }
-
-struct bwd_args {
-    T(dy) INPUTS T(boundaries) T(flows) T(kept) GRADIENTS uint batch, time, channels, all_states;
-    uint first_state, states, span, spans, piece, chunk, chunks, tiles, has;
-};
 
 #define SUMS   (2 * STATES + 3)      /* values of a lane and step that are summed over lanes */
 #define STRIDE (SIZE + 16)           /* of one of them: two in a row of banks do not collide */
@@ -263,10 +249,6 @@ kernel void selective_scan_bwd_sequential(
         sum_d[p.sum_d_at + (i * p.spans + span) * p.channels + first + LANE] = grad_d;
 }
 
-struct bwd_sum_args {
-    T(x) T(y) uint cols, rows, width, first;
-};
-
 #define SUM_COLS 32 /* of a workgroup: neighbours, read together */
 
 /* y = the sum of the rows of x (rows, cols), which is contiguous. The sums are a matrix of `width`
@@ -289,11 +271,6 @@ kernel void selective_scan_bwd_sum(global const float *x, global float *y,
         sum += sums[k];
     y[p.y_at + col / p.width * p.y_ld + p.first + col % p.width] = sum;
 }
-
-struct bwd_parallel_args {
-    T(dy) INPUTS T(boundaries) GRADIENTS uint batch, time, channels, all_states;
-    uint first_state, states, piece, chunk, chunks, has;
-};
 
 #define ROUND 32             /* states, at most */
 #define QUART (SIZE / BUNCH) /* lanes that keep the sums of dA of one state */

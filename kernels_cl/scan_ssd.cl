@@ -14,14 +14,6 @@
 #define STATE_SLICES 4
 #endif
 
-/* clang-format off */
-struct ssd_scan_sequential_args {
-    T(x) T(dt) T(A) T(B) T(C) T(D) T(state) T(y) T(boundaries)
-    uint has_skip, has_state, has_boundaries;
-    uint batch, time, heads, width, states, group_heads, chunk, chunks, lanes;
-};
-/* clang-format on */
-
 /* A row of the state, (sequence, head, head channel), is in registers of `lanes` neighbouring
  * lanes (a power of two), which take every `lanes`-th state; a workgroup takes 128 / lanes rows. */
 kernel void ssd_scan_sequential(global const float *x, global const float *dt,
@@ -78,14 +70,6 @@ kernel void ssd_scan_sequential(global const float *x, global const float *dt,
             state[state_at + n] = h[j];
     }
 }
-
-/* clang-format off */
-struct ssd_scan_parallel_args {
-    T(x) T(dt) T(A) T(B) T(C) T(D) T(state) T(y) T(boundaries)
-    uint has_skip, has_state, has_boundaries;
-    uint batch, time, heads, width, states, group_heads, chunk, chunks;
-};
-/* clang-format on */
 
 /* A workgroup takes a row of the state, (sequence, head, head channel), of up to 256 states. Its
  * lanes take 128 steps; four states at a time, seven rounds bring to each lane the sum of all
@@ -161,14 +145,6 @@ kernel void ssd_scan_parallel(global const float *x, global const float *dt, glo
             state[state_at + n] = carry[n];
 }
 
-/* clang-format off */
-struct ssd_scan_scores_args {
-    T(B) T(C) T(scores)
-    uint groups;
-    SSD_SIZES
-};
-/* clang-format on */
-
 /* scores (batch, chunks, groups, chunk_steps, chunk_steps) = C B^T. A workgroup takes one chunk of
  * one group. */
 kernel void ssd_scan_scores(global const float *B, global const float *C, global float *scores,
@@ -200,14 +176,6 @@ kernel void ssd_scan_scores(global const float *B, global const float *C, global
                     ssd_get(&acc, i, j);
         }
 }
-
-/* clang-format off */
-struct ssd_scan_ends_args {
-    T(x) T(dt) T(A) T(B) T(decay) T(ends)
-    uint row_tiles, column_tiles, backward;
-    SSD_SIZES
-};
-/* clang-format on */
 
 /* What a chunk leaves from zeros, ends (batch, chunks, heads, width, states), and of its start,
  * decay (batch, chunks, heads). Backward, x and B are dy and C, and it is what the chunk's outputs
@@ -260,14 +228,6 @@ kernel void ssd_scan_ends(global const float *x, global const float *dt, global 
         decay[p.decay_at + head_piece] = exp(cum[SSD_STEPS - 1].x + cum[SSD_STEPS - 1].y);
 }
 
-/* clang-format off */
-struct ssd_scan_starts_args {
-    T(decay) T(ends) T(state) T(boundaries)
-    uint batch, chunks, heads, width, states, parts, boundary_chunks, backward;
-    uint has_state, has_boundaries;
-};
-/* clang-format on */
-
 /* ends become starts: the states before each chunk or, backward, the gradients of the states after
  * it. An invocation takes an element of the state of a sequence, through all chunks. */
 kernel void ssd_scan_starts(global const float *decay, global float *ends, global float *state,
@@ -303,14 +263,6 @@ kernel void ssd_scan_starts(global const float *decay, global float *ends, globa
     if (p.has_state != 0)
         state[state_at] = value;
 }
-
-/* clang-format off */
-struct ssd_scan_outputs_args {
-    T(x) T(dt) T(A) T(C) T(D) T(scores) T(starts) T(y)
-    uint row_tiles, has_skip;
-    SSD_SIZES
-};
-/* clang-format on */
 
 /* A workgroup takes 64 channels of one head in one chunk. */
 kernel void ssd_scan_outputs(global const float *x, global const float *dt, global const float *A,

@@ -20,14 +20,6 @@
 #define STATE_SLICES 4
 #endif
 
-/* clang-format off */
-struct ssd_scan_bwd_scores_args {
-    T(dy) T(x) T(dt) T(A) T(scores) T(products) T(inner)
-    uint groups, slices, slice_heads;
-    SSD_SIZES
-};
-/* clang-format on */
-
 /* products (batch, chunks, groups, slices, chunk_steps, chunk_steps): Z, summed over the heads of a
  * slice of a group; inner (batch, chunks, heads, chunk_steps): q's paths within the chunk, the sum
  * of Z[r,s] (C[r] . B[s]) over s < t <= r. A workgroup takes a slice of a group in one chunk, head
@@ -111,15 +103,6 @@ kernel void ssd_scan_bwd_scores(global const float *dy, global const float *x,
                 products[products_at + t * p.chunk_steps + s] = total[i * 4 + j];
         }
 }
-
-/* clang-format off */
-struct ssd_scan_bwd_x_args {
-    T(dy) T(x) T(dt) T(A) T(B) T(C) T(D) T(scores) T(inner) T(starts) T(later) T(dx) T(ddt)
-    T(dA_parts) T(dD_parts)
-    uint has_skip, start_ld;
-    SSD_SIZES
-};
-/* clang-format on */
 
 /* dx and ddt, and the parts of dA and dD, (batch, chunks, heads). starts and later hold S and G of
  * every chunk and head. A workgroup takes one head in one chunk, 64 channels at a time. */
@@ -252,14 +235,6 @@ kernel void ssd_scan_bwd_x(global const float *dy, global const float *x, global
     }
 }
 
-/* clang-format off */
-struct ssd_scan_bwd_bc_args {
-    T(v) T(dt) T(A) T(other) T(products) T(state) T(grad)
-    uint batch, slices, slice_heads, column_tiles, state_row_ld, grad_row_ld, is_b;
-    SSD_SIZES
-};
-/* clang-format on */
-
 /* dC = Z B + f (dy S), with v = dy, other = B and state = S; or (is_b) dB = Z^T C + l dt (x G),
  * with v = x, other = C and state = G. grad (slices, batch, time, columns of B) is summed over the
  * heads of a slice of a group. A workgroup takes 64 states of a slice in one chunk. */
@@ -334,15 +309,6 @@ kernel void ssd_scan_bwd_bc(global const float *v, global const float *dt, globa
                 grad[p.grad_at + (grad_row + t) * p.grad_row_ld + col + c] = ssd_get(&acc, i, j);
         }
 }
-
-/* clang-format off */
-struct ssd_scan_bwd_sequential_args {
-    T(dy) T(x) T(dt) T(A) T(B) T(C) T(D) T(boundaries) T(kept) T(flow) T(dx) T(ddt_parts)
-    T(dA_parts) T(dB_parts) T(dC_parts) T(dD_parts)
-    uint has_skip, batch, time, heads, width, states, group_heads, chunk, chunks, lanes, tiles,
-         first_chunk, end_chunk, span, part;
-};
-/* clang-format on */
 
 /* Steps of chunks [first_chunk, end_chunk), `span` of them, from the last to the first. As in
  * ssd_scan_sequential a row of the state is in registers of `lanes` neighbouring lanes. A workgroup
@@ -499,15 +465,6 @@ kernel void ssd_scan_bwd_sequential(
 }
 
 #define SSD_ROUNDS 6 /* log2(SSD_STEPS) */
-
-/* clang-format off */
-struct ssd_scan_bwd_parallel_args {
-    T(dy) T(x) T(dt) T(A) T(B) T(C) T(D) T(starts) T(flow) T(gathered) T(dx) T(ddt)
-    T(dA_parts) T(dB_parts) T(dC_parts) T(dD_parts)
-    uint has_skip, batch, start_ld;
-    SSD_SIZES
-};
-/* clang-format on */
 
 /* A workgroup of 64 takes one head of a sequence, chunk by chunk from the last; its lanes take the
  * steps of a chunk. For four states of a channel at a time, six rounds bring to each lane what

@@ -1,8 +1,9 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/optimizer.clh"
 
-ARGS { T(param) T(grad) T(m) T(v) T(hyper) T(norm) uint rows, cols; float decay; } p;
+ARGS(adamw_args)
 INOUT(1, param)
 IN(2, grad)
 INOUT(3, m)

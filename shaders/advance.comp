@@ -1,8 +1,9 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/sample.clh"
 
-ARGS { T(start) uint batch; int count; } p;
+ARGS(advance_args)
 INOUT_INT(1, start)
 
 // A workgroup takes 128 sequences.

@@ -2,11 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "attention.glsl"
 
-ARGS {
-    T(q) T(k) T(v) T(start) T(y) T(lse) T(parts) uint pairs, kv_heads, share, d, time, keys;
-    uint tiles, windows, split, splits, started, wants_lse;
-    float scale;
-} p;
+ARGS(attention_args)
 IN(1, q)
 IN(2, k)
 IN(3, v)

@@ -12,6 +12,7 @@
 #ifndef ITERA_ATTENTION_GLSL
 #define ITERA_ATTENTION_GLSL
 #include "itera.glsl"
+#include "args/attention.clh"
 
 layout(constant_id = 3) const uint ROWS = 64;
 layout(constant_id = 4) const uint WIDTH = 128;

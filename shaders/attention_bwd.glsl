@@ -4,11 +4,7 @@
 #define ITERA_ATTENTION_BWD_GLSL
 #include "attention.glsl"
 
-ARGS {
-    T(dy) T(q) T(k) T(v) T(lse) T(delta) T(dq) T(dk) T(dv) uint pairs, kv_heads, share, d, time;
-    uint tiles, windows;
-    float scale;
-} p;
+ARGS(attention_bwd_args)
 IN(1, dy)
 IN(2, q)
 IN(3, k)

@@ -1,10 +1,11 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/attention.clh"
 #define LANE_BUFFER 128
 #include "reduce.glsl"
 
-ARGS { T(dy) T(y) T(delta) uint rows, heads, d, time; } p;
+ARGS(attention_bwd_delta_args)
 IN(1, dy)
 IN(2, y)
 OUT(3, delta)

@@ -1,8 +1,9 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/attention.clh"
 
-ARGS { T(parts) T(y) T(lse) uint pairs, kv_heads, share, d, time, splits, wants_lse; } p;
+ARGS(attention_merge_args)
 IN(1, parts)
 OUT(2, y)
 OUT(3, lse)

@@ -1,8 +1,9 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/attention.clh"
 
-ARGS { T(k) T(v) T(start) T(k_cache) T(v_cache) uint rows, cols, time, positions; } p;
+ARGS(attention_store_args)
 IN(1, k)
 IN(2, v)
 IN_INT(3, start)

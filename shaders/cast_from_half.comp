@@ -1,9 +1,10 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/precision.clh"
 #include "half.glsl"
 
-ARGS { T(x) T(y) uint rows, cols; } p;
+ARGS(cast_args)
 IN_UINT(1, x)
 OUT(2, y)
 

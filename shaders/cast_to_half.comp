@@ -1,9 +1,10 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/precision.clh"
 #include "half.glsl"
 
-ARGS { T(x) T(y) uint rows, cols; } p;
+ARGS(cast_args)
 IN(1, x)
 OUT_UINT(2, y)
 

@@ -2,10 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "conv.glsl"
 
-ARGS {
-    T(x) T(weight) T(bias) T(state) T(y) uint batch, time, channels, across, shift, blocks;
-    uint silu, has_bias, has_state, last;
-} p;
+ARGS(causal_conv1d_args)
 IN(1, x)
 IN(2, weight)
 IN(3, bias)

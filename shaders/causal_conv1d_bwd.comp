@@ -2,10 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "conv.glsl"
 
-ARGS {
-    T(dy) T(x) T(weight) T(bias) T(dx) T(dweight) T(dbias) uint batch, time, channels;
-    uint across, shift, runs, run, silu, has_bias, want_dbias;
-} p;
+ARGS(causal_conv1d_bwd_args)
 IN(1, dy)
 IN(2, x)
 IN(3, weight)

@@ -2,9 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "conv.glsl"
 
-ARGS {
-    T(x) T(state) uint batch, time, channels, across, shift;
-} p;
+ARGS(causal_conv1d_state_args)
 IN(1, x)
 INOUT(2, state)
 

@@ -4,7 +4,7 @@
 #define LANE_BUFFER 128
 #include "reduce.glsl"
 
-ARGS { T(x) T(y) BLOCK uint x_row, y_block, wrap, y_outer, y_inner; } p;
+ARGS(column_sum_args)
 IN(1, x)
 OUT(2, y)
 

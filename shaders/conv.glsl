@@ -5,6 +5,7 @@
 #ifndef ITERA_CONV_GLSL
 #define ITERA_CONV_GLSL
 #include "itera.glsl"
+#include "args/conv.clh"
 #include "math.glsl"
 
 layout(constant_id = 3) const uint TAPS = 4;

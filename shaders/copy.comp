@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "elementwise.glsl"
 
-ARGS { T(x) T(y) TILE } p;
+ARGS(copy_args)
 // Bits, not floats: whatever they mean, they stay.
 IN_INT(1, x)
 OUT_INT(2, y)

@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "loss.glsl"
 
-ARGS { T(scale) T(logits) T(targets) T(lse) T(dlogits) uint rows, cols, target_cols, tiles; } p;
+ARGS(cross_entropy_bwd_args)
 IN(1, scale)
 IN(2, logits)
 IN_INT(3, targets)

@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "loss.glsl"
 
-ARGS { T(dloss) T(targets) T(scale) uint rows, cols, target_cols; } p;
+ARGS(cross_entropy_bwd_scale_args)
 IN(1, dloss)
 IN_INT(2, targets)
 OUT(3, scale)

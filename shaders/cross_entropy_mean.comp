@@ -3,7 +3,7 @@
 #define REDUCE_PAIRS
 #include "loss.glsl"
 
-ARGS { T(losses) T(targets) T(loss) uint rows, cols, target_cols; } p;
+ARGS(cross_entropy_mean_args)
 IN(1, losses)
 IN_INT(2, targets)
 OUT(3, loss)

@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "loss.glsl"
 
-ARGS { T(logits) T(targets) T(lse) T(losses) uint rows, cols, target_cols; } p;
+ARGS(cross_entropy_rows_args)
 IN(1, logits)
 IN_INT(2, targets)
 OUT(3, lse)

@@ -3,7 +3,7 @@
 #include "elementwise.glsl"
 #include "philox.glsl"
 
-ARGS { T(x) T(rng) T(y) uint rows, cols, stream; float p, factor; } p;
+ARGS(dropout_args)
 IN(1, x)
 IN_INT(2, rng)
 OUT(3, y)

@@ -4,13 +4,13 @@
 #ifndef ITERA_ELEMENTWISE_GLSL
 #define ITERA_ELEMENTWISE_GLSL
 #include "itera.glsl"
+#include "args/elementwise.clh"
 #include "math.glsl"
 
 // A workgroup takes one tile of the matrix, a lane ELEMENTS of its elements: (row, col) and then
 // each further by (row_step, col_step). `across` tiles lie side by side; 1 << shift lanes do.
 // Neighbouring lanes read neighbouring elements, and all reads come before the first write, which
 // the compiler could not know to be elsewhere.
-#define TILE       uint rows, cols, across, shift, tile_rows, tile_cols, row_step, col_step;
 #define ELEMENTS   4
 #define TILE_ROW   (GROUP / p.across * p.tile_rows + (LANE >> p.shift))
 #define TILE_COL   (GROUP % p.across * p.tile_cols + (LANE & ((1u << p.shift) - 1)))
@@ -19,14 +19,13 @@
 
 // A workgroup takes 1 << shift columns of `block_rows` rows; `across` of them lie side by side. Its
 // lanes above each other share a column.
-#define BLOCK       uint rows, cols, across, shift, block_rows;
 #define BLOCK_INDEX (GROUP / p.across)
 #define BLOCK_COL   ((GROUP % p.across << p.shift) + (LANE & ((1u << p.shift) - 1)))
 #define BLOCK_ROW   (BLOCK_INDEX * p.block_rows + (LANE >> p.shift))
 #define BLOCK_END   min(p.rows, (BLOCK_INDEX + 1) * p.block_rows)
 
 #ifdef UNARY
-ARGS { T(x) T(y) TILE float factor; } p;
+ARGS(unary_args)
 IN(1, x)
 OUT(2, y)
 
@@ -48,7 +47,7 @@ void main()
 #endif
 
 #ifdef BINARY
-ARGS { T(a) T(b) T(y) TILE } p;
+ARGS(binary_args)
 IN(1, a)
 IN(2, b)
 OUT(3, y)

@@ -2,11 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "embedding.glsl"
 
-ARGS {
-    T(table) T(ids) T(y)
-    uint rows, cols, ids_cols, table_rows;
-    uint scales; // of a table in blocks, in halves from its first word
-} p;
+ARGS(embedding_args)
 IN_UINT(1, table)
 IN_INT(2, ids)
 OUT(3, y)

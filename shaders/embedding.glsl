@@ -2,6 +2,7 @@
 #ifndef ITERA_EMBEDDING_GLSL
 #define ITERA_EMBEDDING_GLSL
 #include "itera.glsl"
+#include "args/embedding.clh"
 
 #define SORT_BLOCK 1024
 

@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "embedding.glsl"
 
-ARGS { T(dtable) uint rows, cols; } p;
+ARGS(clear_args)
 OUT(1, dtable)
 
 // A workgroup clears 128 elements.

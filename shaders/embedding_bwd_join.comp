@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "embedding.glsl"
 
-ARGS { T(rows) T(partial) T(dtable) uint count, cols, chunk, tiles, accumulate; } p;
+ARGS(join_args)
 IN_INT(1, rows)
 IN(2, partial)
 INOUT(3, dtable)

@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "embedding.glsl"
 
-ARGS { T(block_rows) T(block_tokens) T(rows) T(tokens) uint count; } p;
+ARGS(merge_args)
 IN_INT(1, block_rows)
 IN_INT(2, block_tokens)
 OUT_INT(3, rows)

@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "embedding.glsl"
 
-ARGS { T(ids) T(rows) T(tokens) uint count, ids_cols, table_rows; } p;
+ARGS(sort_args)
 IN_INT(1, ids)
 OUT_INT(2, rows)
 OUT_INT(3, tokens)

@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "embedding.glsl"
 
-ARGS { T(dy) T(rows) T(tokens) T(dtable) T(partial) uint count, cols, chunk, tiles, accumulate; } p;
+ARGS(sum_args)
 IN(1, dy)
 IN_INT(2, rows)
 IN_INT(3, tokens)

@@ -2,8 +2,8 @@
 #extension GL_GOOGLE_include_directive : require
 #include "elementwise.glsl"
 
-ARGS { T(y) TILE int bits; } p;
-OUT_INT(1, y)
+ARGS(fill_args)
+OUT_UINT(1, y)
 
 void main()
 {

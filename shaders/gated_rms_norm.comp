@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "norm.glsl"
 
-ARGS { T(x) T(z) T(weight) T(y) T(rstd) uint rows, cols, width, groups, save; float eps; } p;
+ARGS(gated_rms_norm_args)
 IN(1, x)
 IN(2, z)
 IN(3, weight)

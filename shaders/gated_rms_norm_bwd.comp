@@ -2,10 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "norm.glsl"
 
-ARGS {
-    T(dy) T(x) T(z) T(weight) T(rstd) T(dx) T(dz) T(dweight)
-    uint rows, cols, width, groups, blocks;
-} p;
+ARGS(gated_rms_norm_bwd_args)
 IN(1, dy)
 IN(2, x)
 IN(3, z)

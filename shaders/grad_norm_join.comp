@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "optimizer.glsl"
 
-ARGS { T(parts) T(norm) uint groups; } p;
+ARGS(grad_norm_join_args)
 IN(1, parts)
 OUT(2, norm)
 

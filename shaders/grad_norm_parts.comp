@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "optimizer.glsl"
 
-ARGS { T(grad) T(parts) uint rows, cols, groups; } p;
+ARGS(grad_norm_parts_args)
 IN(1, grad)
 OUT(2, parts)
 

@@ -1,12 +1,7 @@
 // The kernel of grouped_matmul with weights in blocks for few rows in all (decoding), for shaders
 // that include matmul_blocks.glsl first: y_e = act(a_e . b_eT), zeros in rows that are nobody's. A
 // workgroup computes some columns of one row, whose expert it finds by the offsets. ROWS is 1.
-ARGS {
-    T(a) T(b) T(sums) T(offsets) T(y)
-    uint rows, cols, depth;
-    uint scales; // of b, in halves from its first word
-    uint act, experts;
-} p;
+ARGS(grouped_blocks_args)
 #define OFFSETS_SLOT 4
 OUT(5, y)
 #include "grouped_matmul.glsl"

@@ -4,12 +4,7 @@
 
 // y_e = act(a_e . op(b_e)) for few rows in all (decoding), zeros in rows that are nobody's. A
 // workgroup computes some columns of one row, whose expert it finds by the offsets. ROWS is 1.
-ARGS {
-    T(a) T(b) T(offsets) T(y)
-    uint rows, cols, depth, trans_b, act, experts;
-    uint b_step; // rows of b an expert
-    uint scales; // of b in blocks, in halves from its first word
-} p;
+ARGS(grouped_args)
 OUT(4, y)
 #include "grouped_matmul.glsl"
 

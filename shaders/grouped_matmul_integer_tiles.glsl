@@ -2,12 +2,7 @@
 // first: y_e = act(a_e . b_eT), zeros in rows that are nobody's. A workgroup computes a tile of y
 // within the rows of one expert. The grid has as many tiles as there can be, and some of them have
 // nothing to do.
-ARGS {
-    T(a) T(b) T(sums) T(offsets) T(y)
-    uint rows, cols, depth;
-    uint scales; // of b, in halves from its first word
-    uint act, experts;
-} p;
+ARGS(grouped_blocks_args)
 #define OFFSETS_SLOT 4
 OUT(5, y)
 #include "grouped_matmul.glsl"

@@ -3,12 +3,7 @@
 // y_e = act(a_e . op(b_e)) for the rows of each expert e, zeros in rows that are nobody's. A
 // workgroup computes a tile of y within the rows of one expert, which it finds by the offsets: the
 // grid has as many tiles as there can be, and some of them have nothing to do.
-ARGS {
-    T(a) T(b) T(offsets) T(y)
-    uint rows, cols, depth, trans_b, act, experts;
-    uint b_step; // rows of b an expert
-    uint scales; // of b in blocks, in halves from its first word
-} p;
+ARGS(grouped_args)
 OUT(4, y)
 #include "grouped_matmul.glsl"
 

@@ -4,10 +4,7 @@
 // The gradient of the experts' weights: y_e = a_eT . b_e, summed over the rows of expert e. A
 // workgroup computes a tile of one y_e over one of `slices` equal parts of its rows; with more than
 // one slice, y is scratch for matmul_reduce, laid out (slices, experts * out_rows, cols).
-ARGS {
-    T(a) T(b) T(offsets) T(y)
-    uint rows, out_rows, cols, experts, slices;
-} p;
+ARGS(weights_args)
 OUT(4, y)
 #include "grouped_matmul.glsl"
 

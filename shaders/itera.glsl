@@ -5,10 +5,12 @@
 
 layout(local_size_x_id = 0, local_size_y_id = 1, local_size_z_id = 2) in;
 
-// The words of operand x: its first element in what is bound, and its row stride. All words of a
-// shader stand in one block:  ARGS { T(x) T(y) uint rows, cols; } p;
-#define T(x) uint x##_at, x##_ld;
-#define ARGS layout(set = 0, binding = 0) uniform Args
+// All words of a shader, a struct of kernels_cl/args/, in one block:  ARGS(unary_args)  makes them p.
+#define ARGS(type)                                                                                 \
+    layout(set = 0, binding = 0) uniform Args                                                      \
+    {                                                                                              \
+        type p;                                                                                    \
+    };
 
 // Operands, in the order of the dispatch; their elements are x.v[i]. Each shader is compiled twice:
 // operands as descriptors, and (ITERA_ADDRESS) as addresses, for those larger than the device lets

@@ -3,7 +3,7 @@
 #include "itera.glsl"
 #include "scan.glsl"
 
-ARGS { T(dh) T(d) T(A) T(decay) T(ends) uint time, cols, width, tiles, chunk, chunks; } p;
+ARGS(itera_scan_bwd_chunk_args)
 IN(1, dh)
 IN(2, d)
 IN(3, A)

@@ -4,10 +4,7 @@
 #include "itera.glsl"
 #include "scan.glsl"
 
-ARGS {
-    T(dh) T(d) T(A) T(u) T(h) T(dd_parts) T(dA_parts) T(du)
-    uint batch, time, cols, width, tiles, dd_ld;
-} p;
+ARGS(itera_scan_bwd_sequential_args)
 IN(1, dh)
 IN(2, d)
 IN(3, A)

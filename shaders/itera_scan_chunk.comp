@@ -3,7 +3,7 @@
 #include "itera.glsl"
 #include "scan.glsl"
 
-ARGS { T(d) T(A) T(u) T(decay) T(ends) uint time, cols, width, tiles, chunk, chunks; } p;
+ARGS(itera_scan_chunk_args)
 IN(1, d)
 IN(2, A)
 IN(3, u)

@@ -3,10 +3,7 @@
 #include "itera.glsl"
 #include "scan.glsl"
 
-ARGS {
-    T(d) T(A) T(u) T(state) T(h)
-    uint time, cols, width, tiles, chunk, chunks, state_mode, start_ld;
-} p;
+ARGS(itera_scan_parallel_args)
 IN(1, d)
 IN(2, A)
 IN(3, u)

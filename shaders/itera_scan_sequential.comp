@@ -3,7 +3,7 @@
 #include "itera.glsl"
 #include "scan.glsl"
 
-ARGS { T(d) T(A) T(u) T(state) T(h) uint batch, time, cols, has_state; } p;
+ARGS(itera_scan_sequential_args)
 IN(1, d)
 IN(2, A)
 IN(3, u)

@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "kl_loss.glsl"
 
-ARGS { T(dloss) T(student) T(teacher) T(dstudent) uint rows, cols; float scale, factor; } p;
+ARGS(kl_loss_bwd_args)
 IN(1, dloss)
 IN(2, student)
 IN(3, teacher)

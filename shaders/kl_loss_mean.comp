@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "loss.glsl"
 
-ARGS { T(losses) T(loss) uint rows; float factor; } p;
+ARGS(kl_loss_mean_args)
 IN(1, losses)
 OUT(2, loss)
 

@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "kl_loss.glsl"
 
-ARGS { T(student) T(teacher) T(losses) uint rows, cols; float scale; } p;
+ARGS(kl_loss_rows_args)
 IN(1, student)
 IN(2, teacher)
 OUT(3, losses)

@@ -3,7 +3,7 @@
 #define REDUCE_PAIRS
 #include "norm.glsl"
 
-ARGS { T(dy) T(x) T(weight) T(stats) T(dx) T(dweight) T(dbias) uint rows, cols, width, blocks; } p;
+ARGS(layer_norm_bwd_args)
 IN(1, dy)
 IN(2, x)
 IN(3, weight)

@@ -3,7 +3,7 @@
 #include "itera.glsl"
 #include "scan.glsl"
 
-ARGS { T(dh) T(a) T(decay) T(ends) uint time, cols, width, tiles, chunk, chunks; } p;
+ARGS(linear_scan_bwd_chunk_args)
 IN(1, dh)
 IN(2, a)
 OUT(3, decay)

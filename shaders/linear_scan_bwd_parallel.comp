@@ -3,10 +3,7 @@
 #include "itera.glsl"
 #include "scan.glsl"
 
-ARGS {
-    T(dh) T(a) T(h) T(starts) T(da) T(db)
-    uint time, cols, width, tiles, chunk, chunks, has_start;
-} p;
+ARGS(linear_scan_bwd_parallel_args)
 IN(1, dh)
 IN(2, a)
 IN(3, h)

@@ -3,7 +3,7 @@
 #include "itera.glsl"
 #include "scan.glsl"
 
-ARGS { T(dh) T(a) T(h) T(da) T(db) uint batch, time, cols; } p;
+ARGS(linear_scan_bwd_sequential_args)
 IN(1, dh)
 IN(2, a)
 IN(3, h)

@@ -3,7 +3,7 @@
 #include "itera.glsl"
 #include "scan.glsl"
 
-ARGS { T(a) T(b) T(decay) T(ends) uint time, cols, width, tiles, chunk, chunks; } p;
+ARGS(linear_scan_chunk_args)
 IN(1, a)
 IN(2, b)
 OUT(3, decay)

@@ -3,10 +3,7 @@
 #include "itera.glsl"
 #include "scan.glsl"
 
-ARGS {
-    T(a) T(b) T(state) T(h)
-    uint time, cols, width, tiles, chunk, chunks, state_mode, start_ld;
-} p;
+ARGS(linear_scan_parallel_args)
 IN(1, a)
 IN(2, b)
 OUT(3, state)

@@ -3,7 +3,7 @@
 #include "itera.glsl"
 #include "scan.glsl"
 
-ARGS { T(a) T(b) T(state) T(h) uint batch, time, cols, has_state; } p;
+ARGS(linear_scan_sequential_args)
 IN(1, a)
 IN(2, b)
 OUT(3, state)

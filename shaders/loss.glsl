@@ -2,6 +2,7 @@
 #ifndef ITERA_LOSS_GLSL
 #define ITERA_LOSS_GLSL
 #include "itera.glsl"
+#include "args/loss.clh"
 
 #define MAX_LOCAL   256
 #define LANE_BUFFER MAX_LOCAL

@@ -1,8 +1,9 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/precision.clh"
 
-ARGS { T(scale) T(norm) uint count; } p;
+ARGS(loss_scale_args)
 INOUT(1, scale)
 IN(2, norm)
 

@@ -2,6 +2,7 @@
 #ifndef MATMUL_GLSL
 #define MATMUL_GLSL
 #include "itera.glsl"
+#include "args/matmul.clh"
 #include "math.glsl"
 #include "weight.glsl"
 

@@ -1,12 +1,7 @@
 // The kernel of matmul with weights in blocks where a has few rows, for shaders that include
 // matmul_blocks.glsl first:
 // y = act(a.bT + bias) + residual. A workgroup computes some columns of y.
-ARGS {
-    T(a) T(b) T(sums) T(bias) T(residual) T(y)
-    uint rows, cols, depth;
-    uint scales; // of b, in halves from its first word
-    uint has_bias, has_residual, act, slices, slice_depth;
-} p;
+ARGS(blocks_args)
 IN(4, bias)
 IN(5, residual)
 OUT(6, y)

@@ -5,13 +5,7 @@
 // y = act(op(a).op(b) + bias) + residual where a has few rows; when `swapped`, yT = (op(b).op(a))T:
 // the columns of y are few. A workgroup computes some columns of y over one of `slices` equal parts
 // of k, slice_depth long; with more than one, y is scratch for matmul_reduce.
-ARGS {
-    T(a) T(b) T(bias) T(residual) T(y)
-    uint rows, cols, depth, trans_a, trans_b;
-    uint has_bias, has_residual, act, slices, slice_depth;
-    uint scales; // of b in blocks, in halves from its first word
-    uint swapped;
-} p;
+ARGS(gemv_args)
 IN(3, bias)
 IN(4, residual)
 OUT(5, y)

@@ -4,6 +4,7 @@
 // goes into acc with their scales. kernels_cl/matmul_blocks.clh holds the same.
 #include "dot.glsl"
 #include "itera.glsl"
+#include "args/matmul.clh"
 #include "math.glsl"
 #include "weight.glsl"
 

@@ -2,12 +2,7 @@
 // y = act(a.bT + bias) + residual. A workgroup computes a tile of y over one of `slices` equal
 // parts of k, slice_depth long; with more than one, y is scratch for matmul_reduce, laid out (slices,
 // rows, cols).
-ARGS {
-    T(a) T(b) T(sums) T(bias) T(residual) T(y)
-    uint rows, cols, depth;
-    uint scales; // of b, in halves from its first word
-    uint has_bias, has_residual, act, slices, slice_depth;
-} p;
+ARGS(blocks_args)
 IN(4, bias)
 IN(5, residual)
 OUT(6, y)

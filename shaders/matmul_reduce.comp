@@ -1,14 +1,12 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/matmul.clh"
 #include "math.glsl"
 
 // Adds up the partial sums of p.slices slices in their order, and finishes the product: an
 // invocation makes an element of y.
-ARGS {
-    T(part) T(bias) T(residual) T(y)
-    uint rows, cols, has_bias, has_residual, act, slices;
-} p;
+ARGS(reduce_args)
 IN(1, part)
 IN(2, bias)
 IN(3, residual)

@@ -1,11 +1,12 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/matmul.clh"
 
 // Rounds rows of a to int8, blocks of 32 with one scale (the largest / 127) each: words of four,
 // and for each block its scale (0 for blocks of next to nothing, NaN where a is not finite) and its
 // sum. A workgroup takes 16 blocks, eight invocations one, four elements each.
-ARGS { T(a) T(words) T(sums) uint rows, depth; } p;
+ARGS(round_args)
 IN_UINT(1, a)
 ITERA_OPERAND(1, readonly, uvec4, a_four)
 OUT_UINT(2, words)

@@ -3,12 +3,7 @@
 // y = act(op(a).op(b) + bias) + residual. A workgroup computes a tile of y over one of `slices`
 // equal parts of k, slice_depth long; with more than one, y is scratch for matmul_reduce, laid out
 // (slices, rows, cols).
-ARGS {
-    T(a) T(b) T(bias) T(residual) T(y)
-    uint rows, cols, depth, trans_a, trans_b;
-    uint has_bias, has_residual, act, slices, slice_depth;
-    uint scales; // of b in blocks, in halves from its first word
-} p;
+ARGS(matmul_args)
 IN(3, bias)
 IN(4, residual)
 OUT(5, y)

@@ -1,13 +1,11 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/moe.clh"
 #define LANE_BUFFER 128
 #include "reduce.glsl"
 
-ARGS {
-    T(sum) T(count) T(loss) T(load) uint rows, experts, k, kind;
-    float scale;
-} p;
+ARGS(balance_args)
 IN(1, sum)
 IN_INT(2, count)
 OUT(3, loss)

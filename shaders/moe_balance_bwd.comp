@@ -1,12 +1,10 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/moe.clh"
 #include "moe_tile.glsl"
 
-ARGS {
-    T(dloss) T(logits) T(load) T(sum) T(dlogits) uint rows, experts, kind;
-    float scale;
-} p;
+ARGS(balance_bwd_args)
 IN(1, dloss)
 IN(2, logits)
 IN(3, load)

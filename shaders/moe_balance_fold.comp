@@ -1,10 +1,11 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/moe.clh"
 #define LANE_BUFFER 128
 #include "reduce.glsl"
 
-ARGS { T(sums) T(counts) T(sum) T(count) uint groups; } p;
+ARGS(balance_fold_args)
 IN(1, sums)
 IN_INT(2, counts)
 OUT(3, sum)

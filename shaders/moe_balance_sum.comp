@@ -1,12 +1,10 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/moe.clh"
 #include "moe_tile.glsl"
 
-ARGS {
-    T(logits) T(index) T(sums) T(counts) uint rows, experts, k, groups;
-    float share;
-} p;
+ARGS(balance_sum_args)
 IN(1, logits)
 IN_INT(2, index)
 OUT(3, sums)

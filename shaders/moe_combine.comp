@@ -1,11 +1,10 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/moe.clh"
 #include "moe_rows.glsl"
 
-ARGS {
-    T(y) T(position) T(weight) T(residual) T(result) uint rows, cols, k, has_residual;
-} p;
+ARGS(combine_args)
 IN_ROWS(1, y)
 IN_INT(2, position)
 IN(3, weight)

@@ -1,13 +1,12 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/moe.clh"
 #define LANE_BUFFER LOCAL
 #include "moe_rows.glsl"
 #include "reduce.glsl"
 
-ARGS {
-    T(dout) T(y) T(position) T(weight) T(dy) T(dweight) uint rows, cols, k, width;
-} p;
+ARGS(combine_bwd_args)
 IN_ROWS(1, dout)
 IN_ROWS(2, y)
 IN_INT(3, position)

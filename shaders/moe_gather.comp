@@ -1,9 +1,10 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/moe.clh"
 #include "moe_rows.glsl"
 
-ARGS { T(x) T(order) T(y) uint slots, cols, k; } p;
+ARGS(gather_args)
 IN_ROWS(1, x)
 IN_INT(2, order)
 OUT_ROWS(3, y)

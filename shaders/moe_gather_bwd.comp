@@ -1,9 +1,10 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/moe.clh"
 #include "moe_rows.glsl"
 
-ARGS { T(dy) T(position) T(dx) uint rows, cols, k; } p;
+ARGS(gather_bwd_args)
 IN_ROWS(1, dy)
 IN_INT(2, position)
 OUT_ROWS(3, dx)

@@ -1,9 +1,10 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/moe.clh"
 #include "moe_tile.glsl"
 
-ARGS { T(logits) T(index) T(weight) uint rows, experts, k, over_all; } p;
+ARGS(route_args)
 IN(1, logits)
 OUT_INT(2, index)
 OUT(3, weight)

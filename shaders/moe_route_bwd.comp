@@ -1,11 +1,10 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/moe.clh"
 #include "moe_tile.glsl"
 
-ARGS {
-    T(dweight) T(logits) T(index) T(weight) T(dlogits) uint rows, experts, k, over_all;
-} p;
+ARGS(route_bwd_args)
 IN(1, dweight)
 IN(2, logits)
 IN_INT(3, index)

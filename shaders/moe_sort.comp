@@ -1,11 +1,9 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/moe.clh"
 
-ARGS {
-    T(index) T(counts) T(totals) T(offsets) T(order) T(position) uint count, k, experts, blocks;
-    uint block;
-} p;
+ARGS(sort_args)
 IN_INT(1, index)
 IN_INT(2, counts)
 IN_INT(3, totals)

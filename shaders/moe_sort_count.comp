@@ -1,8 +1,9 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/moe.clh"
 
-ARGS { T(index) T(counts) uint count, k, experts, blocks, block; } p;
+ARGS(sort_count_args)
 IN_INT(1, index)
 OUT_INT(2, counts)
 

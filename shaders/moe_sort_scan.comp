@@ -1,9 +1,10 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/moe.clh"
 #include "moe_sort.glsl"
 
-ARGS { T(counts) T(totals) uint blocks; } p;
+ARGS(sort_scan_args)
 INOUT_INT(1, counts)
 OUT_INT(2, totals)
 

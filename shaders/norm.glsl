@@ -7,6 +7,7 @@
 #ifndef ITERA_NORM_GLSL
 #define ITERA_NORM_GLSL
 #include "itera.glsl"
+#include "args/norm.clh"
 #include "math.glsl"
 
 layout(constant_id = 3) const uint ITEMS = 8;

@@ -4,6 +4,7 @@
 #ifndef ITERA_OPTIMIZER_GLSL
 #define ITERA_OPTIMIZER_GLSL
 #include "itera.glsl"
+#include "args/optimizer.clh"
 
 #define LANE_BUFFER 256
 #include "reduce.glsl"

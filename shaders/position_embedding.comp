@@ -2,11 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "embedding.glsl"
 
-ARGS {
-    T(x) T(table) T(start) T(y)
-    uint rows, cols, steps, positions, started;
-    uint scales; // of a table in blocks, in halves from its first word
-} p;
+ARGS(position_args)
 IN(1, x)
 IN_UINT(2, table)
 IN_INT(3, start)

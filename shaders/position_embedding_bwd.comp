@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "embedding.glsl"
 
-ARGS { T(dy) T(dtable) uint positions, cols, steps, batch; } p;
+ARGS(position_bwd_args)
 IN(1, dy)
 OUT(2, dtable)
 

@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "norm.glsl"
 
-ARGS { T(x) T(weight) T(y) T(rstd) uint rows, cols, width, save; float eps; } p;
+ARGS(rms_norm_args)
 IN(1, x)
 IN(2, weight)
 OUT(3, y)

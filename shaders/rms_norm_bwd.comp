@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "norm.glsl"
 
-ARGS { T(dy) T(x) T(weight) T(rstd) T(dx) T(dweight) uint rows, cols, width, blocks; } p;
+ARGS(rms_norm_bwd_args)
 IN(1, dy)
 IN(2, x)
 IN(3, weight)

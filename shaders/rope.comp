@@ -2,11 +2,9 @@
 #extension GL_GOOGLE_include_directive : require
 #include "wide.glsl"
 #include "itera.glsl"
+#include "args/rope.clh"
 
-ARGS {
-    T(x) T(start) T(y) uint rows, time, heads, half_width, take, blocks, started, inverse;
-    uint step_low, step_high;
-} p;
+ARGS(rope_args)
 IN(1, x)
 IN_INT(2, start)
 OUT(3, y)

@@ -3,7 +3,7 @@
 #include "philox.glsl"
 #include "sample.glsl"
 
-ARGS { T(logits) T(params) T(rng) T(best) T(weights) T(token) uint batch, vocabulary, segments; } p;
+ARGS(sample_args)
 IN_INT(1, logits)
 IN(2, params)
 INOUT_INT(3, rng)

@@ -6,6 +6,7 @@
 #ifndef ITERA_SAMPLE_GLSL
 #define ITERA_SAMPLE_GLSL
 #include "itera.glsl"
+#include "args/sample.clh"
 #include "wide.glsl"
 
 #define SEGMENT   2048 // logits

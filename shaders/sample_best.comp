@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "sample.glsl"
 
-ARGS { T(logits) T(best) uint groups, vocabulary, segments; } p;
+ARGS(sample_best_args)
 IN_INT(1, logits)
 OUT_INT(2, best)
 

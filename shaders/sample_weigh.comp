@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "sample.glsl"
 
-ARGS { T(logits) T(params) T(best) T(weights) uint groups, vocabulary, segments; } p;
+ARGS(sample_weigh_args)
 IN_INT(1, logits)
 IN_INT(2, params)
 IN_INT(3, best)

@@ -7,6 +7,7 @@
 // twin.
 #ifndef ITERA_SCAN_GLSL
 #define ITERA_SCAN_GLSL
+#include "args/scan.clh"
 
 #define SCAN_LANES 128
 #define SCAN_STEPS 4 // that a lane keeps in registers

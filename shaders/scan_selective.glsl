@@ -7,6 +7,7 @@
 #ifndef ITERA_SCAN_SELECTIVE_GLSL
 #define ITERA_SCAN_SELECTIVE_GLSL
 #include "itera.glsl"
+#include "args/scan_selective.clh"
 #include "math.glsl"
 
 layout(constant_id = 3) const uint SPLIT = 4;
@@ -23,9 +24,6 @@ layout(constant_id = 6) const uint CHANNELS = 8;
 const uint TIMES = SIZE / CHANNELS;
 const uint ITEMS = 4;
 const uint BUNCH = 4;
-
-// What selective_scan and its gradient both read.
-#define INPUTS T(x) T(dt) T(A) T(B) T(C) T(D) T(z)
 
 // Bits of `has`: which optional operands there are.
 const uint HAS_D = 1, HAS_Z = 2, HAS_STATE = 4, HAS_START = 8, HAS_ENDS = 16, HAS_Y = 32;

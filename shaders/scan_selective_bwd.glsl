@@ -11,8 +11,6 @@
 #define ITERA_SCAN_SELECTIVE_BWD_GLSL
 #include "scan_selective.glsl"
 
-#define GRADIENTS T(dx) T(ddt) T(dz) T(sum_a) T(sum_b) T(sum_c) T(sum_d)
-
 // dy silu(z) of a tile, as LOAD_CHANNELS has it.
 #define LOAD_GATED(tile, dy, dy_at, dy_ld, z, z_at, z_ld, gated, steps, cols)                      \
     for (uint k_ = LANE; k_ < STEPS * WIDE; k_ += SIZE) {                                          \

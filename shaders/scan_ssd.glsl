@@ -2,11 +2,7 @@
 // steps of a chunk, and products of 64 x 64 tiles. kernels_cl/scan_ssd.clh is its twin.
 #ifndef ITERA_SCAN_SSD_GLSL
 #define ITERA_SCAN_SSD_GLSL
-
-// heads of width P and states N; heads of a group; steps between boundaries, the parts (chunks in
-// what follows) into which they are cut, the steps of one, and the chunks of a sequence.
-#define SSD_SIZES                                                                                  \
-    uint time, heads, width, states, group_heads, boundary_steps, parts, chunk_steps, chunks;
+#include "args/scan_ssd.clh"
 
 #define SSD_STEPS 64 // of a chunk at most; rows and columns of a tile of the matrix form
 #define SSD_DEPTH 16 // of a product between barriers

@@ -3,7 +3,7 @@
 #include "itera.glsl"
 #include "scan.glsl"
 
-ARGS { T(decay) T(ends) T(state) uint chunks, cols, width, tiles, state_mode; } p;
+ARGS(scan_starts_args)
 IN(1, decay)
 OUT(2, ends)
 OUT(3, state)

@@ -3,7 +3,7 @@
 #include "itera.glsl"
 #include "scan.glsl"
 
-ARGS { T(parts) T(y) uint count, rows, cols, span, stride, first, width; } p;
+ARGS(scan_sum_args)
 IN(1, parts)
 OUT(2, y)
 

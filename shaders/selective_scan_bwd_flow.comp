@@ -2,14 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "scan_selective_bwd.glsl"
 
-ARGS
-{
-    T(dy)
-    T(dt)
-    T(A)
-    T(C) T(z) T(ends) T(total) uint batch, time, channels, states, first_state, span, spans, has;
-}
-p;
+ARGS(flow_args)
 IN(1, dy)
 IN(2, dt)
 IN(3, A)

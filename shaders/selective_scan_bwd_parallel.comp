@@ -3,12 +3,7 @@
 #define SCAN_PARALLEL
 #include "scan_selective_bwd.glsl"
 
-ARGS
-{
-    T(dy) INPUTS T(boundaries) GRADIENTS uint batch, time, channels, all_states;
-    uint first_state, states, piece, chunk, chunks, has;
-}
-p;
+ARGS(bwd_parallel_args)
 IN(1, dy)
 IN(2, x)
 IN(3, dt)

@@ -2,12 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "scan_selective_bwd.glsl"
 
-ARGS
-{
-    T(dy) INPUTS T(boundaries) T(flows) T(kept) GRADIENTS uint batch, time, channels, all_states;
-    uint first_state, states, span, spans, piece, chunk, chunks, tiles, has;
-}
-p;
+ARGS(bwd_args)
 IN(1, dy)
 IN(2, x)
 IN(3, dt)

@@ -2,11 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "scan_selective_bwd.glsl"
 
-ARGS
-{
-    T(x) T(y) uint cols, rows, width, first;
-}
-p;
+ARGS(bwd_sum_args)
 IN(1, x)
 OUT(2, y)
 

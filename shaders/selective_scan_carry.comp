@@ -2,11 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "scan_selective.glsl"
 
-ARGS
-{
-    T(A) T(state) T(total) T(ends) uint batch, channels, states, first_state, spans, backward, has;
-}
-p;
+ARGS(carry_args)
 IN(1, A)
 IN(2, state)
 IN(3, total)

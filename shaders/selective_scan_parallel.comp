@@ -3,11 +3,7 @@
 #define SCAN_PARALLEL
 #include "scan_selective.glsl"
 
-ARGS
-{
-    INPUTS T(state) T(y) T(boundaries) uint batch, time, channels, states, chunk, chunks, has;
-}
-p;
+ARGS(parallel_args)
 IN(1, x)
 IN(2, dt)
 IN(3, A)

@@ -2,12 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "scan_selective.glsl"
 
-ARGS
-{
-    INPUTS T(state) T(start) T(y) T(boundaries) T(ends) T(total) uint batch, time, channels;
-    uint states, span, spans, chunk, chunks, has;
-}
-p;
+ARGS(scan_args)
 IN(1, x)
 IN(2, dt)
 IN(3, A)

@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "elementwise.glsl"
 
-ARGS { T(dy) T(x) T(z) T(dx) T(dz) TILE } p;
+ARGS(silu_mul_bwd_args)
 IN(1, dy)
 IN(2, x)
 IN(3, z)

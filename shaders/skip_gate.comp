@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "elementwise.glsl"
 
-ARGS { T(c) T(x) T(d) T(z) T(y) TILE uint gated; } p;
+ARGS(skip_gate_args)
 IN(1, c)
 IN(2, x)
 IN(3, d)

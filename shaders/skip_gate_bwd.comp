@@ -4,9 +4,7 @@
 #define LANE_BUFFER 128
 #include "reduce.glsl"
 
-ARGS {
-    T(dy) T(c) T(x) T(d) T(z) T(dc) T(dx) T(sums) T(dz) BLOCK uint gated, want_dz;
-} p;
+ARGS(skip_gate_bwd_args)
 IN(1, dy)
 IN(2, c)
 IN(3, x)

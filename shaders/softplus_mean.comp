@@ -4,7 +4,7 @@
 #define LANE_BUFFER 128
 #include "reduce.glsl"
 
-ARGS { T(x) T(y) uint rows, cols, width; } p;
+ARGS(softplus_mean_args)
 IN(1, x)
 OUT(2, y)
 

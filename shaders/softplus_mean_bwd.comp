@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "elementwise.glsl"
 
-ARGS { T(dy) T(x) T(dx) TILE } p;
+ARGS(softplus_mean_bwd_args)
 IN(1, dy)
 IN(2, x)
 OUT(3, dx)

@@ -4,11 +4,7 @@
 #include "scan.glsl"
 #include "scan_ssd.glsl"
 
-ARGS {
-    T(v) T(dt) T(A) T(other) T(products) T(state) T(grad)
-    uint batch, slices, slice_heads, column_tiles, state_row_ld, grad_row_ld, is_b;
-    SSD_SIZES
-} p;
+ARGS(ssd_scan_bwd_bc_args)
 IN(1, v)
 IN(2, dt)
 IN(3, A)

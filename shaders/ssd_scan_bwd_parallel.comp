@@ -4,12 +4,7 @@
 #include "scan.glsl"
 #include "scan_ssd.glsl"
 
-ARGS {
-    T(dy) T(x) T(dt) T(A) T(B) T(C) T(D) T(starts) T(flow) T(gathered) T(dx) T(ddt) T(dA_parts)
-    T(dB_parts) T(dC_parts) T(dD_parts)
-    uint has_skip, batch, start_ld;
-    SSD_SIZES
-} p;
+ARGS(ssd_scan_bwd_parallel_args)
 IN(1, dy)
 IN(2, x)
 IN(3, dt)

@@ -4,11 +4,7 @@
 #include "scan.glsl"
 #include "scan_ssd.glsl"
 
-ARGS {
-    T(dy) T(x) T(dt) T(A) T(scores) T(products) T(inner)
-    uint groups, slices, slice_heads;
-    SSD_SIZES
-} p;
+ARGS(ssd_scan_bwd_scores_args)
 IN(1, dy)
 IN(2, x)
 IN(3, dt)

@@ -7,12 +7,7 @@
 
 layout(constant_id = 3) const uint STATE_SLICES = 4;
 
-ARGS {
-    T(dy) T(x) T(dt) T(A) T(B) T(C) T(D) T(boundaries) T(kept) T(flow) T(dx) T(ddt_parts)
-    T(dA_parts) T(dB_parts) T(dC_parts) T(dD_parts)
-    uint has_skip, batch, time, heads, width, states, group_heads, chunk, chunks, lanes, tiles,
-         first_chunk, end_chunk, span, part;
-} p;
+ARGS(ssd_scan_bwd_sequential_args)
 IN(1, dy)
 IN(2, x)
 IN(3, dt)

@@ -4,7 +4,7 @@
 #include "scan.glsl"
 #include "scan_ssd.glsl"
 
-ARGS { T(x) T(dt) T(A) T(B) T(decay) T(ends) uint row_tiles, column_tiles, backward; SSD_SIZES } p;
+ARGS(ssd_scan_ends_args)
 IN(1, x)
 IN(2, dt)
 IN(3, A)

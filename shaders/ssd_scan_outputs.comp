@@ -4,7 +4,7 @@
 #include "scan.glsl"
 #include "scan_ssd.glsl"
 
-ARGS { T(x) T(dt) T(A) T(C) T(D) T(scores) T(starts) T(y) uint row_tiles, has_skip; SSD_SIZES } p;
+ARGS(ssd_scan_outputs_args)
 IN(1, x)
 IN(2, dt)
 IN(3, A)

@@ -4,11 +4,7 @@
 #include "scan.glsl"
 #include "scan_ssd.glsl"
 
-ARGS {
-    T(x) T(dt) T(A) T(B) T(C) T(D) T(state) T(y) T(boundaries)
-    uint has_skip, has_state, has_boundaries;
-    uint batch, time, heads, width, states, group_heads, chunk, chunks;
-} p;
+ARGS(ssd_scan_parallel_args)
 IN(1, x)
 IN(2, dt)
 IN(3, A)

@@ -4,7 +4,7 @@
 #include "scan.glsl"
 #include "scan_ssd.glsl"
 
-ARGS { T(B) T(C) T(scores) uint groups; SSD_SIZES } p;
+ARGS(ssd_scan_scores_args)
 IN(1, B)
 IN(2, C)
 OUT(3, scores)

@@ -7,11 +7,7 @@
 
 layout(constant_id = 3) const uint STATE_SLICES = 4;
 
-ARGS {
-    T(x) T(dt) T(A) T(B) T(C) T(D) T(state) T(y) T(boundaries)
-    uint has_skip, has_state, has_boundaries;
-    uint batch, time, heads, width, states, group_heads, chunk, chunks, lanes;
-} p;
+ARGS(ssd_scan_sequential_args)
 IN(1, x)
 IN(2, dt)
 IN(3, A)

@@ -4,11 +4,7 @@
 #include "scan.glsl"
 #include "scan_ssd.glsl"
 
-ARGS {
-    T(decay) T(ends) T(state) T(boundaries)
-    uint batch, chunks, heads, width, states, parts, boundary_chunks, backward;
-    uint has_state, has_boundaries;
-} p;
+ARGS(ssd_scan_starts_args)
 IN(1, decay)
 OUT(2, ends)
 OUT(3, state)

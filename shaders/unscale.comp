@@ -1,8 +1,9 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
+#include "args/precision.clh"
 
-ARGS { T(x) T(scale) T(y) uint rows, cols; } p;
+ARGS(unscale_args)
 IN(1, x)
 IN(2, scale)
 OUT(3, y)

@@ -6,7 +6,7 @@
 #include "backend/gpu/gpu.h"
 
 /* How a (rows, cols) matrix is cut: a workgroup of 128 takes 1 << shift columns of block_rows
- * rows. The words of BLOCK in the kernels are rows, cols, across, shift, block_rows. */
+ * rows. BLOCK_WORDS of the kernels are rows, cols, across, shift, block_rows. */
 struct itera_gpu_blocks {
     int64_t rows, cols;
     int64_t across; /* workgroups side by side */
@@ -16,7 +16,6 @@ struct itera_gpu_blocks {
 };
 
 struct itera_gpu_blocks itera_gpu_blocks(int64_t rows, int64_t cols);
-void itera_gpu_block_words(struct itera_gpu_dispatch *d, const struct itera_gpu_blocks *b);
 void itera_gpu_block_groups(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d,
                             const struct itera_gpu_blocks *b);
 

@@ -1,7 +1,7 @@
 /* What the OpenCL and Vulkan backends share. An op is lowered to dispatches: kernel names with
  * operands, numbers and a grid. The same dispatches serve both: kernels_cl/ and shaders/ hold the
- * same kernels under the same names, with operands and numbers in the same order. A backend finds
- * kernels by name, and knows no op.
+ * same kernels under the same names, with operands in the same order and the same numbers
+ * (kernels_cl/args/). A backend finds kernels by name, and knows no op.
  *
  * A kernel's arguments, in the order in which its dispatch is built:
  *   operands   as buffers; each also adds two words: `at`, the element at which it starts in what
@@ -142,8 +142,23 @@ struct itera_gpu_scratch {
 struct itera_gpu_scratch itera_gpu_scratch(struct itera_gpu_lowering *l, int64_t elements);
 void itera_gpu_use(struct itera_gpu_dispatch *d, struct itera_gpu_scratch scratch, int access);
 
-void itera_gpu_word(struct itera_gpu_dispatch *d, int64_t value); /* -2^31 to 2^32 - 1 */
-void itera_gpu_float(struct itera_gpu_dispatch *d, float value);
+/* Adds the numbers of a kernel, after its operands: all of a struct of kernels_cl/args/, by name.
+ *     ITERA_GPU_ARGS(d, unary_args, .rows = rows, .cols = cols, .factor = 2);
+ * What is left out, or given twice, is an error of the compiler. Sizes fit into words: an op with
+ * larger ones is refused before it is lowered. */
+#define ITERA_GPU_ARGS(d, type, ...)                                                               \
+    do {                                                                                           \
+        _Static_assert(sizeof(struct type) == ITERA_GPU_COUNT(__VA_ARGS__) * sizeof(uint32_t),     \
+                       "every word of " #type " must be given");                                   \
+        itera_gpu_words(d, &(const struct type){__VA_ARGS__}, sizeof(struct type));                \
+    } while (0)
+/* The number of its arguments, 20 at most. */
+#define ITERA_GPU_COUNT(...)                                                                       \
+    ITERA_GPU_COUNT_(__VA_ARGS__, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, \
+                     2, 1, 0)
+#define ITERA_GPU_COUNT_(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, count, ...)   \
+    count
+void itera_gpu_words(struct itera_gpu_dispatch *d, const void *words, size_t bytes);
 void itera_gpu_constant(struct itera_gpu_dispatch *d, uint32_t id, const char *name, int64_t value);
 void itera_gpu_local(struct itera_gpu_dispatch *d, uint32_t x, uint32_t y, uint32_t z);
 /* The grid in workgroups. x may be anything up to 2^31: beyond 65535 it goes on in y, when y is 1;

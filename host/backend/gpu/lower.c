@@ -1,4 +1,5 @@
 /* From programs to dispatches: the helpers of the lowerings, and the plan of a whole program. */
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,6 +58,7 @@ static void add_binding(struct itera_gpu_dispatch *d, struct itera_gpu_binding b
         d->overflow = true;
         return;
     }
+    assert(d->n_words == 2 * d->n_bindings); /* operands come before all other words */
     b.word = d->n_words;
     d->binding[d->n_bindings++] = b;
     add_word(d, 0);
@@ -73,6 +75,18 @@ static void check_elements(struct itera_gpu_lowering *l, int64_t elements)
     if (elements > MAX_ELEMENTS && !l->status)
         l->status = itera_refuse(&l->why, "%s: an operand of %lld elements; kernels count to %lld",
                                  op_name(l), (long long)elements, (long long)MAX_ELEMENTS);
+}
+
+/* What a lowering puts into words are sizes of its op's tensors, and products of them that number
+ * elements of an operand or of scratch. */
+static void check_sizes(struct itera_gpu_lowering *l, const struct itera_op *op)
+{
+    const struct itera_op_info *info = itera_op_info(op->kind);
+    for (int i = 0; i < info->n_in + info->n_out; i++) {
+        int32_t id = i < info->n_in ? op->in[i] : op->out[i - info->n_in];
+        for (int32_t k = 0; id >= 0 && k < l->program->tensors[id].shape.rank; k++)
+            check_elements(l, l->program->tensors[id].shape.dim[k]);
+    }
 }
 
 static void add_tensor(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d, int32_t id,
@@ -141,17 +155,16 @@ void itera_gpu_use(struct itera_gpu_dispatch *d, struct itera_gpu_scratch scratc
     add_binding(d, b, 0);
 }
 
-void itera_gpu_word(struct itera_gpu_dispatch *d, int64_t value)
+void itera_gpu_words(struct itera_gpu_dispatch *d, const void *words, size_t bytes)
 {
-    d->overflow |= value < INT32_MIN || value > UINT32_MAX;
-    add_word(d, (uint32_t)value);
-}
-
-void itera_gpu_float(struct itera_gpu_dispatch *d, float value)
-{
-    uint32_t word;
-    memcpy(&word, &value, sizeof word);
-    add_word(d, word);
+    assert(bytes % sizeof *d->word == 0);
+    size_t n = bytes / sizeof *d->word;
+    if (n > (size_t)(ITERA_GPU_MAX_WORDS - d->n_words)) {
+        d->overflow = true;
+        return;
+    }
+    memcpy(d->word + d->n_words, words, bytes);
+    d->n_words += (uint8_t)n;
 }
 
 void itera_gpu_constant(struct itera_gpu_dispatch *d, uint32_t id, const char *name, int64_t value)
@@ -227,11 +240,9 @@ static enum itera_status finish_op(struct itera_gpu_lowering *l, int32_t first)
         if (!d->groups[0] || !d->groups[1] || !d->groups[2])
             continue;
         if (d->overflow)
-            return itera_refuse(
-                &l->why,
-                "%s: kernel %s wants more operands or words than a dispatch holds, or a "
-                "number of more than 32 bits",
-                op, d->kernel);
+            return itera_refuse(&l->why,
+                                "%s: kernel %s wants more operands or words than a dispatch holds",
+                                op, d->kernel);
         if (d->local[0] * d->local[1] * d->local[2] > l->traits->max_local)
             return itera_refuse(&l->why, "%s: workgroups of %u; %s has %u invocations at most", op,
                                 d->local[0] * d->local[1] * d->local[2], l->device->base.info.id,
@@ -263,7 +274,8 @@ enum itera_status itera_gpu_lower_op(struct itera_gpu_lowering *l, int32_t index
     l->n_choices = l->choice = 0;
     l->choice_name = "";
     l->status = ITERA_OK;
-    enum itera_status status = lowerings[op->kind](l, op);
+    check_sizes(l, op);
+    enum itera_status status = l->status ? l->status : lowerings[op->kind](l, op);
     if (!status)
         status = l->status;
     if (!status)

@@ -1,4 +1,6 @@
 /* Lowering of rope, attention and its gradient (contracts: host/ops/attention.c). */
+#include "args/attention.clh"
+#include "args/rope.clh"
 #include <math.h>
 
 #include "backend/gpu/gpu.h"
@@ -26,16 +28,10 @@ enum itera_status itera_lower_rope(struct itera_gpu_lowering *l, const struct it
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_in(l, d, op->in[1]);
     itera_gpu_out(l, d, op->out[0]);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, itera_gpu_dim(l, op->in[0], 1));
-    itera_gpu_word(d, heads);
-    itera_gpu_word(d, half_width);
-    itera_gpu_word(d, ROPE_HEADS);
-    itera_gpu_word(d, blocks);
-    itera_gpu_word(d, op->in[1] != ITERA_NONE);
-    itera_gpu_word(d, op->attr.inverse);
-    itera_gpu_word(d, (uint32_t)step);
-    itera_gpu_word(d, (uint32_t)(step >> 32));
+    ITERA_GPU_ARGS(d, rope_args, .rows = rows, .time = itera_gpu_dim(l, op->in[0], 1),
+                   .heads = heads, .half_width = half_width, .take = ROPE_HEADS, .blocks = blocks,
+                   .started = op->in[1] != ITERA_NONE, .inverse = op->attr.inverse,
+                   .step_low = (uint32_t)step, .step_high = (uint32_t)(step >> 32));
     itera_gpu_groups(l, d, itera_gpu_div_up(rows * blocks * half_width, ITERA_GPU_LOCAL), 1, 1);
     return ITERA_OK;
 }
@@ -63,14 +59,9 @@ static struct sizes sizes_of(const struct itera_gpu_lowering *l, const struct it
     return s;
 }
 
-static void size_words(struct itera_gpu_dispatch *d, const struct sizes *s)
-{
-    itera_gpu_word(d, s->batch * s->kv_heads);
-    itera_gpu_word(d, s->kv_heads);
-    itera_gpu_word(d, s->share);
-    itera_gpu_word(d, s->d);
-    itera_gpu_word(d, s->time);
-}
+#define SIZE_WORDS(s)                                                                              \
+    .pairs = (s)->batch * (s)->kv_heads, .kv_heads = (s)->kv_heads, .share = (s)->share,           \
+    .d = (s)->d, .time = (s)->time
 
 static void tile_constants(struct itera_gpu_dispatch *d, const struct sizes *s, int64_t rows)
 {
@@ -87,10 +78,9 @@ static void store_keys(struct itera_gpu_lowering *l, const struct itera_op *op)
     itera_gpu_in(l, d, op->in[5]);
     itera_gpu_out(l, d, op->in[3]);
     itera_gpu_out(l, d, op->in[4]);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, cols);
-    itera_gpu_word(d, itera_gpu_dim(l, op->in[1], 1));
-    itera_gpu_word(d, itera_gpu_dim(l, op->in[3], 1));
+    ITERA_GPU_ARGS(d, attention_store_args, .rows = rows, .cols = cols,
+                   .time = itera_gpu_dim(l, op->in[1], 1),
+                   .positions = itera_gpu_dim(l, op->in[3], 1));
     itera_gpu_groups(l, d, itera_gpu_div_up(rows * cols, ITERA_GPU_LOCAL), 1, 1);
 }
 
@@ -156,15 +146,9 @@ enum itera_status itera_lower_attention(struct itera_gpu_lowering *l, const stru
     itera_gpu_out(l, d, op->out[0]);
     itera_gpu_out(l, d, op->out[1]);
     itera_gpu_use(d, parts, ITERA_GPU_WRITE);
-    size_words(d, &s);
-    itera_gpu_word(d, keys);
-    itera_gpu_word(d, tiles);
-    itera_gpu_word(d, s.windows);
-    itera_gpu_word(d, range);
-    itera_gpu_word(d, splits);
-    itera_gpu_word(d, cached);
-    itera_gpu_word(d, wants_lse);
-    itera_gpu_float(d, s.scale);
+    ITERA_GPU_ARGS(d, attention_args, SIZE_WORDS(&s), .keys = keys, .tiles = tiles,
+                   .windows = s.windows, .split = range, .splits = splits, .started = cached,
+                   .wants_lse = wants_lse, .scale = s.scale);
     tile_constants(d, &s, way.tile_rows);
     itera_gpu_groups(l, d, groups * splits, 1, 1);
     if (splits == 1)
@@ -174,9 +158,8 @@ enum itera_status itera_lower_attention(struct itera_gpu_lowering *l, const stru
     itera_gpu_use(d, parts, ITERA_GPU_READ);
     itera_gpu_out(l, d, op->out[0]);
     itera_gpu_out(l, d, op->out[1]);
-    size_words(d, &s);
-    itera_gpu_word(d, splits);
-    itera_gpu_word(d, wants_lse);
+    ITERA_GPU_ARGS(d, attention_merge_args, SIZE_WORDS(&s), .splits = splits,
+                   .wants_lse = wants_lse);
     itera_gpu_groups(l, d, itera_gpu_div_up(s.batch * s.kv_heads * rows * s.d, ITERA_GPU_LOCAL), 1,
                      1);
     return ITERA_OK;
@@ -196,10 +179,8 @@ static void backward(struct itera_gpu_lowering *l, const struct itera_op *op, co
     itera_gpu_out(l, d, of_q ? op->out[0] : ITERA_NONE);
     itera_gpu_out(l, d, of_q ? ITERA_NONE : op->out[1]);
     itera_gpu_out(l, d, of_q ? ITERA_NONE : op->out[2]);
-    size_words(d, s);
-    itera_gpu_word(d, tiles);
-    itera_gpu_word(d, s->windows);
-    itera_gpu_float(d, s->scale);
+    ITERA_GPU_ARGS(d, attention_bwd_args, SIZE_WORDS(s), .tiles = tiles, .windows = s->windows,
+                   .scale = s->scale);
     tile_constants(d, s, tile_rows);
     itera_gpu_groups(l, d, tiles * s->windows * s->batch * s->kv_heads, 1, 1);
 }
@@ -214,10 +195,8 @@ enum itera_status itera_lower_attention_bwd(struct itera_gpu_lowering *l, const 
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_in(l, d, op->in[4]);
     itera_gpu_use(d, delta, ITERA_GPU_WRITE);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, s.heads);
-    itera_gpu_word(d, s.d);
-    itera_gpu_word(d, s.time);
+    ITERA_GPU_ARGS(d, attention_bwd_delta_args, .rows = rows, .heads = s.heads, .d = s.d,
+                   .time = s.time);
     tile_constants(d, &s, Q_ROWS);
     itera_gpu_groups(l, d, itera_gpu_div_up(rows * s.heads * TEAM, ITERA_GPU_LOCAL), 1, 1);
 

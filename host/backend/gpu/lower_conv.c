@@ -1,4 +1,5 @@
 /* Lowering of the causal convolution (contract: host/ops/conv.c). */
+#include "args/conv.clh"
 #include "backend/gpu/column_sum.h"
 
 enum {
@@ -27,15 +28,10 @@ static int64_t count_down(const struct columns *w, int64_t items)
     return itera_gpu_div_up(items, ITERA_GPU_LOCAL >> w->shift);
 }
 
-static void common_words(struct itera_gpu_dispatch *d, const struct itera_shape *x,
-                         const struct columns *w)
-{
-    itera_gpu_word(d, x->dim[0]);
-    itera_gpu_word(d, x->dim[1]);
-    itera_gpu_word(d, w->channels);
-    itera_gpu_word(d, w->across ? w->across : 1);
-    itera_gpu_word(d, w->shift);
-}
+/* The words that all kernels begin with. */
+#define SIZES(x, w)                                                                                \
+    .batch = (x)->dim[0], .time = (x)->dim[1], .channels = (w).channels,                           \
+    .across = (w).across ? (w).across : 1, .shift = (w).shift
 
 enum itera_status itera_lower_causal_conv1d(struct itera_gpu_lowering *l, const struct itera_op *op)
 {
@@ -53,12 +49,9 @@ enum itera_status itera_lower_causal_conv1d(struct itera_gpu_lowering *l, const 
     else
         itera_gpu_in(l, d, op->in[3]);
     itera_gpu_out(l, d, op->out[0]);
-    common_words(d, x, &w);
-    itera_gpu_word(d, blocks ? blocks : 1);
-    itera_gpu_word(d, op->attr.act == ITERA_ACT_SILU);
-    itera_gpu_word(d, op->in[2] != ITERA_NONE);
-    itera_gpu_word(d, state);
-    itera_gpu_word(d, last);
+    ITERA_GPU_ARGS(d, causal_conv1d_args, SIZES(x, w), .blocks = blocks ? blocks : 1,
+                   .silu = op->attr.act == ITERA_ACT_SILU, .has_bias = op->in[2] != ITERA_NONE,
+                   .has_state = state, .last = last);
     itera_gpu_groups(l, d, w.across * count_down(&w, x->dim[0] * blocks), 1, 1);
     if (!state || blocks < 2)
         return ITERA_OK;
@@ -67,7 +60,7 @@ enum itera_status itera_lower_causal_conv1d(struct itera_gpu_lowering *l, const 
     itera_gpu_constant(d, 3, "TAPS", taps);
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_inout(l, d, op->in[3]);
-    common_words(d, x, &w);
+    ITERA_GPU_ARGS(d, causal_conv1d_state_args, SIZES(x, w));
     itera_gpu_groups(l, d, w.across * count_down(&w, x->dim[0]), 1, 1);
     return ITERA_OK;
 }
@@ -107,12 +100,9 @@ enum itera_status itera_lower_causal_conv1d_bwd(struct itera_gpu_lowering *l,
     itera_gpu_out(l, d, op->out[0]);
     itera_gpu_use(d, weights, ITERA_GPU_WRITE);
     itera_gpu_use(d, biases, ITERA_GPU_WRITE);
-    common_words(d, x, &w);
-    itera_gpu_word(d, runs ? runs : 1);
-    itera_gpu_word(d, run);
-    itera_gpu_word(d, op->attr.act == ITERA_ACT_SILU);
-    itera_gpu_word(d, bias);
-    itera_gpu_word(d, want_dbias);
+    ITERA_GPU_ARGS(d, causal_conv1d_bwd_args, SIZES(x, w), .runs = runs ? runs : 1, .run = run,
+                   .silu = op->attr.act == ITERA_ACT_SILU, .has_bias = bias,
+                   .want_dbias = want_dbias);
     itera_gpu_groups(l, d, w.across * down, 1, 1);
     itera_gpu_sum_partial(l, weights, down, taps * channels, op->out[1], true);
     if (want_dbias)

@@ -1,4 +1,7 @@
 /* Lowering of the elementwise ops (contracts: host/ops/elementwise.c). */
+#include <string.h>
+
+#include "args/elementwise.clh"
 #include "backend/gpu/column_sum.h"
 
 enum {
@@ -11,7 +14,7 @@ enum {
     FEW_ROWS = 4,       /* a lane should sum more of them than that */
 };
 
-/* The words of TILE in the kernels. */
+/* TILE_WORDS of the kernels, and how many tiles lie above each other. */
 struct tile {
     int64_t rows, cols, across, down, shift, tile_rows, tile_cols, row_step, col_step;
 };
@@ -71,17 +74,15 @@ static struct tile tile_operands(const struct itera_gpu_lowering *l, const int32
     return flat ? tile_matrix(1, rows * cols) : tile_matrix(rows, cols);
 }
 
-static void finish_tiles(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d,
-                         const struct tile *t)
+/* Tile t as TILE_WORDS. */
+#define TILE_OF(t)                                                                                 \
+    .rows = (t).rows, .cols = (t).cols, .across = larger((t).across, 1), .shift = (t).shift,       \
+    .tile_rows = (t).tile_rows, .tile_cols = (t).tile_cols, .row_step = (t).row_step,              \
+    .col_step = (t).col_step
+
+static void over_tiles(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d,
+                       const struct tile *t)
 {
-    itera_gpu_word(d, t->rows);
-    itera_gpu_word(d, t->cols);
-    itera_gpu_word(d, larger(t->across, 1));
-    itera_gpu_word(d, t->shift);
-    itera_gpu_word(d, t->tile_rows);
-    itera_gpu_word(d, t->tile_cols);
-    itera_gpu_word(d, t->row_step);
-    itera_gpu_word(d, t->col_step);
     itera_gpu_groups(l, d, t->across * t->down, 1, 1);
 }
 
@@ -90,8 +91,10 @@ enum itera_status itera_lower_fill(struct itera_gpu_lowering *l, const struct it
     struct tile t = tile_operands(l, op->out, 1);
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "fill");
     itera_gpu_out(l, d, op->out[0]);
-    finish_tiles(l, d, &t);
-    itera_gpu_float(d, op->attr.scale);
+    uint32_t bits;
+    memcpy(&bits, &op->attr.scale, sizeof bits);
+    ITERA_GPU_ARGS(d, fill_args, TILE_OF(t), .bits = bits);
+    over_tiles(l, d, &t);
     return ITERA_OK;
 }
 
@@ -101,7 +104,8 @@ enum itera_status itera_lower_copy(struct itera_gpu_lowering *l, const struct it
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "copy");
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_out(l, d, op->out[0]);
-    finish_tiles(l, d, &t);
+    ITERA_GPU_ARGS(d, copy_args, TILE_OF(t));
+    over_tiles(l, d, &t);
     return ITERA_OK;
 }
 
@@ -112,8 +116,8 @@ static enum itera_status unary(struct itera_gpu_lowering *l, const struct itera_
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, kernel);
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_out(l, d, op->out[0]);
-    finish_tiles(l, d, &t);
-    itera_gpu_float(d, op->attr.scale);
+    ITERA_GPU_ARGS(d, unary_args, TILE_OF(t), .factor = op->attr.scale);
+    over_tiles(l, d, &t);
     return ITERA_OK;
 }
 
@@ -125,7 +129,8 @@ static enum itera_status binary(struct itera_gpu_lowering *l, const struct itera
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_in(l, d, op->in[1]);
     itera_gpu_out(l, d, op->out[0]);
-    finish_tiles(l, d, &t);
+    ITERA_GPU_ARGS(d, binary_args, TILE_OF(t));
+    over_tiles(l, d, &t);
     return ITERA_OK;
 }
 
@@ -198,7 +203,8 @@ enum itera_status itera_lower_silu_mul_bwd(struct itera_gpu_lowering *l, const s
         itera_gpu_in(l, d, in[i]);
     itera_gpu_out(l, d, out[0]);
     itera_gpu_out(l, d, out[1]);
-    finish_tiles(l, d, &t);
+    ITERA_GPU_ARGS(d, silu_mul_bwd_args, TILE_OF(t));
+    over_tiles(l, d, &t);
     return ITERA_OK;
 }
 
@@ -209,8 +215,8 @@ enum itera_status itera_lower_skip_gate(struct itera_gpu_lowering *l, const stru
     for (int i = 0; i < 4; i++)
         itera_gpu_in(l, d, op->in[i]);
     itera_gpu_out(l, d, op->out[0]);
-    finish_tiles(l, d, &t);
-    itera_gpu_word(d, op->in[3] != ITERA_NONE);
+    ITERA_GPU_ARGS(d, skip_gate_args, TILE_OF(t), .gated = op->in[3] != ITERA_NONE);
+    over_tiles(l, d, &t);
     return ITERA_OK;
 }
 
@@ -222,7 +228,8 @@ enum itera_status itera_lower_softplus_mean_bwd(struct itera_gpu_lowering *l,
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_in(l, d, op->in[1]);
     itera_gpu_out(l, d, op->out[0]);
-    finish_tiles(l, d, &t);
+    ITERA_GPU_ARGS(d, softplus_mean_bwd_args, TILE_OF(t));
+    over_tiles(l, d, &t);
     return ITERA_OK;
 }
 
@@ -234,9 +241,7 @@ enum itera_status itera_lower_softplus_mean(struct itera_gpu_lowering *l, const 
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "softplus_mean");
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_out(l, d, op->out[0]);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, cols);
-    itera_gpu_word(d, width);
+    ITERA_GPU_ARGS(d, softplus_mean_args, .rows = rows, .cols = cols, .width = width);
     itera_gpu_groups(l, d, itera_gpu_div_up(rows, ITERA_GPU_LOCAL / width), 1, 1);
     return ITERA_OK;
 }
@@ -249,11 +254,9 @@ enum itera_status itera_lower_dropout(struct itera_gpu_lowering *l, const struct
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_in(l, d, op->in[1]);
     itera_gpu_out(l, d, op->out[0]);
-    itera_gpu_word(d, flat ? 1 : rows);
-    itera_gpu_word(d, flat ? rows * cols : cols);
-    itera_gpu_word(d, (uint32_t)op->attr.stream);
-    itera_gpu_float(d, op->attr.p);
-    itera_gpu_float(d, (float)(1.0 / (1.0 - (double)op->attr.p)));
+    ITERA_GPU_ARGS(d, dropout_args, .rows = flat ? 1 : rows, .cols = flat ? rows * cols : cols,
+                   .stream = (uint32_t)op->attr.stream, .p = op->attr.p,
+                   .factor = (float)(1.0 / (1.0 - (double)op->attr.p)));
     itera_gpu_groups(l, d, itera_gpu_div_up(rows * cols, TILE), 1, 1);
     return ITERA_OK;
 }
@@ -281,14 +284,10 @@ static struct itera_gpu_blocks one_block(int64_t rows, int64_t cols)
     return b;
 }
 
-void itera_gpu_block_words(struct itera_gpu_dispatch *d, const struct itera_gpu_blocks *b)
-{
-    itera_gpu_word(d, b->rows);
-    itera_gpu_word(d, b->cols);
-    itera_gpu_word(d, larger(b->across, 1));
-    itera_gpu_word(d, b->shift);
-    itera_gpu_word(d, b->block_rows);
-}
+/* Blocks b as BLOCK_WORDS. */
+#define BLOCKS_OF(b)                                                                               \
+    .rows = (b)->rows, .cols = (b)->cols, .across = larger((b)->across, 1), .shift = (b)->shift,   \
+    .block_rows = (b)->block_rows
 
 void itera_gpu_block_groups(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d,
                             const struct itera_gpu_blocks *b)
@@ -300,12 +299,8 @@ static void sum_words(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d
                       const struct itera_gpu_blocks *b, int64_t x_row, int64_t wrap, int64_t outer,
                       int64_t inner)
 {
-    itera_gpu_block_words(d, b);
-    itera_gpu_word(d, x_row);
-    itera_gpu_word(d, b->cols);
-    itera_gpu_word(d, larger(wrap, 1));
-    itera_gpu_word(d, outer);
-    itera_gpu_word(d, inner);
+    ITERA_GPU_ARGS(d, column_sum_args, BLOCKS_OF(b), .x_row = x_row, .y_block = b->cols,
+                   .wrap = larger(wrap, 1), .y_outer = outer, .y_inner = inner);
     itera_gpu_block_groups(l, d, b);
 }
 
@@ -373,9 +368,8 @@ enum itera_status itera_lower_skip_gate_bwd(struct itera_gpu_lowering *l, const 
     else
         itera_gpu_out(l, d, op->out[2]);
     itera_gpu_out(l, d, op->out[3]);
-    itera_gpu_block_words(d, &b);
-    itera_gpu_word(d, gated);
-    itera_gpu_word(d, gated && op->out[3] != ITERA_NONE);
+    ITERA_GPU_ARGS(d, skip_gate_bwd_args, BLOCKS_OF(&b), .gated = gated,
+                   .want_dz = gated && op->out[3] != ITERA_NONE);
     itera_gpu_block_groups(l, d, &b);
     if (b.count > 1)
         itera_gpu_sum_partial(l, sums, b.count, cols, op->out[2], false);

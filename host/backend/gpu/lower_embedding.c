@@ -1,4 +1,5 @@
 /* Lowering of the embeddings (contracts: host/ops/embedding.c). */
+#include "args/embedding.clh"
 #include "backend/gpu/gpu.h"
 
 enum { SORT_BLOCK = 1024 }; /* as in kernels_cl/embedding.cl and shaders/embedding.glsl */
@@ -11,7 +12,6 @@ static void invocations(struct itera_gpu_lowering *l, struct itera_gpu_dispatch 
 
 static void table_storage(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d, int32_t table)
 {
-    itera_gpu_word(d, itera_gpu_scales(l, table));
     itera_gpu_constant(d, 3, "TABLE_TYPE", itera_gpu_tensor(l, table)->dtype);
 }
 
@@ -22,10 +22,9 @@ enum itera_status itera_lower_embedding(struct itera_gpu_lowering *l, const stru
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_in(l, d, op->in[1]);
     itera_gpu_out(l, d, op->out[0]);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, cols);
-    itera_gpu_word(d, itera_gpu_cols(l, op->in[1]));
-    itera_gpu_word(d, itera_gpu_rows(l, op->in[0]));
+    ITERA_GPU_ARGS(
+        d, embedding_args, .rows = rows, .cols = cols, .ids_cols = itera_gpu_cols(l, op->in[1]),
+        .table_rows = itera_gpu_rows(l, op->in[0]), .scales = itera_gpu_scales(l, op->in[0]));
     table_storage(l, d, op->in[0]);
     invocations(l, d, rows * cols);
     return ITERA_OK;
@@ -55,9 +54,8 @@ static struct sorted sort_tokens(struct itera_gpu_lowering *l, int32_t ids, int6
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "embedding_bwd_sort");
     itera_gpu_in(l, d, ids);
     use_list(d, &blocks, ITERA_GPU_WRITE);
-    itera_gpu_word(d, count);
-    itera_gpu_word(d, itera_gpu_cols(l, ids));
-    itera_gpu_word(d, table_rows);
+    ITERA_GPU_ARGS(d, sort_args, .count = count, .ids_cols = itera_gpu_cols(l, ids),
+                   .table_rows = table_rows);
     invocations(l, d, count);
     if (count <= SORT_BLOCK)
         return blocks;
@@ -66,7 +64,7 @@ static struct sorted sort_tokens(struct itera_gpu_lowering *l, int32_t ids, int6
     d = itera_gpu_begin(l, "embedding_bwd_merge");
     use_list(d, &blocks, ITERA_GPU_READ);
     use_list(d, &all, ITERA_GPU_WRITE);
-    itera_gpu_word(d, count);
+    ITERA_GPU_ARGS(d, merge_args, .count = count);
     invocations(l, d, count);
     return all;
 }
@@ -80,17 +78,20 @@ static void add_table(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d
         itera_gpu_out(l, d, op->out[0]);
 }
 
-/* The words and the grid of the passes over chunks of the list. */
+/* The words of the passes over chunks of the list (sum_args and join_args), and their grid. */
+#define CHUNK_WORDS(l, op, count_, chunk_)                                                         \
+    .count = (count_), .cols = itera_gpu_cols(l, (op)->out[0]), .chunk = (chunk_),                 \
+    .tiles = tiles_of(l, op), .accumulate = (op)->attr.accumulate
+
+static int64_t tiles_of(const struct itera_gpu_lowering *l, const struct itera_op *op)
+{
+    return itera_gpu_div_up(itera_gpu_cols(l, op->out[0]), ITERA_GPU_LOCAL);
+}
+
 static void over_chunks(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d,
                         const struct itera_op *op, int64_t count, int64_t chunk)
 {
-    int64_t cols = itera_gpu_cols(l, op->out[0]), tiles = itera_gpu_div_up(cols, ITERA_GPU_LOCAL);
-    itera_gpu_word(d, count);
-    itera_gpu_word(d, cols);
-    itera_gpu_word(d, chunk);
-    itera_gpu_word(d, tiles);
-    itera_gpu_word(d, op->attr.accumulate);
-    itera_gpu_groups(l, d, itera_gpu_div_up(count, chunk) * tiles, 1, 1);
+    itera_gpu_groups(l, d, itera_gpu_div_up(count, chunk) * tiles_of(l, op), 1, 1);
 }
 
 enum itera_status itera_lower_embedding_bwd(struct itera_gpu_lowering *l, const struct itera_op *op)
@@ -102,8 +103,7 @@ enum itera_status itera_lower_embedding_bwd(struct itera_gpu_lowering *l, const 
     if (!op->attr.accumulate) {
         d = itera_gpu_begin(l, "embedding_bwd_clear");
         itera_gpu_out(l, d, dtable);
-        itera_gpu_word(d, rows);
-        itera_gpu_word(d, cols);
+        ITERA_GPU_ARGS(d, clear_args, .rows = rows, .cols = cols);
         invocations(l, d, rows * cols);
     }
     if (count == 0 || cols == 0)
@@ -122,6 +122,7 @@ enum itera_status itera_lower_embedding_bwd(struct itera_gpu_lowering *l, const 
     use_list(d, &list, ITERA_GPU_READ);
     add_table(l, d, op);
     itera_gpu_use(d, partial, ITERA_GPU_WRITE);
+    ITERA_GPU_ARGS(d, sum_args, CHUNK_WORDS(l, op, count, chunk));
     over_chunks(l, d, op, count, chunk);
     if (count <= chunk)
         return ITERA_OK;
@@ -130,6 +131,7 @@ enum itera_status itera_lower_embedding_bwd(struct itera_gpu_lowering *l, const 
     itera_gpu_use(d, list.rows, ITERA_GPU_READ);
     itera_gpu_use(d, partial, ITERA_GPU_READ);
     add_table(l, d, op);
+    ITERA_GPU_ARGS(d, join_args, CHUNK_WORDS(l, op, count, chunk));
     over_chunks(l, d, op, count, chunk);
     return ITERA_OK;
 }
@@ -142,11 +144,10 @@ enum itera_status itera_lower_position_embedding(struct itera_gpu_lowering *l,
     for (int i = 0; i < 3; i++)
         itera_gpu_in(l, d, op->in[i]);
     itera_gpu_out(l, d, op->out[0]);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, cols);
-    itera_gpu_word(d, itera_gpu_dim(l, op->in[0], 1));
-    itera_gpu_word(d, itera_gpu_rows(l, op->in[1]));
-    itera_gpu_word(d, op->in[2] != ITERA_NONE);
+    ITERA_GPU_ARGS(d, position_args, .rows = rows, .cols = cols,
+                   .steps = itera_gpu_dim(l, op->in[0], 1),
+                   .positions = itera_gpu_rows(l, op->in[1]), .started = op->in[2] != ITERA_NONE,
+                   .scales = itera_gpu_scales(l, op->in[1]));
     table_storage(l, d, op->in[1]);
     invocations(l, d, rows * cols);
     return ITERA_OK;
@@ -159,10 +160,9 @@ enum itera_status itera_lower_position_embedding_bwd(struct itera_gpu_lowering *
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "position_embedding_bwd");
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_out(l, d, op->out[0]);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, cols);
-    itera_gpu_word(d, itera_gpu_dim(l, op->in[0], 1));
-    itera_gpu_word(d, itera_gpu_dim(l, op->in[0], 0));
+    ITERA_GPU_ARGS(d, position_bwd_args, .positions = rows, .cols = cols,
+                   .steps = itera_gpu_dim(l, op->in[0], 1),
+                   .batch = itera_gpu_dim(l, op->in[0], 0));
     invocations(l, d, rows * cols);
     return ITERA_OK;
 }

@@ -1,4 +1,5 @@
 /* Lowering of the losses (contracts: host/ops/loss.c). */
+#include "args/loss.clh"
 #include "backend/gpu/gpu.h"
 
 /* As in kernels_cl/loss.cl and shaders/loss.glsl. */
@@ -11,13 +12,9 @@ static uint32_t local_for(const struct itera_gpu_lowering *l, int64_t n)
 }
 
 /* Rows, classes, and how the targets lie. */
-static void target_words(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d, int32_t logits,
-                         int32_t targets)
-{
-    itera_gpu_word(d, itera_gpu_rows(l, logits));
-    itera_gpu_word(d, itera_gpu_cols(l, logits));
-    itera_gpu_word(d, itera_gpu_cols(l, targets));
-}
+#define TARGET_WORDS                                                                               \
+    .rows = itera_gpu_rows(l, logits), .cols = itera_gpu_cols(l, logits),                          \
+    .target_cols = itera_gpu_cols(l, targets)
 
 enum itera_status itera_lower_cross_entropy(struct itera_gpu_lowering *l, const struct itera_op *op)
 {
@@ -29,7 +26,7 @@ enum itera_status itera_lower_cross_entropy(struct itera_gpu_lowering *l, const 
     itera_gpu_in(l, d, targets);
     itera_gpu_out(l, d, op->out[1]);
     itera_gpu_use(d, losses, ITERA_GPU_WRITE);
-    target_words(l, d, logits, targets);
+    ITERA_GPU_ARGS(d, cross_entropy_rows_args, TARGET_WORDS);
     itera_gpu_local(d, local_for(l, itera_gpu_cols(l, logits)), 1, 1);
     itera_gpu_groups(l, d, rows, 1, 1);
 
@@ -37,7 +34,7 @@ enum itera_status itera_lower_cross_entropy(struct itera_gpu_lowering *l, const 
     itera_gpu_use(d, losses, ITERA_GPU_READ);
     itera_gpu_in(l, d, targets);
     itera_gpu_out(l, d, op->out[0]);
-    target_words(l, d, logits, targets);
+    ITERA_GPU_ARGS(d, cross_entropy_mean_args, TARGET_WORDS);
     itera_gpu_local(d, local_for(l, rows), 1, 1);
     itera_gpu_groups(l, d, 1, 1, 1);
     return ITERA_OK;
@@ -54,7 +51,7 @@ enum itera_status itera_lower_cross_entropy_bwd(struct itera_gpu_lowering *l,
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_in(l, d, targets);
     itera_gpu_use(d, scale, ITERA_GPU_WRITE);
-    target_words(l, d, logits, targets);
+    ITERA_GPU_ARGS(d, cross_entropy_bwd_scale_args, TARGET_WORDS);
     itera_gpu_local(d, local_for(l, rows), 1, 1);
     itera_gpu_groups(l, d, 1, 1, 1);
 
@@ -64,8 +61,7 @@ enum itera_status itera_lower_cross_entropy_bwd(struct itera_gpu_lowering *l,
     itera_gpu_in(l, d, targets);
     itera_gpu_in(l, d, op->in[3]);
     itera_gpu_out(l, d, op->out[0]);
-    target_words(l, d, logits, targets);
-    itera_gpu_word(d, tiles);
+    ITERA_GPU_ARGS(d, cross_entropy_bwd_args, TARGET_WORDS, .tiles = tiles);
     itera_gpu_groups(l, d, rows * tiles, 1, 1);
     return ITERA_OK;
 }
@@ -79,17 +75,14 @@ enum itera_status itera_lower_kl_loss(struct itera_gpu_lowering *l, const struct
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_in(l, d, op->in[1]);
     itera_gpu_use(d, losses, ITERA_GPU_WRITE);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, cols);
-    itera_gpu_float(d, 1.0f / temperature);
+    ITERA_GPU_ARGS(d, kl_loss_rows_args, .rows = rows, .cols = cols, .scale = 1.0f / temperature);
     itera_gpu_local(d, local_for(l, cols), 1, 1);
     itera_gpu_groups(l, d, rows, 1, 1);
 
     d = itera_gpu_begin(l, "kl_loss_mean");
     itera_gpu_use(d, losses, ITERA_GPU_READ);
     itera_gpu_out(l, d, op->out[0]);
-    itera_gpu_word(d, rows);
-    itera_gpu_float(d, temperature * temperature);
+    ITERA_GPU_ARGS(d, kl_loss_mean_args, .rows = rows, .factor = temperature * temperature);
     itera_gpu_local(d, local_for(l, rows), 1, 1);
     itera_gpu_groups(l, d, 1, 1, 1);
     return ITERA_OK;
@@ -102,10 +95,8 @@ enum itera_status itera_lower_kl_loss_bwd(struct itera_gpu_lowering *l, const st
     for (int i = 0; i < 3; i++)
         itera_gpu_in(l, d, op->in[i]);
     itera_gpu_out(l, d, op->out[0]);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, cols);
-    itera_gpu_float(d, 1.0f / op->attr.scale);
-    itera_gpu_float(d, op->attr.scale);
+    ITERA_GPU_ARGS(d, kl_loss_bwd_args, .rows = rows, .cols = cols, .scale = 1.0f / op->attr.scale,
+                   .factor = op->attr.scale);
     itera_gpu_local(d, local_for(l, cols), 1, 1);
     itera_gpu_groups(l, d, rows, 1, 1);
     return ITERA_OK;

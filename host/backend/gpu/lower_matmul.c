@@ -1,5 +1,6 @@
 /* Lowering of the matrix products (contracts: host/ops/matmul.c). */
 #include "backend/gpu/lower_matmul.h"
+#include "args/matmul.clh"
 
 enum candidate {
     TILE32,
@@ -292,12 +293,8 @@ void itera_reduce_product(struct itera_gpu_lowering *l, const struct itera_produ
     itera_gpu_in(l, d, g->bias);
     itera_gpu_in(l, d, g->residual);
     itera_gpu_out(l, d, g->y);
-    itera_gpu_word(d, g->rows);
-    itera_gpu_word(d, g->cols);
-    itera_gpu_word(d, g->bias >= 0);
-    itera_gpu_word(d, g->residual >= 0);
-    itera_gpu_word(d, g->act);
-    itera_gpu_word(d, slices);
+    ITERA_GPU_ARGS(d, reduce_args, .rows = g->rows, .cols = g->cols, .has_bias = g->bias >= 0,
+                   .has_residual = g->residual >= 0, .act = g->act, .slices = slices);
     itera_gpu_groups(l, d, itera_gpu_div_up(g->rows * g->cols, ITERA_GPU_LOCAL), 1, 1);
 }
 
@@ -329,20 +326,14 @@ static struct itera_gpu_dispatch *begin_product(struct itera_gpu_lowering *l, co
         itera_gpu_use(d, c->part, ITERA_GPU_WRITE);
     else
         itera_gpu_out(l, d, g->y);
-    itera_gpu_word(d, g->rows);
-    itera_gpu_word(d, g->cols);
-    itera_gpu_word(d, g->depth);
-    itera_gpu_word(d, g->trans_a);
-    itera_gpu_word(d, g->trans_b);
-    itera_gpu_word(d, bias >= 0);
-    itera_gpu_word(d, residual >= 0);
-    itera_gpu_word(d, cut ? ITERA_ACT_NONE : g->act);
-    itera_gpu_word(d, c->slices);
-    itera_gpu_word(d, c->slice_depth);
-    itera_gpu_word(d, itera_gpu_scales(l, g->b));
     storage_constants(l, d, g->a, g->b);
     return d;
 }
+
+/* MATMUL_WORDS of a product that is cut. */
+#define PRODUCT_WORDS(l, g, c)                                                                     \
+    .rows = (g)->rows, .cols = (g)->cols, .depth = (g)->depth, .trans_a = (g)->trans_a,            \
+    .trans_b = (g)->trans_b, ITERA_FINISH_WORDS(g, c), .scales = itera_gpu_scales(l, (g)->b)
 
 static void lower_tile(struct itera_gpu_lowering *l, const struct itera_product *g,
                        enum candidate way)
@@ -352,6 +343,7 @@ static void lower_tile(struct itera_gpu_lowering *l, const struct itera_product 
         itera_cut_depth(l, g, ways[way].split ? split_for(l, groups, g->depth) : 1, DEPTH);
     struct itera_gpu_dispatch *d =
         begin_product(l, ways[way].coop ? "matmul_coopmat" : "matmul_tile", g, &c);
+    ITERA_GPU_ARGS(d, matmul_args, PRODUCT_WORDS(l, g, &c));
     tile_constants(l, d, way, g->trans_a, !g->trans_b);
     itera_gpu_groups(l, d, groups * c.slices, 1, 1);
     if (c.slices > 1)
@@ -403,7 +395,7 @@ static void lower_gemv(struct itera_gpu_lowering *l, const struct itera_product 
     const struct itera_cut c =
         itera_cut_depth(l, g, f.trans_b ? 1 : slices_for(l, groups, g->depth / 4), DEPTH);
     struct itera_gpu_dispatch *d = begin_product(l, "matmul_gemv", &f, &c);
-    itera_gpu_word(d, swapped);
+    ITERA_GPU_ARGS(d, gemv_args, PRODUCT_WORDS(l, &f, &c), .swapped = swapped);
     gemv_constants(d, &s, rows);
     itera_gpu_groups(l, d, groups * c.slices, 1, 1);
     if (c.slices > 1)
@@ -428,12 +420,8 @@ static void lower_clblast(struct itera_gpu_lowering *l, const struct itera_produ
         itera_gpu_inout(l, d, g->y);
     else
         itera_gpu_out(l, d, g->y);
-    itera_gpu_word(d, g->rows);
-    itera_gpu_word(d, g->cols);
-    itera_gpu_word(d, g->depth);
-    itera_gpu_word(d, g->trans_a);
-    itera_gpu_word(d, g->trans_b);
-    itera_gpu_word(d, accumulate);
+    ITERA_GPU_ARGS(d, clblast_gemm_args, .m = g->rows, .n = g->cols, .k = g->depth,
+                   .trans_a = g->trans_a, .trans_b = g->trans_b, .accumulate = accumulate);
     itera_gpu_groups(l, d, 1, 1, 1);
     if (more)
         itera_reduce_product(l, g, product, 1);
@@ -510,14 +498,9 @@ static void lower_experts(struct itera_gpu_lowering *l, const struct itera_op *o
     itera_gpu_in(l, d, b);
     itera_gpu_in(l, d, op->in[2]);
     itera_gpu_out(l, d, y);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, cols);
-    itera_gpu_word(d, depth);
-    itera_gpu_word(d, op->attr.trans_b);
-    itera_gpu_word(d, op->attr.act);
-    itera_gpu_word(d, experts);
-    itera_gpu_word(d, op->attr.trans_b ? cols : depth);
-    itera_gpu_word(d, itera_gpu_scales(l, b));
+    ITERA_GPU_ARGS(d, grouped_args, .rows = rows, .cols = cols, .depth = depth,
+                   .trans_b = op->attr.trans_b, .act = op->attr.act, .experts = experts,
+                   .b_step = op->attr.trans_b ? cols : depth, .scales = itera_gpu_scales(l, b));
     storage_constants(l, d, a, b);
     if (!ways[way].tile) {
         const struct gemv_shape s = gemv_shape(l, way, 1, cols * rows, op->attr.trans_b);
@@ -565,11 +548,8 @@ static void lower_weights(struct itera_gpu_lowering *l, const struct itera_op *o
         itera_gpu_use(d, part, ITERA_GPU_WRITE);
     else
         itera_gpu_out(l, d, g.y);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, out_rows);
-    itera_gpu_word(d, cols);
-    itera_gpu_word(d, experts);
-    itera_gpu_word(d, slices);
+    ITERA_GPU_ARGS(d, weights_args, .rows = rows, .out_rows = out_rows, .cols = cols,
+                   .experts = experts, .slices = slices);
     storage_constants(l, d, op->in[0], op->in[1]);
     tile_constants(l, d, way, true, true);
     itera_gpu_groups(l, d, groups * slices, 1, 1);

@@ -18,6 +18,14 @@ struct itera_cut {
     struct itera_gpu_scratch part;
 };
 
+/* What a kernel is told of the end of a product and of its cut: when it is one, matmul_reduce does
+ * the rest. */
+#define ITERA_FINISH_WORDS(g, c)                                                                   \
+    .has_bias = (c)->slices <= 1 && (g)->bias >= 0,                                                \
+    .has_residual = (c)->slices <= 1 && (g)->residual >= 0,                                        \
+    .act = (c)->slices > 1 ? ITERA_ACT_NONE : (g)->act, .slices = (c)->slices,                     \
+    .slice_depth = (c)->slice_depth
+
 /* Workgroups that keep the device busy. */
 int64_t itera_wanted_groups(const struct itera_gpu_traits *traits);
 

@@ -1,4 +1,5 @@
 /* Lowering of products with weights in blocks that lie along k (contracts: host/ops/matmul.c). */
+#include "args/matmul.clh"
 #include "backend/gpu/lower_matmul.h"
 
 enum {
@@ -27,8 +28,7 @@ static struct rows round_rows(struct itera_gpu_lowering *l, int32_t a, bool inte
     itera_gpu_in(l, d, a);
     itera_gpu_use(d, r.words, ITERA_GPU_WRITE);
     itera_gpu_use(d, r.sums, ITERA_GPU_WRITE);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, depth);
+    ITERA_GPU_ARGS(d, round_args, .rows = rows, .depth = depth);
     itera_gpu_groups(l, d, itera_gpu_div_up(rows * depth / 4, ITERA_GPU_LOCAL), 1, 1);
     return r;
 }
@@ -73,15 +73,8 @@ static struct itera_gpu_dispatch *begin_product(struct itera_gpu_lowering *l, co
         itera_gpu_use(d, c->part, ITERA_GPU_WRITE);
     else
         itera_gpu_out(l, d, g->y);
-    itera_gpu_word(d, g->rows);
-    itera_gpu_word(d, g->cols);
-    itera_gpu_word(d, g->depth);
-    itera_gpu_word(d, itera_gpu_scales(l, g->b));
-    itera_gpu_word(d, bias >= 0);
-    itera_gpu_word(d, residual >= 0);
-    itera_gpu_word(d, cut ? ITERA_ACT_NONE : g->act);
-    itera_gpu_word(d, c->slices);
-    itera_gpu_word(d, c->slice_depth);
+    ITERA_GPU_ARGS(d, blocks_args, .rows = g->rows, .cols = g->cols, .depth = g->depth,
+                   .scales = itera_gpu_scales(l, g->b), ITERA_FINISH_WORDS(g, c));
     return d;
 }
 
@@ -161,12 +154,9 @@ void itera_lower_grouped_blocks(struct itera_gpu_lowering *l, const struct itera
              : begin(l, "grouped_matmul_blocks", "grouped_matmul_blocks_dot", &r, b);
     itera_gpu_in(l, d, op->in[2]);
     itera_gpu_out(l, d, y);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, cols);
-    itera_gpu_word(d, depth);
-    itera_gpu_word(d, itera_gpu_scales(l, b));
-    itera_gpu_word(d, op->attr.act);
-    itera_gpu_word(d, op->attr.experts);
+    ITERA_GPU_ARGS(d, grouped_blocks_args, .rows = rows, .cols = cols, .depth = depth,
+                   .scales = itera_gpu_scales(l, b), .act = op->attr.act,
+                   .experts = op->attr.experts);
     if (!tile) {
         const struct shape s = shape_of(l, b, 1, rows * cols, depth);
         shape_constants(d, &s, 1, integer);

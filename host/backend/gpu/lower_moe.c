@@ -1,4 +1,5 @@
 /* Lowering of the mixture-of-experts ops (contracts: host/ops/moe.c). */
+#include "args/moe.clh"
 #include "backend/gpu/gpu.h"
 
 enum {
@@ -36,10 +37,8 @@ enum itera_status itera_lower_moe_route(struct itera_gpu_lowering *l, const stru
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_out(l, d, op->out[0]);
     itera_gpu_out(l, d, op->out[1]);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, experts);
-    itera_gpu_word(d, itera_gpu_cols(l, op->out[0]));
-    itera_gpu_word(d, over_all(op));
+    ITERA_GPU_ARGS(d, route_args, .rows = rows, .experts = experts,
+                   .k = itera_gpu_cols(l, op->out[0]), .over_all = over_all(op));
     groups_of_tiles(l, d, rows, experts);
     return ITERA_OK;
 }
@@ -51,10 +50,8 @@ enum itera_status itera_lower_moe_route_bwd(struct itera_gpu_lowering *l, const 
     for (int i = 0; i < 4; i++)
         itera_gpu_in(l, d, op->in[i]);
     itera_gpu_out(l, d, op->out[0]);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, experts);
-    itera_gpu_word(d, itera_gpu_cols(l, op->in[2]));
-    itera_gpu_word(d, over_all(op));
+    ITERA_GPU_ARGS(d, route_bwd_args, .rows = rows, .experts = experts,
+                   .k = itera_gpu_cols(l, op->in[2]), .over_all = over_all(op));
     groups_of_tiles(l, d, rows, experts);
     return ITERA_OK;
 }
@@ -67,16 +64,13 @@ static void count_blocks(struct itera_gpu_lowering *l, const struct itera_op *op
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "moe_sort_count");
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_use(d, counts, ITERA_GPU_WRITE);
-    itera_gpu_word(d, count);
-    itera_gpu_word(d, itera_gpu_cols(l, op->in[0]));
-    itera_gpu_word(d, op->attr.experts);
-    itera_gpu_word(d, blocks);
-    itera_gpu_word(d, block);
+    ITERA_GPU_ARGS(d, sort_count_args, .count = count, .k = itera_gpu_cols(l, op->in[0]),
+                   .experts = op->attr.experts, .blocks = blocks, .block = block);
     itera_gpu_groups(l, d, blocks, 1, 1);
     d = itera_gpu_begin(l, "moe_sort_scan");
     itera_gpu_use(d, counts, ITERA_GPU_READ | ITERA_GPU_WRITE);
     itera_gpu_use(d, totals, ITERA_GPU_WRITE);
-    itera_gpu_word(d, blocks);
+    ITERA_GPU_ARGS(d, sort_scan_args, .blocks = blocks);
     itera_gpu_groups(l, d, op->attr.experts, 1, 1);
 }
 
@@ -98,11 +92,8 @@ enum itera_status itera_lower_moe_sort(struct itera_gpu_lowering *l, const struc
     itera_gpu_use(d, totals, ITERA_GPU_READ);
     for (int i = 0; i < 3; i++)
         itera_gpu_out(l, d, op->out[i]);
-    itera_gpu_word(d, count);
-    itera_gpu_word(d, k);
-    itera_gpu_word(d, op->attr.experts);
-    itera_gpu_word(d, blocks);
-    itera_gpu_word(d, block);
+    ITERA_GPU_ARGS(d, sort_args, .count = count, .k = k, .experts = op->attr.experts,
+                   .blocks = blocks, .block = block);
     itera_gpu_groups(l, d, blocks, 1, 1);
     return ITERA_OK;
 }
@@ -114,9 +105,7 @@ enum itera_status itera_lower_moe_gather(struct itera_gpu_lowering *l, const str
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_in(l, d, op->in[1]);
     itera_gpu_out(l, d, op->out[0]);
-    itera_gpu_word(d, slots);
-    itera_gpu_word(d, cols);
-    itera_gpu_word(d, op->attr.top_k);
+    ITERA_GPU_ARGS(d, gather_args, .slots = slots, .cols = cols, .k = op->attr.top_k);
     groups_of_quads(l, d, slots, cols);
     return ITERA_OK;
 }
@@ -129,9 +118,8 @@ enum itera_status itera_lower_moe_gather_bwd(struct itera_gpu_lowering *l,
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_in(l, d, op->in[1]);
     itera_gpu_out(l, d, op->out[0]);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, cols);
-    itera_gpu_word(d, itera_gpu_cols(l, op->in[1]));
+    ITERA_GPU_ARGS(d, gather_bwd_args, .rows = rows, .cols = cols,
+                   .k = itera_gpu_cols(l, op->in[1]));
     groups_of_quads(l, d, rows, cols);
     return ITERA_OK;
 }
@@ -143,10 +131,8 @@ enum itera_status itera_lower_moe_combine(struct itera_gpu_lowering *l, const st
     for (int i = 0; i < 4; i++)
         itera_gpu_in(l, d, op->in[i]);
     itera_gpu_out(l, d, op->out[0]);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, cols);
-    itera_gpu_word(d, itera_gpu_cols(l, op->in[1]));
-    itera_gpu_word(d, op->in[3] != ITERA_NONE);
+    ITERA_GPU_ARGS(d, combine_args, .rows = rows, .cols = cols, .k = itera_gpu_cols(l, op->in[1]),
+                   .has_residual = op->in[3] != ITERA_NONE);
     groups_of_quads(l, d, rows, cols);
     return ITERA_OK;
 }
@@ -163,10 +149,7 @@ enum itera_status itera_lower_moe_combine_bwd(struct itera_gpu_lowering *l,
         itera_gpu_in(l, d, op->in[i]);
     itera_gpu_out(l, d, op->out[0]);
     itera_gpu_out(l, d, op->out[1]);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, cols);
-    itera_gpu_word(d, k);
-    itera_gpu_word(d, width);
+    ITERA_GPU_ARGS(d, combine_bwd_args, .rows = rows, .cols = cols, .k = k, .width = width);
     itera_gpu_groups(l, d, itera_gpu_div_up(rows * k, ITERA_GPU_LOCAL / width), 1, 1);
     return ITERA_OK;
 }
@@ -192,11 +175,9 @@ static void balance_sums(struct itera_gpu_lowering *l, int32_t logits, int32_t i
     itera_gpu_in(l, d, index);
     itera_gpu_use(d, sums, ITERA_GPU_WRITE);
     itera_gpu_use(d, counts, ITERA_GPU_WRITE);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, experts);
-    itera_gpu_word(d, index == ITERA_NONE ? 0 : itera_gpu_cols(l, index));
-    itera_gpu_word(d, groups);
-    itera_gpu_float(d, kind == ITERA_BALANCE_VARIATION ? 1.0f / (float)experts : 0.0f);
+    ITERA_GPU_ARGS(d, balance_sum_args, .rows = rows, .experts = experts,
+                   .k = index == ITERA_NONE ? 0 : itera_gpu_cols(l, index), .groups = groups,
+                   .share = kind == ITERA_BALANCE_VARIATION ? 1.0f / (float)experts : 0.0f);
     itera_gpu_groups(l, d, groups, 1, 1);
     if (groups == 1)
         return;
@@ -205,7 +186,7 @@ static void balance_sums(struct itera_gpu_lowering *l, int32_t logits, int32_t i
     itera_gpu_use(d, counts, ITERA_GPU_READ);
     itera_gpu_use(d, *sum, ITERA_GPU_WRITE);
     itera_gpu_use(d, *count, ITERA_GPU_WRITE);
-    itera_gpu_word(d, groups);
+    ITERA_GPU_ARGS(d, balance_fold_args, .groups = groups);
     itera_gpu_groups(l, d, experts, 1, 1);
 }
 
@@ -218,11 +199,9 @@ enum itera_status itera_lower_moe_balance(struct itera_gpu_lowering *l, const st
     itera_gpu_use(d, count, ITERA_GPU_READ);
     itera_gpu_out(l, d, op->out[0]);
     itera_gpu_out(l, d, op->out[1]);
-    itera_gpu_word(d, itera_gpu_rows(l, op->in[0]));
-    itera_gpu_word(d, itera_gpu_cols(l, op->in[0]));
-    itera_gpu_word(d, itera_gpu_cols(l, op->in[1]));
-    itera_gpu_word(d, op->attr.kind == ITERA_BALANCE_SWITCH);
-    itera_gpu_float(d, op->attr.scale);
+    ITERA_GPU_ARGS(d, balance_args, .rows = itera_gpu_rows(l, op->in[0]),
+                   .experts = itera_gpu_cols(l, op->in[0]), .k = itera_gpu_cols(l, op->in[1]),
+                   .kind = op->attr.kind == ITERA_BALANCE_SWITCH, .scale = op->attr.scale);
     itera_gpu_groups(l, d, 1, 1, 1);
     return ITERA_OK;
 }
@@ -246,10 +225,8 @@ enum itera_status itera_lower_moe_balance_bwd(struct itera_gpu_lowering *l,
         itera_gpu_in(l, d, op->in[i]);
     itera_gpu_use(d, sum, ITERA_GPU_READ);
     itera_gpu_out(l, d, op->out[0]);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, experts);
-    itera_gpu_word(d, by_load);
-    itera_gpu_float(d, (float)scale);
+    ITERA_GPU_ARGS(d, balance_bwd_args, .rows = rows, .experts = experts, .kind = by_load,
+                   .scale = (float)scale);
     groups_of_tiles(l, d, rows, experts);
     return ITERA_OK;
 }

@@ -1,4 +1,5 @@
 /* Lowering of the normalisations (contracts: host/ops/norm.c). */
+#include "args/norm.clh"
 #include "backend/gpu/column_sum.h"
 
 enum {
@@ -43,34 +44,39 @@ static void finish_slices(struct itera_gpu_lowering *l, struct itera_gpu_dispatc
     itera_gpu_groups(l, d, itera_gpu_div_up(slices, local / width), 1, 1);
 }
 
-/* layer_norm with three inputs, rms_norm with two: the last output may be absent. */
-static enum itera_status forward(struct itera_gpu_lowering *l, const struct itera_op *op,
-                                 const char *kernel, int inputs)
+/* The last output may be absent. */
+static struct itera_gpu_dispatch *begin_forward(struct itera_gpu_lowering *l,
+                                                const struct itera_op *op, const char *kernel,
+                                                int inputs)
 {
-    int64_t rows = itera_gpu_rows(l, op->in[0]), cols = itera_gpu_cols(l, op->in[0]);
-    int64_t width = slice_width(l, cols);
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, kernel);
     for (int i = 0; i < inputs; i++)
         itera_gpu_in(l, d, op->in[i]);
     itera_gpu_out(l, d, op->out[0]);
     itera_gpu_out(l, d, op->out[1]);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, cols);
-    itera_gpu_word(d, width);
-    itera_gpu_word(d, op->out[1] != ITERA_NONE);
-    itera_gpu_float(d, op->attr.eps);
-    finish_slices(l, d, rows, cols, width);
-    return ITERA_OK;
+    return d;
 }
 
 enum itera_status itera_lower_layer_norm(struct itera_gpu_lowering *l, const struct itera_op *op)
 {
-    return forward(l, op, "layer_norm", 3);
+    int64_t rows = itera_gpu_rows(l, op->in[0]), cols = itera_gpu_cols(l, op->in[0]);
+    int64_t width = slice_width(l, cols);
+    struct itera_gpu_dispatch *d = begin_forward(l, op, "layer_norm", 3);
+    ITERA_GPU_ARGS(d, layer_norm_args, .rows = rows, .cols = cols, .width = width,
+                   .save = op->out[1] != ITERA_NONE, .eps = op->attr.eps);
+    finish_slices(l, d, rows, cols, width);
+    return ITERA_OK;
 }
 
 enum itera_status itera_lower_rms_norm(struct itera_gpu_lowering *l, const struct itera_op *op)
 {
-    return forward(l, op, "rms_norm", 2);
+    int64_t rows = itera_gpu_rows(l, op->in[0]), cols = itera_gpu_cols(l, op->in[0]);
+    int64_t width = slice_width(l, cols);
+    struct itera_gpu_dispatch *d = begin_forward(l, op, "rms_norm", 2);
+    ITERA_GPU_ARGS(d, rms_norm_args, .rows = rows, .cols = cols, .width = width,
+                   .save = op->out[1] != ITERA_NONE, .eps = op->attr.eps);
+    finish_slices(l, d, rows, cols, width);
+    return ITERA_OK;
 }
 
 enum itera_status itera_lower_gated_rms_norm(struct itera_gpu_lowering *l,
@@ -79,17 +85,9 @@ enum itera_status itera_lower_gated_rms_norm(struct itera_gpu_lowering *l,
     int64_t groups = op->attr.groups ? op->attr.groups : 1;
     int64_t rows = itera_gpu_rows(l, op->in[0]), cols = itera_gpu_cols(l, op->in[0]) / groups;
     int64_t width = slice_width(l, cols);
-    struct itera_gpu_dispatch *d = itera_gpu_begin(l, "gated_rms_norm");
-    for (int i = 0; i < 3; i++)
-        itera_gpu_in(l, d, op->in[i]);
-    itera_gpu_out(l, d, op->out[0]);
-    itera_gpu_out(l, d, op->out[1]);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, cols);
-    itera_gpu_word(d, width);
-    itera_gpu_word(d, groups);
-    itera_gpu_word(d, op->out[1] != ITERA_NONE);
-    itera_gpu_float(d, op->attr.eps);
+    struct itera_gpu_dispatch *d = begin_forward(l, op, "gated_rms_norm", 3);
+    ITERA_GPU_ARGS(d, gated_rms_norm_args, .rows = rows, .cols = cols, .width = width,
+                   .groups = groups, .save = op->out[1] != ITERA_NONE, .eps = op->attr.eps);
     finish_slices(l, d, rows * groups, cols, width);
     return ITERA_OK;
 }
@@ -136,10 +134,12 @@ static enum itera_status backward(struct itera_gpu_lowering *l, const struct ite
     itera_gpu_out(l, d, op->out[0]);
     for (int i = 0; i < weights; i++)
         sums[i] = begin_sums(l, d, blocks, cols, op->out[1 + i]);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, cols);
-    itera_gpu_word(d, width);
-    itera_gpu_word(d, blocks);
+    if (weights == 2)
+        ITERA_GPU_ARGS(d, layer_norm_bwd_args, .rows = rows, .cols = cols, .width = width,
+                       .blocks = blocks);
+    else
+        ITERA_GPU_ARGS(d, rms_norm_bwd_args, .rows = rows, .cols = cols, .width = width,
+                       .blocks = blocks);
     finish_slices(l, d, blocks, cols, width);
     for (int i = 0; i < weights; i++)
         finish_sums(l, sums[i], blocks, cols, op->out[1 + i]);
@@ -170,11 +170,8 @@ enum itera_status itera_lower_gated_rms_norm_bwd(struct itera_gpu_lowering *l,
     itera_gpu_out(l, d, op->out[0]);
     itera_gpu_out(l, d, op->out[1]);
     struct itera_gpu_scratch sums = begin_sums(l, d, blocks, all, op->out[2]);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, cols);
-    itera_gpu_word(d, width);
-    itera_gpu_word(d, groups);
-    itera_gpu_word(d, blocks);
+    ITERA_GPU_ARGS(d, gated_rms_norm_bwd_args, .rows = rows, .cols = cols, .width = width,
+                   .groups = groups, .blocks = blocks);
     finish_slices(l, d, blocks * groups, cols, width);
     finish_sums(l, sums, blocks, all, op->out[2]);
     return ITERA_OK;

@@ -1,4 +1,5 @@
 /* Lowering of the optimiser ops (contracts: host/ops/optimizer.c). */
+#include "args/optimizer.clh"
 #include "backend/gpu/gpu.h"
 
 /* MAX_LOCAL and ELEMENTS as in kernels_cl/optimizer.cl and its shaders; no more than MAX_GROUPS
@@ -10,33 +11,33 @@ static bool contiguous(const struct itera_gpu_lowering *l, int32_t id)
     return itera_gpu_tensor(l, id)->shape.ld == itera_gpu_cols(l, id);
 }
 
-/* Words rows and cols of elements that may be seen as one row; returns how many there are. */
-static int64_t size_words(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d, int32_t id,
-                          bool flat)
+/* rows and cols of elements that may be seen as one row. */
+#define SIZE_WORDS(l, id, flat)                                                                    \
+    .rows = (flat) ? 1 : itera_gpu_rows(l, id),                                                    \
+    .cols = (flat) ? elements(l, id) : itera_gpu_cols(l, id)
+
+static int64_t elements(const struct itera_gpu_lowering *l, int32_t id)
 {
-    int64_t rows = itera_gpu_rows(l, id), cols = itera_gpu_cols(l, id);
-    itera_gpu_word(d, flat ? 1 : rows);
-    itera_gpu_word(d, flat ? rows * cols : cols);
-    return rows * cols;
+    return itera_gpu_rows(l, id) * itera_gpu_cols(l, id);
 }
 
 enum itera_status itera_lower_grad_norm(struct itera_gpu_lowering *l, const struct itera_op *op)
 {
-    int64_t n = itera_gpu_rows(l, op->in[0]) * itera_gpu_cols(l, op->in[0]);
+    int64_t n = elements(l, op->in[0]);
     int64_t groups = itera_gpu_div_up(n, 16 * ITERA_GPU_LOCAL);
     groups = groups < 1 ? 1 : groups > MAX_GROUPS ? MAX_GROUPS : groups;
     struct itera_gpu_scratch parts = itera_gpu_scratch(l, 4 * groups);
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "grad_norm_parts");
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_use(d, parts, ITERA_GPU_WRITE);
-    size_words(l, d, op->in[0], contiguous(l, op->in[0]));
-    itera_gpu_word(d, groups);
+    ITERA_GPU_ARGS(d, grad_norm_parts_args, SIZE_WORDS(l, op->in[0], contiguous(l, op->in[0])),
+                   .groups = groups);
     itera_gpu_groups(l, d, groups, 1, 1);
 
     d = itera_gpu_begin(l, "grad_norm_join");
     itera_gpu_use(d, parts, ITERA_GPU_READ);
     itera_gpu_out(l, d, op->out[0]);
-    itera_gpu_word(d, groups);
+    ITERA_GPU_ARGS(d, grad_norm_join_args, .groups = groups);
     itera_gpu_local(d, l->traits->max_local < MAX_LOCAL ? ITERA_GPU_LOCAL : MAX_LOCAL, 1, 1);
     itera_gpu_groups(l, d, 1, 1, 1);
     return ITERA_OK;
@@ -54,8 +55,8 @@ enum itera_status itera_lower_adamw(struct itera_gpu_lowering *l, const struct i
     itera_gpu_inout(l, d, op->in[3]);
     itera_gpu_in(l, d, op->in[4]);
     itera_gpu_in(l, d, op->in[5]);
-    int64_t n = size_words(l, d, op->in[0], flat);
-    itera_gpu_float(d, op->attr.p);
-    itera_gpu_groups(l, d, itera_gpu_div_up(n, ELEMENTS * ITERA_GPU_LOCAL), 1, 1);
+    ITERA_GPU_ARGS(d, adamw_args, SIZE_WORDS(l, op->in[0], flat), .decay = op->attr.p);
+    itera_gpu_groups(l, d, itera_gpu_div_up(elements(l, op->in[0]), ELEMENTS * ITERA_GPU_LOCAL), 1,
+                     1);
     return ITERA_OK;
 }

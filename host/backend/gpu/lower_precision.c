@@ -1,4 +1,5 @@
 /* Lowering of the mixed precision ops (contracts: host/ops/precision.c). */
+#include "args/precision.clh"
 #include "backend/gpu/gpu.h"
 #include "core/log.h"
 
@@ -13,8 +14,7 @@ enum itera_status itera_lower_cast(struct itera_gpu_lowering *l, const struct it
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, to_half ? "cast_to_half" : "cast_from_half");
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_out(l, d, op->out[0]);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, cols);
+    ITERA_GPU_ARGS(d, cast_args, .rows = rows, .cols = cols);
     itera_gpu_groups(l, d, itera_gpu_div_up(rows * cols, ITERA_GPU_LOCAL), 1, 1);
     return ITERA_OK;
 }
@@ -26,8 +26,7 @@ enum itera_status itera_lower_unscale(struct itera_gpu_lowering *l, const struct
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_in(l, d, op->in[1]);
     itera_gpu_out(l, d, op->out[0]);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, cols);
+    ITERA_GPU_ARGS(d, unscale_args, .rows = rows, .cols = cols);
     itera_gpu_groups(l, d, itera_gpu_div_up(rows * cols, ITERA_GPU_LOCAL), 1, 1);
     return ITERA_OK;
 }
@@ -37,7 +36,7 @@ enum itera_status itera_lower_loss_scale(struct itera_gpu_lowering *l, const str
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "loss_scale");
     itera_gpu_inout(l, d, op->in[0]);
     itera_gpu_in(l, d, op->in[1]);
-    itera_gpu_word(d, op->attr.count);
+    ITERA_GPU_ARGS(d, loss_scale_args, .count = op->attr.count);
     itera_gpu_groups(l, d, 1, 1, 1);
     return ITERA_OK;
 }

@@ -1,4 +1,5 @@
 /* Lowering of sample and advance (contracts: host/ops/sample.c). */
+#include "args/sample.clh"
 #include "backend/gpu/gpu.h"
 #include "core/log.h"
 
@@ -28,9 +29,8 @@ enum itera_status itera_lower_sample(struct itera_gpu_lowering *l, const struct 
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "sample_best");
     itera_gpu_in(l, d, logits);
     itera_gpu_use(d, best, ITERA_GPU_WRITE);
-    itera_gpu_word(d, groups);
-    itera_gpu_word(d, vocabulary);
-    itera_gpu_word(d, segments);
+    ITERA_GPU_ARGS(d, sample_best_args, .groups = groups, .vocabulary = vocabulary,
+                   .segments = segments);
     itera_gpu_local(d, local_for(l, vocabulary, SEGMENT_LOCAL), 1, 1);
     itera_gpu_groups(l, d, groups, 1, 1);
 
@@ -39,9 +39,8 @@ enum itera_status itera_lower_sample(struct itera_gpu_lowering *l, const struct 
     itera_gpu_in(l, d, params);
     itera_gpu_use(d, best, ITERA_GPU_READ);
     itera_gpu_use(d, weights, ITERA_GPU_WRITE);
-    itera_gpu_word(d, groups);
-    itera_gpu_word(d, vocabulary);
-    itera_gpu_word(d, segments);
+    ITERA_GPU_ARGS(d, sample_weigh_args, .groups = groups, .vocabulary = vocabulary,
+                   .segments = segments);
     itera_gpu_local(d, local_for(l, vocabulary, SEGMENT_LOCAL), 1, 1);
     itera_gpu_groups(l, d, groups, 1, 1);
 
@@ -52,9 +51,7 @@ enum itera_status itera_lower_sample(struct itera_gpu_lowering *l, const struct 
     itera_gpu_use(d, best, ITERA_GPU_READ);
     itera_gpu_use(d, weights, ITERA_GPU_READ);
     itera_gpu_out(l, d, op->out[0]);
-    itera_gpu_word(d, batch);
-    itera_gpu_word(d, vocabulary);
-    itera_gpu_word(d, segments);
+    ITERA_GPU_ARGS(d, sample_args, .batch = batch, .vocabulary = vocabulary, .segments = segments);
     itera_gpu_local(d, local_for(l, vocabulary, MAX_LOCAL), 1, 1);
     itera_gpu_groups(l, d, batch, 1, 1);
     return ITERA_OK;
@@ -65,8 +62,7 @@ enum itera_status itera_lower_advance(struct itera_gpu_lowering *l, const struct
     int64_t batch = itera_gpu_cols(l, op->in[0]);
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "advance");
     itera_gpu_inout(l, d, op->in[0]);
-    itera_gpu_word(d, batch);
-    itera_gpu_word(d, (uint32_t)op->attr.count);
+    ITERA_GPU_ARGS(d, advance_args, .batch = batch, .count = (uint32_t)op->attr.count);
     itera_gpu_groups(l, d, itera_gpu_div_up(batch, ITERA_GPU_LOCAL), 1, 1);
     return ITERA_OK;
 }

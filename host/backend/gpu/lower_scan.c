@@ -1,4 +1,5 @@
 #include "backend/gpu/lower_scan.h"
+#include "args/scan.clh"
 
 enum {
     LANES = 128,
@@ -70,11 +71,9 @@ void itera_gpu_scan_starts(struct itera_gpu_lowering *l, const struct itera_gpu_
     itera_gpu_use(d, chunks.decay, ITERA_GPU_READ);
     itera_gpu_use(d, chunks.ends, ITERA_GPU_READ | ITERA_GPU_WRITE);
     itera_gpu_inout(l, d, state);
-    itera_gpu_word(d, s->chunks);
-    itera_gpu_word(d, s->cols);
-    itera_gpu_word(d, s->width);
-    itera_gpu_word(d, s->tiles);
-    itera_gpu_word(d, state == ITERA_NONE ? ITERA_GPU_NO_STATE : ITERA_GPU_STATE);
+    ITERA_GPU_ARGS(d, scan_starts_args, .chunks = s->chunks, .cols = s->cols, .width = s->width,
+                   .tiles = s->tiles,
+                   .state_mode = state == ITERA_NONE ? ITERA_GPU_NO_STATE : ITERA_GPU_STATE);
     itera_gpu_groups(l, d, s->batch * s->tiles, 1, 1);
 }
 
@@ -88,17 +87,19 @@ void itera_gpu_scan_state(struct itera_gpu_lowering *l, struct itera_gpu_dispatc
         itera_gpu_inout(l, d, state);
 }
 
-void itera_gpu_scan_state_words(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d,
-                                const struct itera_gpu_scan *s, int32_t state)
+int itera_gpu_scan_state_mode(const struct itera_gpu_scan *s, int32_t state)
 {
-    int mode = ITERA_GPU_STARTS;
-    int64_t ld = s->cols;
-    if (s->variant != ITERA_SCAN_CHUNKED) {
-        mode = state == ITERA_NONE ? ITERA_GPU_NO_STATE : ITERA_GPU_STATE;
-        ld = state == ITERA_NONE ? 0 : itera_gpu_tensor(l, state)->shape.ld;
-    }
-    itera_gpu_word(d, mode);
-    itera_gpu_word(d, ld);
+    if (s->variant == ITERA_SCAN_CHUNKED)
+        return ITERA_GPU_STARTS;
+    return state == ITERA_NONE ? ITERA_GPU_NO_STATE : ITERA_GPU_STATE;
+}
+
+int64_t itera_gpu_scan_state_ld(const struct itera_gpu_lowering *l, const struct itera_gpu_scan *s,
+                                int32_t state)
+{
+    if (s->variant == ITERA_SCAN_CHUNKED)
+        return s->cols;
+    return state == ITERA_NONE ? 0 : itera_gpu_tensor(l, state)->shape.ld;
 }
 
 void itera_gpu_scan_sum(struct itera_gpu_lowering *l, struct itera_gpu_scratch parts, int64_t count,
@@ -109,22 +110,8 @@ void itera_gpu_scan_sum(struct itera_gpu_lowering *l, struct itera_gpu_scratch p
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "scan_sum");
     itera_gpu_use(d, parts, ITERA_GPU_READ);
     itera_gpu_out(l, d, y);
-    itera_gpu_word(d, count);
-    itera_gpu_word(d, rows.sequences * rows.span);
-    itera_gpu_word(d, cols);
-    itera_gpu_word(d, rows.span);
-    itera_gpu_word(d, rows.stride);
-    itera_gpu_word(d, rows.first);
-    itera_gpu_word(d, width);
+    ITERA_GPU_ARGS(d, scan_sum_args, .count = count, .rows = rows.sequences * rows.span,
+                   .cols = cols, .span = rows.span, .stride = rows.stride, .first = rows.first,
+                   .width = width);
     itera_gpu_groups(l, d, itera_gpu_div_up(elements, width), 1, 1);
-}
-
-void itera_gpu_scan_sizes(struct itera_gpu_dispatch *d, const struct itera_gpu_scan *s)
-{
-    itera_gpu_word(d, s->time);
-    itera_gpu_word(d, s->cols);
-    itera_gpu_word(d, s->width);
-    itera_gpu_word(d, s->tiles);
-    itera_gpu_word(d, s->chunk);
-    itera_gpu_word(d, s->chunks);
 }

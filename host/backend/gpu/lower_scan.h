@@ -36,13 +36,14 @@ struct itera_gpu_chunks itera_gpu_chunks(struct itera_gpu_lowering *l,
 void itera_gpu_scan_starts(struct itera_gpu_lowering *l, const struct itera_gpu_scan *s,
                            struct itera_gpu_chunks chunks, int32_t state);
 
-/* The state operand of the third pass, or of the one pass of a scan that is not chunked, and its
- * two words. */
+/* The state operand of the third pass, or of the one pass of a scan that is not chunked, and what
+ * its words say: what it is, and its row stride. */
 void itera_gpu_scan_state(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d,
                           const struct itera_gpu_scan *s, struct itera_gpu_chunks chunks,
                           int32_t state);
-void itera_gpu_scan_state_words(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d,
-                                const struct itera_gpu_scan *s, int32_t state);
+int itera_gpu_scan_state_mode(const struct itera_gpu_scan *s, int32_t state);
+int64_t itera_gpu_scan_state_ld(const struct itera_gpu_lowering *l, const struct itera_gpu_scan *s,
+                                int32_t state);
 
 /* Which rows of a (sequences, time, cols) tensor a sum is for: `span` of each sequence, from its
  * row `first` on; `stride` rows lie between sequences. */
@@ -59,7 +60,9 @@ static inline struct itera_gpu_rows itera_gpu_all_rows(int64_t rows)
     return (struct itera_gpu_rows){.sequences = 1, .span = rows, .stride = rows};
 }
 
-/* Adds the words that the kernels of linear_scan and itera_scan begin with. */
-void itera_gpu_scan_sizes(struct itera_gpu_dispatch *d, const struct itera_gpu_scan *s);
+/* The words that the kernels of linear_scan and itera_scan begin with. */
+#define ITERA_SCAN_SIZES(s)                                                                        \
+    .time = (s)->time, .cols = (s)->cols, .width = (s)->width, .tiles = (s)->tiles,                \
+    .chunk = (s)->chunk, .chunks = (s)->chunks
 
 #endif

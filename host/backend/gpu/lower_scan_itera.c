@@ -1,4 +1,5 @@
 /* Lowering of itera_scan and its gradient (contracts: host/ops/scan.c; kernels: scan_itera.cl). */
+#include "args/scan.clh"
 #include "backend/gpu/lower_scan.h"
 
 static struct itera_gpu_scan scan_of(struct itera_gpu_lowering *l, const struct itera_op *op,
@@ -10,16 +11,20 @@ static struct itera_gpu_scan scan_of(struct itera_gpu_lowering *l, const struct 
 
 /* The first two passes over chunks; in[] are the first pass's inputs. */
 static struct itera_gpu_chunks chunk_starts(struct itera_gpu_lowering *l,
-                                            const struct itera_gpu_scan *s, const char *kernel,
+                                            const struct itera_gpu_scan *s, bool backward,
                                             const int32_t in[3], int32_t state)
 {
     struct itera_gpu_chunks chunks = itera_gpu_chunks(l, s);
-    struct itera_gpu_dispatch *d = itera_gpu_begin(l, kernel);
+    struct itera_gpu_dispatch *d =
+        itera_gpu_begin(l, backward ? "itera_scan_bwd_chunk" : "itera_scan_chunk");
     for (int i = 0; i < 3; i++)
         itera_gpu_in(l, d, in[i]);
     itera_gpu_use(d, chunks.decay, ITERA_GPU_WRITE);
     itera_gpu_use(d, chunks.ends, ITERA_GPU_WRITE);
-    itera_gpu_scan_sizes(d, s);
+    if (backward)
+        ITERA_GPU_ARGS(d, itera_scan_bwd_chunk_args, ITERA_SCAN_SIZES(s));
+    else
+        ITERA_GPU_ARGS(d, itera_scan_chunk_args, ITERA_SCAN_SIZES(s));
     itera_gpu_groups(l, d, s->batch * s->chunks * s->tiles, 1, 1);
     itera_gpu_scan_starts(l, s, chunks, state);
     return chunks;
@@ -33,10 +38,8 @@ static void sequential(struct itera_gpu_lowering *l, const struct itera_op *op,
         itera_gpu_in(l, d, op->in[i]);
     itera_gpu_inout(l, d, op->in[3]);
     itera_gpu_out(l, d, op->out[0]);
-    itera_gpu_word(d, s->batch);
-    itera_gpu_word(d, s->time);
-    itera_gpu_word(d, s->cols);
-    itera_gpu_word(d, op->in[3] != ITERA_NONE);
+    ITERA_GPU_ARGS(d, itera_scan_sequential_args, .batch = s->batch, .time = s->time,
+                   .cols = s->cols, .has_state = op->in[3] != ITERA_NONE);
     itera_gpu_groups(l, d, itera_gpu_div_up(s->batch * s->cols, ITERA_GPU_LOCAL), 1, 1);
 }
 
@@ -49,14 +52,15 @@ enum itera_status itera_lower_itera_scan(struct itera_gpu_lowering *l, const str
         return ITERA_OK;
     }
     if (s.variant == ITERA_SCAN_CHUNKED)
-        chunks = chunk_starts(l, &s, "itera_scan_chunk", op->in, op->in[3]);
+        chunks = chunk_starts(l, &s, false, op->in, op->in[3]);
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "itera_scan_parallel");
     for (int i = 0; i < 3; i++)
         itera_gpu_in(l, d, op->in[i]);
     itera_gpu_scan_state(l, d, &s, chunks, op->in[3]);
     itera_gpu_out(l, d, op->out[0]);
-    itera_gpu_scan_sizes(d, &s);
-    itera_gpu_scan_state_words(l, d, &s, op->in[3]);
+    ITERA_GPU_ARGS(d, itera_scan_parallel_args, ITERA_SCAN_SIZES(&s),
+                   .state_mode = itera_gpu_scan_state_mode(&s, op->in[3]),
+                   .start_ld = itera_gpu_scan_state_ld(l, &s, op->in[3]));
     itera_gpu_groups(l, d, s.batch * s.chunks * s.tiles, 1, 1);
     return ITERA_OK;
 }
@@ -92,12 +96,8 @@ static void bwd_sequential(struct itera_gpu_lowering *l, const struct itera_op *
     for (int i = 0; i < 5; i++)
         itera_gpu_in(l, d, op->in[i]);
     parts_operands(l, d, op, s, parts);
-    itera_gpu_word(d, s->batch);
-    itera_gpu_word(d, s->time);
-    itera_gpu_word(d, s->cols);
-    itera_gpu_word(d, s->width);
-    itera_gpu_word(d, s->tiles);
-    itera_gpu_word(d, dd_ld(l, op, s));
+    ITERA_GPU_ARGS(d, itera_scan_bwd_sequential_args, .batch = s->batch, .time = s->time,
+                   .cols = s->cols, .width = s->width, .tiles = s->tiles, .dd_ld = dd_ld(l, op, s));
     itera_gpu_groups(l, d, itera_gpu_div_up(s->batch, ITERA_GPU_LOCAL / s->width) * s->tiles, 1, 1);
 }
 
@@ -107,16 +107,14 @@ static void bwd_parallel(struct itera_gpu_lowering *l, const struct itera_op *op
     struct itera_gpu_chunks chunks = {0};
     const bool chunked = s->variant == ITERA_SCAN_CHUNKED;
     if (chunked)
-        chunks = chunk_starts(l, s, "itera_scan_bwd_chunk", op->in, ITERA_NONE);
+        chunks = chunk_starts(l, s, true, op->in, ITERA_NONE);
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "itera_scan_bwd_parallel");
     for (int i = 0; i < 5; i++)
         itera_gpu_in(l, d, op->in[i]);
     itera_gpu_use(d, chunks.ends, ITERA_GPU_READ);
     parts_operands(l, d, op, s, parts);
-    itera_gpu_word(d, s->batch);
-    itera_gpu_scan_sizes(d, s);
-    itera_gpu_word(d, chunked);
-    itera_gpu_word(d, dd_ld(l, op, s));
+    ITERA_GPU_ARGS(d, itera_scan_bwd_parallel_args, .batch = s->batch, ITERA_SCAN_SIZES(s),
+                   .has_start = chunked, .dd_ld = dd_ld(l, op, s));
     itera_gpu_groups(l, d, s->batch * s->chunks * s->tiles, 1, 1);
 }
 

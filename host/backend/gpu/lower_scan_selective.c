@@ -4,6 +4,7 @@
  * parallel    lanes lie along time and compose their steps (an associative scan)
  * chunked     the steps are cut into spans that run at the same time, twice: first to see how each
  *             span ends when it starts from zeros, then from its true start */
+#include "args/scan_selective.clh"
 #include "backend/gpu/gpu.h"
 #include "ops/scan.h"
 
@@ -147,10 +148,9 @@ static void run_sequential(struct itera_gpu_lowering *l, const struct scan_shape
     use_either(l, d, r->boundaries, r->own_boundaries, ITERA_GPU_WRITE);
     itera_gpu_use(d, r->ends, ITERA_GPU_WRITE);
     itera_gpu_use(d, r->total, ITERA_GPU_WRITE);
-    const int64_t words[] = {s->batch, s->time,  s->channels, s->states, r->span,
-                             r->spans, r->chunk, r->chunks,   r->has};
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        itera_gpu_word(d, words[i]);
+    ITERA_GPU_ARGS(d, scan_args, .batch = s->batch, .time = s->time, .channels = s->channels,
+                   .states = s->states, .span = r->span, .spans = r->spans, .chunk = r->chunk,
+                   .chunks = r->chunks, .has = r->has);
     give_division(d, &v);
     itera_gpu_groups(l, d, s->batch * r->spans * v.blocks, 1, 1);
 }
@@ -165,10 +165,9 @@ static void run_carry(struct itera_gpu_lowering *l, const struct scan_shape *s, 
     itera_gpu_in(l, d, state);
     itera_gpu_use(d, total, ITERA_GPU_READ);
     itera_gpu_use(d, ends, ITERA_GPU_READ | ITERA_GPU_WRITE);
-    const int64_t words[] = {
-        s->batch, s->channels, states, first, spans, backward, state != ITERA_NONE ? HAS_STATE : 0};
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        itera_gpu_word(d, words[i]);
+    ITERA_GPU_ARGS(d, carry_args, .batch = s->batch, .channels = s->channels, .states = states,
+                   .first_state = first, .spans = spans, .backward = backward,
+                   .has = state != ITERA_NONE ? HAS_STATE : 0);
     itera_gpu_groups(l, d, itera_gpu_div_up(s->batch * s->channels * states, LANES), 1, 1);
 }
 
@@ -183,10 +182,8 @@ static void run_parallel(struct itera_gpu_lowering *l, const struct scan_shape *
     itera_gpu_inout(l, d, r->state);
     itera_gpu_out(l, d, r->y);
     itera_gpu_out(l, d, r->boundaries);
-    const int64_t words[] = {s->batch, s->time,   s->channels, s->states,
-                             s->chunk, s->chunks, r->has};
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        itera_gpu_word(d, words[i]);
+    ITERA_GPU_ARGS(d, parallel_args, .batch = s->batch, .time = s->time, .channels = s->channels,
+                   .states = s->states, .chunk = s->chunk, .chunks = s->chunks, .has = r->has);
     itera_gpu_constant(d, 6, "CHANNELS", across);
     itera_gpu_groups(l, d, s->batch * itera_gpu_div_up(s->channels, across), 1, 1);
 }
@@ -336,10 +333,9 @@ static void run_flow(struct itera_gpu_lowering *l, const struct gradient *g, int
     itera_gpu_in(l, d, in[7]);
     itera_gpu_use(d, g->flows, ITERA_GPU_WRITE);
     itera_gpu_use(d, g->total, ITERA_GPU_WRITE);
-    const int64_t words[] = {s->batch, s->time, s->channels, states,
-                             first,    g->span, g->spans,    g->has};
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        itera_gpu_word(d, words[i]);
+    ITERA_GPU_ARGS(d, flow_args, .batch = s->batch, .time = s->time, .channels = s->channels,
+                   .states = states, .first_state = first, .span = g->span, .spans = g->spans,
+                   .has = g->has);
     give_division(d, &g->v);
     itera_gpu_groups(l, d, s->batch * g->spans * g->v.blocks, 1, 1);
     run_carry(l, s, in[3], ITERA_NONE, g->total, g->flows, first, states, g->spans, true);
@@ -367,26 +363,20 @@ static void run_gradient(struct itera_gpu_lowering *l, const struct gradient *g,
     itera_gpu_use(d, g->sum_b, ITERA_GPU_WRITE);
     itera_gpu_use(d, g->sum_c, ITERA_GPU_WRITE);
     itera_gpu_use(d, g->sum_d, ITERA_GPU_WRITE);
-    itera_gpu_word(d, s->batch);
-    itera_gpu_word(d, s->time);
-    itera_gpu_word(d, s->channels);
-    itera_gpu_word(d, s->states);
-    itera_gpu_word(d, first);
-    itera_gpu_word(d, states);
-    if (!parallel) {
-        itera_gpu_word(d, g->span);
-        itera_gpu_word(d, g->spans);
-    }
-    itera_gpu_word(d, g->piece);
-    itera_gpu_word(d, g->chunk);
-    itera_gpu_word(d, g->chunks);
     if (parallel) {
+        ITERA_GPU_ARGS(d, bwd_parallel_args, .batch = s->batch, .time = s->time,
+                       .channels = s->channels, .all_states = s->states, .first_state = first,
+                       .states = states, .piece = g->piece, .chunk = g->chunk, .chunks = g->chunks,
+                       .has = g->has);
         itera_gpu_constant(d, 6, "CHANNELS", LANES / g->v.split);
     } else {
-        itera_gpu_word(d, itera_gpu_div_up(g->piece, g->v.steps));
+        ITERA_GPU_ARGS(d, bwd_args, .batch = s->batch, .time = s->time, .channels = s->channels,
+                       .all_states = s->states, .first_state = first, .states = states,
+                       .span = g->span, .spans = g->spans, .piece = g->piece, .chunk = g->chunk,
+                       .chunks = g->chunks, .tiles = itera_gpu_div_up(g->piece, g->v.steps),
+                       .has = g->has);
         give_division(d, &g->v);
     }
-    itera_gpu_word(d, g->has);
     itera_gpu_groups(l, d, s->batch * g->spans * g->v.blocks, 1, 1);
 }
 
@@ -398,10 +388,7 @@ static void run_sum(struct itera_gpu_lowering *l, struct itera_gpu_scratch sums,
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "selective_scan_bwd_sum");
     itera_gpu_use(d, sums, ITERA_GPU_READ);
     itera_gpu_out(l, d, out);
-    itera_gpu_word(d, cols);
-    itera_gpu_word(d, rows);
-    itera_gpu_word(d, width);
-    itera_gpu_word(d, first);
+    ITERA_GPU_ARGS(d, bwd_sum_args, .cols = cols, .rows = rows, .width = width, .first = first);
     itera_gpu_groups(l, d, itera_gpu_div_up(cols, SUM_COLS), 1, 1);
 }
 

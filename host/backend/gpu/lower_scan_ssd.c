@@ -1,5 +1,6 @@
 /* Lowering of ssd_scan (contract: host/ops/scan.c; kernels: scan_ssd.cl). */
 #include "backend/gpu/lower_scan_ssd.h"
+#include "args/scan_ssd.clh"
 
 static int64_t least(int64_t a, int64_t b)
 {
@@ -43,19 +44,6 @@ struct itera_ssd itera_ssd(struct itera_gpu_lowering *l, const struct itera_op *
     return s;
 }
 
-void itera_ssd_sizes(struct itera_gpu_dispatch *d, const struct itera_ssd *s)
-{
-    itera_gpu_word(d, s->time);
-    itera_gpu_word(d, s->heads);
-    itera_gpu_word(d, s->width);
-    itera_gpu_word(d, s->states);
-    itera_gpu_word(d, s->group_heads);
-    itera_gpu_word(d, s->boundary_steps);
-    itera_gpu_word(d, s->parts);
-    itera_gpu_word(d, s->chunk_steps);
-    itera_gpu_word(d, s->chunks);
-}
-
 struct itera_gpu_scratch itera_ssd_scores(struct itera_gpu_lowering *l, const struct itera_ssd *s,
                                           int32_t B, int32_t C)
 {
@@ -66,8 +54,7 @@ struct itera_gpu_scratch itera_ssd_scores(struct itera_gpu_lowering *l, const st
     itera_gpu_in(l, d, B);
     itera_gpu_in(l, d, C);
     itera_gpu_use(d, scores, ITERA_GPU_WRITE);
-    itera_gpu_word(d, s->groups);
-    itera_ssd_sizes(d, s);
+    ITERA_GPU_ARGS(d, ssd_scan_scores_args, .groups = s->groups, ITERA_SSD_SIZES(s));
     itera_gpu_groups(l, d, pieces, 1, 1);
     return scores;
 }
@@ -82,16 +69,10 @@ static void starts_of_ends(struct itera_gpu_lowering *l, const struct itera_ssd 
     itera_gpu_use(d, ends, ITERA_GPU_READ | ITERA_GPU_WRITE);
     itera_gpu_inout(l, d, state);
     itera_gpu_out(l, d, boundaries);
-    itera_gpu_word(d, s->batch);
-    itera_gpu_word(d, s->chunks);
-    itera_gpu_word(d, s->heads);
-    itera_gpu_word(d, s->width);
-    itera_gpu_word(d, s->states);
-    itera_gpu_word(d, s->parts);
-    itera_gpu_word(d, s->boundary_chunks);
-    itera_gpu_word(d, backward);
-    itera_gpu_word(d, state != ITERA_NONE);
-    itera_gpu_word(d, boundaries != ITERA_NONE);
+    ITERA_GPU_ARGS(d, ssd_scan_starts_args, .batch = s->batch, .chunks = s->chunks,
+                   .heads = s->heads, .width = s->width, .states = s->states, .parts = s->parts,
+                   .boundary_chunks = s->boundary_chunks, .backward = backward,
+                   .has_state = state != ITERA_NONE, .has_boundaries = boundaries != ITERA_NONE);
     itera_gpu_groups(
         l, d, itera_gpu_div_up(s->batch * s->heads * s->width * s->states, ITERA_GPU_LOCAL), 1, 1);
 }
@@ -108,10 +89,8 @@ struct itera_gpu_scratch itera_ssd_starts(struct itera_gpu_lowering *l, const st
         itera_gpu_in(l, d, x_dt_a_b[i]);
     itera_gpu_use(d, decay, ITERA_GPU_WRITE);
     itera_gpu_use(d, ends, ITERA_GPU_WRITE);
-    itera_gpu_word(d, s->row_tiles);
-    itera_gpu_word(d, s->column_tiles);
-    itera_gpu_word(d, backward);
-    itera_ssd_sizes(d, s);
+    ITERA_GPU_ARGS(d, ssd_scan_ends_args, .row_tiles = s->row_tiles,
+                   .column_tiles = s->column_tiles, .backward = backward, ITERA_SSD_SIZES(s));
     itera_gpu_groups(l, d, pieces * s->row_tiles * s->column_tiles, 1, 1);
     starts_of_ends(l, s, decay, ends, state, boundaries, backward);
     return ends;
@@ -130,29 +109,18 @@ static struct itera_gpu_dispatch *begin_whole(struct itera_gpu_lowering *l,
     return d;
 }
 
-static void whole_words(struct itera_gpu_dispatch *d, const struct itera_ssd *s,
-                        const struct itera_op *op)
-{
-    itera_gpu_word(d, op->in[5] != ITERA_NONE);
-    itera_gpu_word(d, op->in[6] != ITERA_NONE);
-    itera_gpu_word(d, op->out[1] != ITERA_NONE);
-    itera_gpu_word(d, s->batch);
-    itera_gpu_word(d, s->time);
-    itera_gpu_word(d, s->heads);
-    itera_gpu_word(d, s->width);
-    itera_gpu_word(d, s->states);
-    itera_gpu_word(d, s->group_heads);
-    itera_gpu_word(d, s->boundary_steps);
-    itera_gpu_word(d, s->boundary_chunks);
-}
+#define WHOLE_WORDS(s, op)                                                                         \
+    .has_skip = (op)->in[5] != ITERA_NONE, .has_state = (op)->in[6] != ITERA_NONE,                 \
+    .has_boundaries = (op)->out[1] != ITERA_NONE, .batch = (s)->batch, .time = (s)->time,          \
+    .heads = (s)->heads, .width = (s)->width, .states = (s)->states,                               \
+    .group_heads = (s)->group_heads, .chunk = (s)->boundary_steps, .chunks = (s)->boundary_chunks
 
 static void sequential(struct itera_gpu_lowering *l, const struct itera_op *op,
                        const struct itera_ssd *s)
 {
     int64_t rows = s->batch * s->heads * s->width;
     struct itera_gpu_dispatch *d = begin_whole(l, op, "ssd_scan_sequential");
-    whole_words(d, s, op);
-    itera_gpu_word(d, s->lanes);
+    ITERA_GPU_ARGS(d, ssd_scan_sequential_args, WHOLE_WORDS(s, op), .lanes = s->lanes);
     itera_gpu_constant(d, 3, "STATE_SLICES", s->slices);
     itera_gpu_groups(l, d, itera_gpu_div_up(rows, ITERA_GPU_LOCAL / s->lanes), 1, 1);
 }
@@ -161,7 +129,7 @@ static void parallel(struct itera_gpu_lowering *l, const struct itera_op *op,
                      const struct itera_ssd *s)
 {
     struct itera_gpu_dispatch *d = begin_whole(l, op, "ssd_scan_parallel");
-    whole_words(d, s, op);
+    ITERA_GPU_ARGS(d, ssd_scan_parallel_args, WHOLE_WORDS(s, op));
     itera_gpu_groups(l, d, s->batch * s->heads * s->width, 1, 1);
 }
 
@@ -179,9 +147,8 @@ static void chunked(struct itera_gpu_lowering *l, const struct itera_op *op,
     itera_gpu_use(d, scores, ITERA_GPU_READ);
     itera_gpu_use(d, starts, ITERA_GPU_READ);
     itera_gpu_out(l, d, op->out[0]);
-    itera_gpu_word(d, s->row_tiles);
-    itera_gpu_word(d, op->in[5] != ITERA_NONE);
-    itera_ssd_sizes(d, s);
+    ITERA_GPU_ARGS(d, ssd_scan_outputs_args, .row_tiles = s->row_tiles,
+                   .has_skip = op->in[5] != ITERA_NONE, ITERA_SSD_SIZES(s));
     itera_gpu_groups(l, d, s->batch * s->chunks * s->heads * s->row_tiles, 1, 1);
 }
 

@@ -23,7 +23,11 @@ struct itera_ssd {
 /* `bounded`: whether the op has boundaries. */
 struct itera_ssd itera_ssd(struct itera_gpu_lowering *l, const struct itera_op *op, int32_t x,
                            int32_t B, bool bounded);
-void itera_ssd_sizes(struct itera_gpu_dispatch *d, const struct itera_ssd *s); /* SSD_SIZES */
+/* SSD_SIZES of the kernels. */
+#define ITERA_SSD_SIZES(s)                                                                         \
+    .time = (s)->time, .heads = (s)->heads, .width = (s)->width, .states = (s)->states,            \
+    .group_heads = (s)->group_heads, .boundary_steps = (s)->boundary_steps, .parts = (s)->parts,   \
+    .chunk_steps = (s)->chunk_steps, .chunks = (s)->chunks
 
 /* C B^T of every chunk and group. */
 struct itera_gpu_scratch itera_ssd_scores(struct itera_gpu_lowering *l, const struct itera_ssd *s,

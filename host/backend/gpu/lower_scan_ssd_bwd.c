@@ -1,4 +1,5 @@
 /* Lowering of ssd_scan_bwd (contract: host/ops/scan.c; kernels: scan_ssd_bwd.cl). */
+#include "args/scan_ssd.clh"
 #include "backend/gpu/lower_scan_ssd.h"
 
 enum {
@@ -64,9 +65,9 @@ static void sum_head_parts(struct itera_gpu_lowering *l, const struct itera_op *
 }
 
 /* D may be given where its gradient is not wanted. */
-static void skip_word(struct itera_gpu_dispatch *d, const struct itera_op *op)
+static bool has_skip(const struct itera_op *op)
 {
-    itera_gpu_word(d, op->in[D] != ITERA_NONE);
+    return op->in[D] != ITERA_NONE;
 }
 
 /* Heads of a group go to several workgroups, where groups are too few for the device. */
@@ -101,10 +102,8 @@ static void chunk_scores(struct itera_gpu_lowering *l, const struct itera_op *op
     itera_gpu_use(d, c->scores, ITERA_GPU_READ);
     itera_gpu_use(d, c->products, ITERA_GPU_WRITE);
     itera_gpu_use(d, c->inner, ITERA_GPU_WRITE);
-    itera_gpu_word(d, c->s.groups);
-    itera_gpu_word(d, c->slices.count);
-    itera_gpu_word(d, c->slices.heads);
-    itera_ssd_sizes(d, &c->s);
+    ITERA_GPU_ARGS(d, ssd_scan_bwd_scores_args, .groups = c->s.groups, .slices = c->slices.count,
+                   .slice_heads = c->slices.heads, ITERA_SSD_SIZES(&c->s));
     itera_gpu_groups(l, d, c->s.batch * c->s.chunks * c->s.groups * c->slices.count, 1, 1);
 }
 
@@ -122,9 +121,8 @@ static void chunk_x(struct itera_gpu_lowering *l, const struct itera_op *op,
     itera_gpu_out(l, d, op->out[DDT]);
     itera_gpu_use(d, parts->dA, ITERA_GPU_WRITE);
     itera_gpu_use(d, parts->dD, ITERA_GPU_WRITE);
-    skip_word(d, op);
-    itera_gpu_word(d, c->starts.ld);
-    itera_ssd_sizes(d, &c->s);
+    ITERA_GPU_ARGS(d, ssd_scan_bwd_x_args, .has_skip = has_skip(op), .start_ld = c->starts.ld,
+                   ITERA_SSD_SIZES(&c->s));
     itera_gpu_groups(l, d, c->s.batch * c->s.chunks * c->s.heads, 1, 1);
 }
 
@@ -152,14 +150,11 @@ static void chunk_bc(struct itera_gpu_lowering *l, const struct itera_op *op,
         itera_gpu_use(d, parts, ITERA_GPU_WRITE);
     else
         itera_gpu_out(l, d, out);
-    itera_gpu_word(d, s->batch);
-    itera_gpu_word(d, c->slices.count);
-    itera_gpu_word(d, c->slices.heads);
-    itera_gpu_word(d, s->column_tiles);
-    itera_gpu_word(d, is_b ? s->states : c->starts.ld);
-    itera_gpu_word(d, c->slices.count > 1 ? cols : itera_gpu_tensor(l, out)->shape.ld);
-    itera_gpu_word(d, is_b);
-    itera_ssd_sizes(d, s);
+    ITERA_GPU_ARGS(d, ssd_scan_bwd_bc_args, .batch = s->batch, .slices = c->slices.count,
+                   .slice_heads = c->slices.heads, .column_tiles = s->column_tiles,
+                   .state_row_ld = is_b ? s->states : c->starts.ld,
+                   .grad_row_ld = c->slices.count > 1 ? cols : itera_gpu_tensor(l, out)->shape.ld,
+                   .is_b = is_b, ITERA_SSD_SIZES(s));
     itera_gpu_groups(l, d, s->batch * s->chunks * s->groups * c->slices.count * s->column_tiles, 1,
                      1);
     if (c->slices.count > 1)
@@ -209,10 +204,8 @@ static void parallel(struct itera_gpu_lowering *l, const struct itera_op *op,
     itera_gpu_use(d, dB, ITERA_GPU_WRITE);
     itera_gpu_use(d, dC, ITERA_GPU_WRITE);
     itera_gpu_use(d, parts.dD, ITERA_GPU_WRITE);
-    skip_word(d, op);
-    itera_gpu_word(d, s->batch);
-    itera_gpu_word(d, starts.ld);
-    itera_ssd_sizes(d, s);
+    ITERA_GPU_ARGS(d, ssd_scan_bwd_parallel_args, .has_skip = has_skip(op), .batch = s->batch,
+                   .start_ld = starts.ld, ITERA_SSD_SIZES(s));
     itera_gpu_groups(l, d, s->batch * s->heads, 1, 1);
     itera_gpu_scan_sum(l, dB, s->group_heads, itera_gpu_all_rows(rows), cols, op->out[DB]);
     itera_gpu_scan_sum(l, dC, s->group_heads, itera_gpu_all_rows(rows), cols, op->out[DC]);
@@ -251,23 +244,12 @@ static void segment(struct itera_gpu_lowering *l, const struct itera_op *op,
     itera_gpu_use(d, q->dB, ITERA_GPU_WRITE);
     itera_gpu_use(d, q->dC, ITERA_GPU_WRITE);
     itera_gpu_use(d, q->parts.dD, ITERA_GPU_WRITE);
-    skip_word(d, op);
-    const int64_t words[] = {s->batch,
-                             s->time,
-                             s->heads,
-                             s->width,
-                             s->states,
-                             s->group_heads,
-                             s->boundary_steps,
-                             s->boundary_chunks,
-                             s->lanes,
-                             q->tiles,
-                             first,
-                             end,
-                             rows.span,
-                             index * s->batch * q->tiles};
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        itera_gpu_word(d, words[i]);
+    ITERA_GPU_ARGS(d, ssd_scan_bwd_sequential_args, .has_skip = has_skip(op), .batch = s->batch,
+                   .time = s->time, .heads = s->heads, .width = s->width, .states = s->states,
+                   .group_heads = s->group_heads, .chunk = s->boundary_steps,
+                   .chunks = s->boundary_chunks, .lanes = s->lanes, .tiles = q->tiles,
+                   .first_chunk = first, .end_chunk = end, .span = rows.span,
+                   .part = index * s->batch * q->tiles);
     itera_gpu_constant(d, 3, "STATE_SLICES", s->slices);
     itera_gpu_groups(l, d, s->batch * s->heads * q->tiles, 1, 1);
     itera_gpu_scan_sum(l, q->dB, count, rows, s->groups * s->states, op->out[DB]);

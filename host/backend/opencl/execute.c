@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "args/matmul.clh"
 #include "backend/opencl/opencl.h"
 #include "core/log.h"
 
@@ -46,10 +47,12 @@ static cl_mem operand(const struct itera_gpu_dispatch *dispatch, int i)
     return ((const struct opencl_buffer *)dispatch->binding[i].buffer)->mem;
 }
 
-/* "clblast_gemm": a, b and y; the words after theirs are M, N, K, trans_a, trans_b, accumulate. */
+/* "clblast_gemm": a, b and y, then clblast_gemm_args. */
 static void prepare_gemm(const struct itera_gpu_dispatch *dispatch, struct opencl_gemm *gemm)
 {
     const uint32_t *w = dispatch->word;
+    struct clblast_gemm_args p;
+    memcpy(&p, w + 6, sizeof p);
     *gemm = (struct opencl_gemm){
         .a = operand(dispatch, 0),
         .b = operand(dispatch, 1),
@@ -59,13 +62,13 @@ static void prepare_gemm(const struct itera_gpu_dispatch *dispatch, struct openc
         .b_at = w[2],
         .b_ld = w[3],
         .y_at = w[4],
-        .y_ld = w[5] ? w[5] : w[7], /* scratch is dense */
-        .m = w[6],
-        .n = w[7],
-        .k = w[8],
-        .trans_a = w[9],
-        .trans_b = w[10],
-        .accumulate = w[11],
+        .y_ld = w[5] ? w[5] : p.n, /* scratch is dense */
+        .m = p.m,
+        .n = p.n,
+        .k = p.k,
+        .trans_a = p.trans_a,
+        .trans_b = p.trans_b,
+        .accumulate = p.accumulate,
         .half = dispatch->binding[0].element == 2,
     };
 }

@@ -20,7 +20,7 @@ int opencl_find(struct opencl_found *found, int capacity, bool warn);
 
 /* The kernel files: those built in, or those of ITERA_KERNEL_DIR (sources.c). */
 struct opencl_source {
-    char name[64]; /* "elementwise.cl" */
+    char name[64]; /* "elementwise.cl", "args/elementwise.clh" */
     const char *text;
     size_t bytes;
     char *owned; /* text, when it was read from disk */

@@ -1,5 +1,6 @@
 /* The kernel files: where they come from, which kernel is in which, and their includes. */
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,27 +44,45 @@ static enum itera_status read_file(const char *folder, const char *name, struct 
     return status;
 }
 
-static enum itera_status read_folder(const char *folder, struct opencl_sources *sources)
+/* Adds the files of `folder`/`within`, under names that begin with `within`: "" or "args/". */
+static enum itera_status read_files(const char *folder, const char *within,
+                                    struct opencl_sources *sources)
 {
-    DIR *dir = opendir(folder);
+    char path[4096];
+    enum itera_status joined = itera_path_join(path, sizeof path, folder, within);
+    if (joined)
+        return joined;
+    DIR *dir = opendir(path);
+    if (!dir && *within && errno == ENOENT)
+        return ITERA_OK; /* then no kernel of the folder includes one of these */
     if (!dir)
-        return itera_fail(ITERA_ERR_IO, "ITERA_KERNEL_DIR: cannot read the folder %s", folder);
+        return itera_fail(ITERA_ERR_IO, "ITERA_KERNEL_DIR: cannot read the folder %s", path);
     enum itera_status status = ITERA_OK;
     for (struct dirent *entry; !status && (entry = readdir(dir));) {
-        if ((!ends_with(entry->d_name, ".cl") && !ends_with(entry->d_name, ".clh")) ||
-            strlen(entry->d_name) >= sizeof sources->files->name)
+        char name[sizeof sources->files->name];
+        int length = snprintf(name, sizeof name, "%s%s", within, entry->d_name);
+        if ((!ends_with(entry->d_name, ".cl") && !ends_with(entry->d_name, ".clh")) || length < 0 ||
+            (size_t)length >= sizeof name)
             continue;
         struct opencl_source *grown =
             realloc(sources->files, ((size_t)sources->n + 1) * sizeof *grown);
         if (!grown) {
-            status = itera_fail(ITERA_ERR_MEMORY, "no memory to list %s", folder);
+            status = itera_fail(ITERA_ERR_MEMORY, "no memory to list %s", path);
             break;
         }
         sources->files = grown;
-        status = read_file(folder, entry->d_name, &grown[sources->n]);
+        status = read_file(folder, name, &grown[sources->n]);
         sources->n += !status;
     }
     closedir(dir);
+    return status;
+}
+
+static enum itera_status read_folder(const char *folder, struct opencl_sources *sources)
+{
+    enum itera_status status = read_files(folder, "", sources);
+    if (!status)
+        status = read_files(folder, "args/", sources);
     if (!status && !sources->n)
         status = itera_fail(ITERA_ERR_IO, "ITERA_KERNEL_DIR: there are no kernels in %s", folder);
     if (!status)
