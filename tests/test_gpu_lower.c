@@ -11,6 +11,8 @@
 
 #if defined(ITERA_HAVE_OPENCL) || defined(ITERA_HAVE_VULKAN)
 #include "backend/gpu/gpu.h"
+#include "backend/gpu/tuning_measure.h"
+#include "backend/gpu/tuning_store.h"
 #include "core/log.h"
 
 static struct itera_gpu_device device;

@@ -23,6 +23,7 @@ int main(void)
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "backend/gpu/cache.h"
 #include "backend/opencl/opencl.h"
 #include "core/file.h"
 #include "core/log.h"

@@ -21,6 +21,7 @@ int main(void)
 #include <math.h>
 #include <unistd.h>
 
+#include "backend/gpu/cache.h"
 #include "backend/vulkan/device.h"
 #include "core/file.h"
 #include "core/log.h"

@@ -1,9 +1,9 @@
-/* The cache on disk, and the faults that tests ask for. */
-#include <stddef.h>
+#include "backend/gpu/cache.h"
+
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/gpu/gpu.h"
 #include "core/environment.h"
 #include "core/file.h"
 #include "core/log.h"
@@ -22,15 +22,6 @@ static const char magic[16] = "itera-cache 2\n";
 
 /* Pipeline caches of some drivers have tens of megabytes. */
 #define MAX_FILE ((size_t)1 << 30)
-
-uint64_t itera_gpu_hash(uint64_t seed, const void *data, size_t bytes)
-{
-    const uint8_t *at = data;
-    uint64_t hash = seed ? seed : 0xcbf29ce484222325u;
-    for (size_t i = 0; i < bytes; i++)
-        hash = (hash ^ at[i]) * 0x100000001b3u;
-    return hash;
-}
 
 static void checksum(const uint8_t *key, const char *name, const struct header *h,
                      const void *identity, const void *data, uint8_t *out)
@@ -141,19 +132,4 @@ void itera_gpu_cache_write(const char *name, const char *identity, const void *d
     itera_attempt_end(&attempt);
     if (status)
         itera_log(ITERA_LOG_DEBUG, "cache: %s", attempt.error);
-}
-
-bool itera_gpu_fault(enum itera_gpu_fault kind)
-{
-    static const char *const names[ITERA_GPU_FAULTS] = {
-        "memory", "lost", "build", "list", "staging", "addresses", "barriers", "plain"};
-    static int seen[ITERA_GPU_FAULTS]; /* tests only: devices are opened by one thread there */
-    const char *at = itera_environment_fault();
-    if (!at)
-        return false;
-    size_t length = strlen(names[kind]);
-    for (; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
-        if (!strncmp(at, names[kind], length) && at[length] == ':')
-            return ++seen[kind] >= atoi(at + length + 1);
-    return false;
 }

@@ -88,6 +88,8 @@ struct itera_gpu_device {
     struct itera_gpu_traits traits;
     struct itera_gpu_tuning *tuning; /* opened by the backend with itera_gpu_tuning_open; may be
                                         NULL: the defaults */
+    bool untimed;                    /* it cannot time its kernels: what was not measured keeps the
+                                        defaults */
     /* Whether the backend has a kernel of this name (and can make it for this device). */
     bool (*has_kernel)(struct itera_gpu_device *device, const char *kernel);
     /* Makes the dispatch's kernel ready for this device, so that an op whose kernel the driver does
@@ -229,58 +231,9 @@ void itera_gpu_plan_destroy(struct itera_gpu_plan *plan); /* leaves it empty */
  * its reason. Frees nothing: the caller frees l->dispatches. */
 enum itera_status itera_gpu_lower_op(struct itera_gpu_lowering *l, int32_t index, int forced);
 
-/* The backend table's `tune` for every GPU backend. Takes up to about a second an op and class. A
- * device that cannot time its kernels keeps the defaults, and is not asked again. */
-enum itera_status itera_gpu_tune(struct itera_device *device, const struct itera_program *program);
-
 /* The backend table's `supports` for every GPU backend. */
 enum itera_status itera_gpu_supports(struct itera_device *device,
                                      const struct itera_program *program, const struct itera_op *op,
                                      struct itera_reason *why);
-
-/* Measured choices, kept in the cache folder as JSON, one file per device, driver and kernel
- * sources (`identity` names them). A missing, broken or foreign file is an empty one. */
-struct itera_gpu_tuning;
-enum itera_status itera_gpu_tuning_open(const char *identity, struct itera_gpu_tuning **out);
-void itera_gpu_tuning_close(struct itera_gpu_tuning **tuning);
-/* The name of the best candidate, or NULL. */
-const char *itera_gpu_tuning_find(const struct itera_gpu_tuning *tuning, const char *key);
-enum itera_status itera_gpu_tuning_set(struct itera_gpu_tuning *tuning, const char *key,
-                                       const char *name, double seconds);
-void itera_gpu_tuning_clear(struct itera_gpu_tuning *tuning); /* on disk too, when it is saved */
-/* Writes what was set since it was opened, merged with what other processes wrote meanwhile. */
-enum itera_status itera_gpu_tuning_save(struct itera_gpu_tuning *tuning);
-
-/* The cache on disk: files in itera_environment_cache_dir(), written by atomic replacement, so
- * that processes may share it. Each begins with a header that carries `identity` (device, driver,
- * kernel source hash) and a checksum with a key that only the user can read; a file that does not
- * match is as good as none, and a broken one, or one that others may have written (core/private.h),
- * is also reported as a warning. *data is malloc'ed. Reading nothing is no error: *data is
- * NULL. Writing fails quietly but for a debug message: a cache must not stop anybody. */
-enum itera_status itera_gpu_cache_read(const char *name, const char *identity, void **data,
-                                       size_t *bytes);
-void itera_gpu_cache_write(const char *name, const char *identity, const void *data, size_t bytes);
-/* FNV-1a, for file names and identities; start with seed 0. */
-uint64_t itera_gpu_hash(uint64_t seed, const void *data, size_t bytes);
-
-/* Faults for tests, set by ITERA_FAULT: a comma list of <kind>:<n>, "the n-th time (1 is the
- * first), and every time after it". Kinds: "memory" (a device allocation fails), "lost" (a submit
- * or wait says that the device is lost), "build" (a kernel does not compile), "list" (the driver
- * fails while its devices are listed); and for paths that a device would not take by itself, looked
- * at when it is opened: "staging" (Vulkan: buffers are reached by copies alone), "addresses"
- * (Vulkan: kernels get every operand by its address), "barriers" (Vulkan: none between kernels, which
- * is wrong, and which validation must notice), "plain" (Vulkan: no integer dot products). */
-enum itera_gpu_fault {
-    ITERA_GPU_FAULT_MEMORY,
-    ITERA_GPU_FAULT_LOST,
-    ITERA_GPU_FAULT_BUILD,
-    ITERA_GPU_FAULT_LIST,
-    ITERA_GPU_FAULT_STAGING,
-    ITERA_GPU_FAULT_ADDRESSES,
-    ITERA_GPU_FAULT_BARRIERS,
-    ITERA_GPU_FAULT_PLAIN,
-    ITERA_GPU_FAULTS
-};
-bool itera_gpu_fault(enum itera_gpu_fault kind); /* whether it is to fail now */
 
 #endif

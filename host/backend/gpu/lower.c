@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "backend/gpu/gpu.h"
+#include "backend/gpu/tuning_store.h"
 #include "core/environment.h"
 #include "core/log.h"
 #include "core/number.h"

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/gpu/fault.h"
 #include "backend/opencl/opencl.h"
 #include "core/log.h"
 #include "core/number.h"

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "args/matmul.clh"
+#include "backend/gpu/fault.h"
 #include "backend/opencl/opencl.h"
 #include "core/log.h"
 

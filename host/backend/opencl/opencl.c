@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/gpu/fault.h"
+#include "backend/gpu/tuning_measure.h"
+#include "backend/gpu/tuning_store.h"
 #include "core/log.h"
 
 enum { MAX_FOUND = 32, ABSENT_BYTES = 256 };

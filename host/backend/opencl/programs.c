@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/gpu/cache.h"
+#include "backend/gpu/fault.h"
+#include "backend/gpu/hash.h"
 #include "backend/opencl/opencl.h"
 #include "core/clock.h"
 #include "core/log.h"

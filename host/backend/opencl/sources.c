@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/gpu/hash.h"
 #include "backend/opencl/embedded.h"
 #include "backend/opencl/opencl.h"
 #include "core/environment.h"

@@ -6,6 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/gpu/fault.h"
+#include "backend/gpu/hash.h"
+#include "backend/gpu/tuning_measure.h"
+#include "backend/gpu/tuning_store.h"
 #include "core/clock.h"
 #include "core/log.h"
 

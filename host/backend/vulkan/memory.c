@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "backend/gpu/fault.h"
 #include "backend/vulkan/device.h"
 #include "core/log.h"
 #include "core/number.h"

@@ -3,6 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/gpu/cache.h"
+#include "backend/gpu/fault.h"
+#include "backend/gpu/hash.h"
 #include "backend/vulkan/device.h"
 #include "core/clock.h"
 #include "core/log.h"
