@@ -282,6 +282,7 @@ static int find_of_platform(const struct opencl_api *cl, cl_platform_id platform
         }
         found[count] = (struct opencl_found){.platform = platform, .device = ids[i]};
         describe(cl, name, first + count, &found[count]);
+        found[count].keeps_binaries = strcmp(name, "Portable Computing Language") != 0;
         count++;
     }
     return count;

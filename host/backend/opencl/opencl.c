@@ -144,6 +144,7 @@ static enum itera_status opencl_open(int index, const struct itera_device_option
     d->cl = opencl_load();
     d->id = found[index].device;
     d->max_buffer = found[index].max_buffer;
+    d->keeps_binaries = found[index].keeps_binaries;
     enum itera_status status = open_queue(d, found[index].platform);
     if (!status)
         status = open_kernels(d);

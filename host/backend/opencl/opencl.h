@@ -12,6 +12,7 @@ struct opencl_found {
     struct itera_device_info info;
     struct itera_gpu_traits traits;
     uint64_t max_buffer; /* bytes of one buffer */
+    bool keeps_binaries; /* see opencl_device */
 };
 
 /* Finds up to `capacity` usable devices, in the loader's order; those that will not do, and
@@ -72,6 +73,10 @@ struct opencl_device {
     struct opencl_program *programs;
     int n_programs, cap_programs;
     bool *broken; /* by file: it did not compile */
+    /* Built programs go to the cache on disk. Not with PoCL, which keeps its kernels itself, and
+     * each only once it runs, compiled for that size of group: asked for a binary it compiles all
+     * kernels of the program for any size as well, which none is run with. */
+    bool keeps_binaries;
 };
 
 struct opencl_buffer {

@@ -177,10 +177,11 @@ static enum itera_status build(struct opencl_device *d, int file, const char *op
              (unsigned long long)itera_gpu_hash(0, identity, strlen(identity)));
     void *binary = NULL;
     size_t binary_bytes = 0;
-    status = itera_gpu_cache_read(name, identity, &binary, &binary_bytes);
+    if (d->keeps_binaries)
+        status = itera_gpu_cache_read(name, identity, &binary, &binary_bytes);
     if (!status && !(binary && build_binary(d, binary, binary_bytes, options, out))) {
         status = build_source(d, file, text, bytes, options, out, why);
-        if (!status)
+        if (!status && d->keeps_binaries)
             keep_binary(d, name, identity, *out);
     }
     free(binary);
