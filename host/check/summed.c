@@ -37,9 +37,16 @@ static bool is_real(const struct moves *m, int32_t tensor)
     return m->moved.program->tensors[tensor].dtype == ITERA_F32;
 }
 
-/* Multiplies the values of a slot by `low` or `high`, at random; with `ties` those that are equal in
- * a row alike. What the program only writes holds ITERA_TRIAL_PATTERN, which is not a number. */
-static void multiply(const struct moves *m, int slot, float low, float high, bool ties,
+/* A number of mean 0 and variance 1. Any of a range: were it one of two, moves would often make up for
+ * each other, and what was summed would seem not to be. */
+static float any_number(const struct itera_rng *rng, uint64_t stream, uint64_t index)
+{
+    return ((float)(itera_rng_at(rng->seed, stream, index) >> 8) * 0x1p-23f - 1) * 1.7320508f;
+}
+
+/* Multiplies the values of a slot by `factor`, give or take `step`; with `ties` those that are equal
+ * in a row alike. What the program only writes holds ITERA_TRIAL_PATTERN, which is not a number. */
+static void multiply(const struct moves *m, int slot, float factor, float step, bool ties,
                      struct itera_rng *rng)
 {
     const int32_t tensor = m->moved.slots[slot].tensor;
@@ -51,7 +58,7 @@ static void multiply(const struct moves *m, int slot, float low, float high, boo
         memcpy(&bits, &x[k], sizeof bits);
         const uint64_t index = ties ? (uint64_t)(k / s->ld) << 32 | bits : (uint64_t)k;
         if (isfinite(x[k]))
-            x[k] *= itera_rng_at(rng->seed, key, index) >> 31 ? high : low;
+            x[k] *= factor + step * any_number(rng, key, index);
     }
 }
 
@@ -120,7 +127,7 @@ static enum itera_status find_way(struct moves *m, int slot, enum way *way)
     }
     itera_trial_reset(&m->moved, m->reference->trial);
     if (!status) {
-        multiply(m, slot, 2, 2, false, &rng);
+        multiply(m, slot, 2, 0, false, &rng);
         status = itera_runner_run(&m->runner);
     }
     itera_trial_reset(&m->moved, m->reference->trial);
@@ -144,6 +151,13 @@ static double terms_of(const struct moves *m, int i)
             most = fmax(most,
                         (double)itera_shape_elements(&p->tensors[m->moved.slots[k].tensor].shape));
     return most / fmax((double)itera_shape_elements(&p->tensors[m->tensors[i]].shape), 1);
+}
+
+/* The errors of few elements may all be far from their mean. */
+static double of_few(double count)
+{
+    const double few = 1 + 3 / sqrt(fmax(count, 1));
+    return few * few;
 }
 
 /* What a divergence is summed from lies within one op, and near its minimum no move of an operand
@@ -171,22 +185,45 @@ static double divergence_terms(const struct moves *m, const struct itera_op *op)
     return sum;
 }
 
-/* The same of result i, where an op hides what it sums. */
-static double hidden_terms(const struct moves *m, int i)
+/* The same of a normalisation: of each element x and the mean, before they are scaled. A mean that is
+ * off moves all of a row alike, which no move of x does. */
+static double mean_terms(const struct moves *m, const struct itera_op *op)
 {
-    const struct itera_program *p = m->moved.program;
-    double sum = 0;
-    for (int32_t k = 0; k < p->n_ops; k++)
-        if (p->ops[k].kind == ITERA_OP_kl_loss && p->ops[k].out[0] == m->tensors[i])
-            sum += divergence_terms(m, &p->ops[k]);
+    const struct itera_shape *s = &m->moved.program->tensors[op->in[0]].shape;
+    const float *weight = row_of(m->reference, op->in[1], 0);
+    const int64_t cols = itera_shape_cols(s);
+    double sum = 0, weights = 0;
+    for (int64_t c = 0; c < cols; c++)
+        weights += (double)weight[c] * weight[c];
+    for (int64_t r = 0; r < itera_shape_rows(s); r++) {
+        const float *x = row_of(m->reference, op->in[0], r);
+        double mean = 0, squares = 0;
+        for (int64_t c = 0; c < cols; c++)
+            mean += (double)x[c] / (double)cols;
+        for (int64_t c = 0; c < cols; c++)
+            squares += (x[c] - mean) * (x[c] - mean);
+        const double term = mean * mean / (squares / (double)cols + op->attr.eps) * weights;
+        sum += isfinite(term) ? term : 0;
+    }
     return sum;
 }
 
-/* The errors of few elements may all be far from their mean. */
-static double of_few(double count)
+/* The terms of result i that an op hides. */
+static double hidden_terms(const struct moves *m, int i)
 {
-    const double few = 1 + 3 / sqrt(fmax(count, 1));
-    return few * few;
+    const struct itera_program *p = m->moved.program;
+    const double few = of_few((double)itera_shape_elements(&p->tensors[m->tensors[i]].shape));
+    double sum = 0;
+    for (int32_t k = 0; k < p->n_ops; k++) {
+        const struct itera_op *op = &p->ops[k];
+        if (op->out[0] != m->tensors[i])
+            continue;
+        if (op->kind == ITERA_OP_kl_loss)
+            sum += few * divergence_terms(m, op);
+        else if (op->kind == ITERA_OP_layer_norm)
+            sum += few * mean_terms(m, op);
+    }
+    return sum;
 }
 
 struct noise {
@@ -207,8 +244,7 @@ static void disturb(void *user, const struct itera_call *call)
                 float *x = (float *)out->data + r * out->ld + c;
                 const uint64_t index = (uint64_t)(r * out->cols + c);
                 if (isfinite(*x))
-                    *x *= itera_rng_at(noise->rng.seed, stream, index) >> 31 ? 1 + noise->step
-                                                                             : 1 - noise->step;
+                    *x *= 1 + noise->step * any_number(&noise->rng, stream, index);
             }
     }
     noise->n_calls++;
@@ -222,7 +258,7 @@ static enum itera_status draw(struct moves *m, const enum way *ways, enum way fr
 {
     for (int k = 0; k < m->moved.n_slots; k++)
         if (is_real(m, m->moved.slots[k].tensor) && ways[k] >= from && ways[k] <= to)
-            multiply(m, k, 1 - step, 1 + step, ways[k] == BY_CHOICE, rng);
+            multiply(m, k, 1, step, ways[k] == BY_CHOICE, rng);
     struct noise noise = {.rng = {.seed = rng->seed, .stream = (uint64_t)itera_rng_u32(rng) << 32},
                           .step = step};
     if (from > LINEAR) {
@@ -263,13 +299,15 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double median(double (*draws)[ITERA_CHECK_TENSORS], int i)
+/* The upper quartile: near the mean, whether one element counts (where the median would be half of it)
+ * or many, and not what one choice comes to that became another. */
+static double typical(double (*draws)[ITERA_CHECK_TENSORS], int i)
 {
     double of[DRAWS];
     for (int k = 0; k < DRAWS; k++)
         of[k] = draws[k][i];
     qsort(of, DRAWS, sizeof of[0], by_size);
-    return of[DRAWS / 2];
+    return of[DRAWS * 3 / 4];
 }
 
 static enum itera_status measure(struct moves *m, uint64_t seed, double rounding, double tolerance,
@@ -293,11 +331,10 @@ static enum itera_status measure(struct moves *m, uint64_t seed, double rounding
         if (!status)
             status = draw(m, ways, CURVED, BY_CHOICE, FINE_STEP, weight, 0, &rng, fine[k]);
     }
-    /* Moves of factors of one term may make up for each other: the mean over draws is the sum of the
-     * terms' squares, as often as they do. The others' mean could be one choice that became another. */
+    /* Of what is linear, the mean is the sum of the terms' squares. */
     for (int i = 0; i < m->n && !status; i++)
-        summed[i] = linear[i] / DRAWS + fmax(median(curved, i), median(fine, i)) +
-                    one * of_few(1) * hidden_terms(m, i);
+        summed[i] = linear[i] / DRAWS + fmax(typical(curved, i), typical(fine, i)) +
+                    one * hidden_terms(m, i);
     return status;
 }
 
