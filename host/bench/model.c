@@ -20,8 +20,9 @@ struct content {
     struct itera_train_program train; /* train */
     bool has_train;
     struct itera_session *session; /* decode */
-    int32_t *next;                 /* decode: (batch) */
+    int32_t *next, *behind;        /* decode: (batch) */
     int64_t read;                  /* decode: tokens since the beginning */
+    bool mixed;                    /* decode: at different positions */
 };
 
 static void content_destroy(void *user)
@@ -33,6 +34,7 @@ static void content_destroy(void *user)
     itera_session_destroy(&c->session);
     free(c->ids);
     free(c->next);
+    free(c->behind);
     free(c);
 }
 
@@ -160,6 +162,10 @@ static enum itera_status start_decode(struct content *c)
     enum itera_status status = itera_session_reset(c->session);
     if (!status)
         status = itera_session_prefill(c->session, c->ids, 1);
+    /* Sequence k reads its first token k times more. */
+    for (int64_t k = 1; k < c->batch && c->mixed && !status; k++)
+        status = itera_session_prefill_some(c->session, c->behind + k, (size_t)(c->batch - k),
+                                            c->ids + k, 1);
     return status ? status : itera_session_next(c->session, c->next); /* reads nothing yet */
 }
 
@@ -205,8 +211,12 @@ static enum itera_status make_decode(struct itera_bench_task *task, const char *
     struct content *c = task->content;
     const struct itera_session_options options = {.batch = (int32_t)c->batch};
     c->next = calloc((size_t)c->batch, sizeof *c->next);
-    enum itera_status status = c->next ? itera_session_create(c->model, &options, &c->session)
-                                       : itera_fail(ITERA_ERR_MEMORY, "no memory for a benchmark");
+    c->behind = calloc((size_t)c->batch, sizeof *c->behind);
+    for (int64_t k = 0; k < c->batch && c->behind; k++)
+        c->behind[k] = (int32_t)k;
+    enum itera_status status = c->next && c->behind
+                                   ? itera_session_create(c->model, &options, &c->session)
+                                   : itera_fail(ITERA_ERR_MEMORY, "no memory for a benchmark");
     if (!status)
         status = itera_session_warm(c->session, 1);
     if (status)
@@ -215,7 +225,7 @@ static enum itera_status make_decode(struct itera_bench_task *task, const char *
     size_t state_bytes;
     task->executable = itera_session_step(c->session, &task->program, &state_bytes);
     struct itera_bench_row *row = &task->row;
-    label(row, c->model, name, "decode", c->batch, 1);
+    label(row, c->model, name, c->mixed ? "mixed" : "decode", c->batch, 1);
     row->flops = itera_program_cost(task->program, NULL).flops;
     row->bytes = (double)c->model->info.active_bytes;
     /* A state is read and written whole; of keys and values, half of what decoding fills is read. */
@@ -292,8 +302,10 @@ enum itera_status itera_bench_task_model(struct itera_model *model, const char *
 {
     *out = NULL;
     const int64_t limit = model->config.max_positions;
-    if (phase == ITERA_BENCH_DECODE && limit && tokens >= limit)
-        tokens = limit - 1;
+    const bool decode = phase == ITERA_BENCH_DECODE || phase == ITERA_BENCH_MIXED;
+    const int64_t ahead = phase == ITERA_BENCH_MIXED ? batch : 1;
+    if (decode && limit && tokens > limit - ahead)
+        tokens = limit - ahead;
     if (batch < 1 || tokens < 1 || (limit && tokens > limit))
         return itera_fail(ITERA_ERR_ARGUMENT, "%s has %lld positions, too few for %lld tokens",
                           name, (long long)limit, (long long)tokens);
@@ -305,12 +317,13 @@ enum itera_status itera_bench_task_model(struct itera_model *model, const char *
     task->content = c;
     if (c) {
         task->destroy = content_destroy;
-        *c = (struct content){.model = model, .batch = batch, .tokens = tokens};
+        *c = (struct content){
+            .model = model, .batch = batch, .tokens = tokens, .mixed = phase == ITERA_BENCH_MIXED};
         c->ids = itera_bench_random_ids(batch * tokens, model->config.vocab);
     }
     if (!c || !c->ids)
         status = itera_fail(ITERA_ERR_MEMORY, "no memory for a benchmark");
-    else if (phase == ITERA_BENCH_DECODE)
+    else if (decode)
         status = make_decode(task, name);
     else if (phase == ITERA_BENCH_TRAIN)
         status = make_train(task, name);

@@ -229,9 +229,9 @@ int itera_command_bench(int argc, char **argv)
          0, 0, "f32|f16|bf16|q8|q4|mixed"},
         EXACT_OPTION(s.exact),
         {"phase", 0, OPTION_NAMES, &s.phases, "LIST",
-         "forward, prefill, decode, train (default: all; with\n--quick, software devices leave "
-         "some out)",
-         0, 0, "forward|prefill|decode|train"},
+         "forward, prefill, decode, mixed, train (default: all\nbut mixed; with --quick, software "
+         "devices leave some\nout); mixed is decode of sequences at different\npositions",
+         0, 0, "forward|prefill|decode|mixed|train"},
         {"prompt", 0, OPTION_INTEGERS, &s.prompts, "LIST",
          "lengths for forward and prefill (default: 128,512)", 1, 1 << 20},
         {"gen", 'n', OPTION_INTEGER, &s.generate, "N",

@@ -272,12 +272,12 @@ const char *bench_model_name(const struct bench_settings *s, const char *preset)
 static bool wants_phase(const struct bench *b, enum itera_bench_phase phase,
                         const struct itera_device_info *info)
 {
-    static const char *const names[] = {"forward", "prefill", "decode", "train"};
+    static const char *const names[] = {"forward", "prefill", "decode", "mixed", "train"};
     const struct option_names *asked = &b->s->phases;
     for (size_t i = 0; i < asked->n; i++)
         if (!strcmp(asked->item[i], names[phase]))
             return true;
-    return !asked->n &&
+    return !asked->n && phase != ITERA_BENCH_MIXED &&
            (phase == ITERA_BENCH_PREFILL || !b->s->quick || info->type != ITERA_DEVICE_SOFTWARE);
 }
 
@@ -308,7 +308,8 @@ static enum itera_status add_shape(struct wave *w, const char *name, const struc
             continue; /* narrow weights are not trained */
         if (!wants_phase(w->b, shape->phase, on))
             continue;
-        if (shape->phase != ITERA_BENCH_DECODE && limit && shape->tokens > limit) {
+        if (shape->phase != ITERA_BENCH_DECODE && shape->phase != ITERA_BENCH_MIXED && limit &&
+            shape->tokens > limit) {
             bench_note(w->b, "%s has %lld positions: no rows for %lld tokens.", name,
                        (long long)limit, (long long)shape->tokens);
             continue;
@@ -346,7 +347,10 @@ static enum itera_status add_shapes(struct wave *w, const char *name,
             if (!status)
                 status = add_shape(w, name, &shape, of, n);
         }
-        const struct shape decode = {ITERA_BENCH_DECODE, batch, s->generate};
+        struct shape decode = {ITERA_BENCH_DECODE, batch, s->generate};
+        if (!status)
+            status = add_shape(w, name, &decode, of, n);
+        decode.phase = ITERA_BENCH_MIXED;
         if (!status)
             status = add_shape(w, name, &decode, of, n);
     }

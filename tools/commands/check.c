@@ -275,8 +275,10 @@ int itera_command_check(int argc, char **argv)
             "the\n"
             "largest errors, memory around and between the operands, NaN and infinity only where\n"
             "the reference has them, the same bits again, results in place.\n"
-            "With a MODEL it compares logits, decoding from state over length, greedy tokens and "
-            "(--grad)\ngradients of the whole model instead.",
+            "With a MODEL it compares logits, decoding from state over length, greedy tokens, "
+            "sequences\nat different positions, copied, saved and loaded, and (--grad) gradients "
+            "of "
+            "the whole\nmodel instead.",
         .notes =
             "The table counts the cases that passed. Exit status: 0 all passed, 1 some failed, "
             "77 none\ncould be run.",

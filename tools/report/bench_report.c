@@ -14,6 +14,7 @@ const struct bench_phase bench_phases[N_PHASES] = {
     {"decode", "Decode", "One token after another, as text is generated."},
     {"prefill", "Prefill", "Reading a prompt, up to the logits of its last token."},
     {"forward", "Forward", "Logits of every position, as for evaluation."},
+    {"mixed", "Decode at different positions", "One token of each sequence of a batch."},
     {"train", "Training", "A whole step: forward, backward, clipping, AdamW."},
     {"op", "Operators", "Single operators at the shapes of the presets."}};
 

@@ -21,7 +21,7 @@ json_t *ledger_load(const char *file);
 
 /* ---- sections that both kinds of report have (bench_sections.c) ------------------------------- */
 
-enum { N_PHASES = 5 };
+enum { N_PHASES = 6 };
 struct bench_phase {
     const char *name, *title, *what; /* what: a sentence on what is measured */
 };

@@ -70,7 +70,7 @@ struct itera_bench_row {
     char device[32];
     int threads;
     char dtype[8];
-    char phase[16]; /* op, forward, prefill, decode, train */
+    char phase[16]; /* op, forward, prefill, decode, mixed, train */
     char op[48];    /* the op, or the model's name */
     char case_name[96];
     int64_t batch, tokens; /* per run */
@@ -100,6 +100,7 @@ enum itera_bench_phase {
     ITERA_BENCH_FORWARD, /* logits of every position */
     ITERA_BENCH_PREFILL, /* of the last position */
     ITERA_BENCH_DECODE, /* `tokens` tokens, one by one, then anew from the beginning; a run is one */
+    ITERA_BENCH_MIXED,  /* the same, of sequences that are all at different positions */
     ITERA_BENCH_TRAIN,  /* forward, backward, clip, AdamW with a learning rate of 0: the weights
                             stay. Models with all weights in f32 only */
 };
