@@ -76,7 +76,6 @@ static void checksums_are_siphash(void **state)
 
 #if defined(ITERA_HAVE_OPENCL) || defined(ITERA_HAVE_VULKAN)
 #include "backend/gpu/cache.h"
-#include "backend/gpu/gpu.h"
 #include "backend/gpu/tuning_store.h"
 
 static const char name[] = "kernel.bin", identity[] = "a device | a driver";

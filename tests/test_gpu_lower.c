@@ -10,7 +10,8 @@
 #include <cmocka.h>
 
 #if defined(ITERA_HAVE_OPENCL) || defined(ITERA_HAVE_VULKAN)
-#include "backend/gpu/gpu.h"
+#include "backend/gpu/lower.h"
+#include "backend/gpu/plan.h"
 #include "backend/gpu/tuning_measure.h"
 #include "backend/gpu/tuning_store.h"
 #include "core/log.h"

@@ -3,7 +3,7 @@
 #ifndef ITERA_BACKEND_GPU_COLUMN_SUM_H
 #define ITERA_BACKEND_GPU_COLUMN_SUM_H
 
-#include "backend/gpu/gpu.h"
+#include "backend/gpu/lower.h"
 
 /* How a (rows, cols) matrix is cut: a workgroup of 128 takes 1 << shift columns of block_rows
  * rows. BLOCK_WORDS of the kernels are rows, cols, across, shift, block_rows. */

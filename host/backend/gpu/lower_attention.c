@@ -1,9 +1,10 @@
 /* Lowering of rope, attention and its gradient (contracts: host/ops/attention.c). */
-#include "args/attention.clh"
-#include "args/rope.clh"
 #include <math.h>
 
-#include "backend/gpu/gpu.h"
+#include "args/attention.clh"
+#include "args/rope.clh"
+#include "backend/gpu/choice.h"
+#include "backend/gpu/lower.h"
 #include "core/log.h"
 
 /* As in kernels_cl/attention.clh and shaders/attention.glsl; the last two are attention_rows's. */

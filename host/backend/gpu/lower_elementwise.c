@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "args/elementwise.clh"
+#include "backend/gpu/choice.h"
 #include "backend/gpu/column_sum.h"
 
 enum {

@@ -1,6 +1,6 @@
 /* Lowering of the embeddings (contracts: host/ops/embedding.c). */
 #include "args/embedding.clh"
-#include "backend/gpu/gpu.h"
+#include "backend/gpu/lower.h"
 
 enum { SORT_BLOCK = 1024 }; /* as in kernels_cl/embedding.cl and shaders/embedding.glsl */
 

@@ -1,6 +1,6 @@
 /* Lowering of the losses (contracts: host/ops/loss.c). */
 #include "args/loss.clh"
-#include "backend/gpu/gpu.h"
+#include "backend/gpu/lower.h"
 
 /* As in kernels_cl/loss.cl and shaders/loss.glsl. */
 enum { MAX_LOCAL = 256, ELEMENTS = 4 };

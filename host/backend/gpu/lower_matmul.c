@@ -1,6 +1,8 @@
 /* Lowering of the matrix products (contracts: host/ops/matmul.c). */
 #include "backend/gpu/lower_matmul.h"
+
 #include "args/matmul.clh"
+#include "backend/gpu/choice.h"
 
 enum candidate {
     TILE32,

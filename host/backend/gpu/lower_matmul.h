@@ -2,7 +2,7 @@
 #ifndef ITERA_BACKEND_GPU_LOWER_MATMUL_H
 #define ITERA_BACKEND_GPU_LOWER_MATMUL_H
 
-#include "backend/gpu/gpu.h"
+#include "backend/gpu/lower.h"
 
 /* A product y (rows, cols) = op(a).op(b) over depth, with what is done to it. */
 struct itera_product {

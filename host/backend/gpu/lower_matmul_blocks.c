@@ -1,5 +1,6 @@
 /* Lowering of products with weights in blocks that lie along k (contracts: host/ops/matmul.c). */
 #include "args/matmul.clh"
+#include "backend/gpu/choice.h"
 #include "backend/gpu/lower_matmul.h"
 
 enum {

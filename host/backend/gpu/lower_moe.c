@@ -1,6 +1,6 @@
 /* Lowering of the mixture-of-experts ops (contracts: host/ops/moe.c). */
 #include "args/moe.clh"
-#include "backend/gpu/gpu.h"
+#include "backend/gpu/lower.h"
 
 enum {
     TILE = 256,          /* logits that a group takes at a time, in whole rows */

@@ -1,5 +1,6 @@
 /* Lowering of the normalisations (contracts: host/ops/norm.c). */
 #include "args/norm.clh"
+#include "backend/gpu/choice.h"
 #include "backend/gpu/column_sum.h"
 
 enum {

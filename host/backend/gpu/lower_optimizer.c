@@ -1,6 +1,6 @@
 /* Lowering of the optimiser ops (contracts: host/ops/optimizer.c). */
 #include "args/optimizer.clh"
-#include "backend/gpu/gpu.h"
+#include "backend/gpu/lower.h"
 
 /* MAX_LOCAL and ELEMENTS as in kernels_cl/optimizer.cl and its shaders; no more than MAX_GROUPS
  * workgroups share a norm. */

@@ -1,6 +1,6 @@
 /* Lowering of the mixed precision ops (contracts: host/ops/precision.c). */
 #include "args/precision.clh"
-#include "backend/gpu/gpu.h"
+#include "backend/gpu/lower.h"
 #include "core/log.h"
 
 enum itera_status itera_lower_cast(struct itera_gpu_lowering *l, const struct itera_op *op)

@@ -1,6 +1,6 @@
 /* Lowering of sample and advance (contracts: host/ops/sample.c). */
 #include "args/sample.clh"
-#include "backend/gpu/gpu.h"
+#include "backend/gpu/lower.h"
 #include "core/log.h"
 
 /* As in kernels_cl/sample.cl and shaders/sample.glsl; a sum of MAX_TOKENS weights of 44 bits and

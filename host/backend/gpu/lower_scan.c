@@ -1,5 +1,7 @@
 #include "backend/gpu/lower_scan.h"
+
 #include "args/scan.clh"
+#include "backend/gpu/choice.h"
 
 enum {
     LANES = 128,

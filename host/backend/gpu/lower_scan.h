@@ -2,7 +2,7 @@
 #ifndef ITERA_BACKEND_GPU_LOWER_SCAN_H
 #define ITERA_BACKEND_GPU_LOWER_SCAN_H
 
-#include "backend/gpu/gpu.h"
+#include "backend/gpu/lower.h"
 #include "ops/scan.h"
 
 /* Where scan_starts finds the state of the first chunk and leaves that of the last one, and the

@@ -5,7 +5,8 @@
  * chunked     the steps are cut into spans that run at the same time, twice: first to see how each
  *             span ends when it starts from zeros, then from its true start */
 #include "args/scan_selective.clh"
-#include "backend/gpu/gpu.h"
+#include "backend/gpu/choice.h"
+#include "backend/gpu/lower.h"
 #include "ops/scan.h"
 
 /* Bits of the kernels' word `has`. */

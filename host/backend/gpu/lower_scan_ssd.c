@@ -1,6 +1,8 @@
 /* Lowering of ssd_scan (contract: host/ops/scan.c; kernels: scan_ssd.cl). */
 #include "backend/gpu/lower_scan_ssd.h"
+
 #include "args/scan_ssd.clh"
+#include "backend/gpu/choice.h"
 
 static int64_t least(int64_t a, int64_t b)
 {

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/gpu/gpu.h"
+#include "backend/gpu/lower.h"
 #include "backend/gpu/tuning_store.h"
 #include "core/log.h"
 

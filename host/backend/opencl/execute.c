@@ -4,6 +4,7 @@
 
 #include "args/matmul.clh"
 #include "backend/gpu/fault.h"
+#include "backend/gpu/plan.h"
 #include "backend/opencl/opencl.h"
 #include "core/log.h"
 

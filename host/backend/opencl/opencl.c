@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "backend/gpu/fault.h"
+#include "backend/gpu/lower.h"
 #include "backend/gpu/tuning_measure.h"
 #include "backend/gpu/tuning_store.h"
 #include "core/log.h"

@@ -2,7 +2,7 @@
 #ifndef ITERA_BACKEND_OPENCL_OPENCL_H
 #define ITERA_BACKEND_OPENCL_OPENCL_H
 
-#include "backend/gpu/gpu.h"
+#include "backend/gpu/dispatch.h"
 #include "backend/opencl/api.h"
 
 /* A device that can be opened (devices.c). */

@@ -8,6 +8,7 @@
 
 #include "backend/gpu/fault.h"
 #include "backend/gpu/hash.h"
+#include "backend/gpu/lower.h"
 #include "backend/gpu/tuning_measure.h"
 #include "backend/gpu/tuning_store.h"
 #include "core/clock.h"

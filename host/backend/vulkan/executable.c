@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/gpu/plan.h"
 #include "backend/vulkan/device.h"
 #include "core/log.h"
 

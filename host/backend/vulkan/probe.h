@@ -2,7 +2,7 @@
 #ifndef ITERA_BACKEND_VULKAN_PROBE_H
 #define ITERA_BACKEND_VULKAN_PROBE_H
 
-#include "backend/gpu/gpu.h"
+#include "backend/gpu/dispatch.h"
 #include "backend/vulkan/loader.h"
 #include "backend/vulkan/shader.h"
 

@@ -9,54 +9,26 @@
  *   words      32-bit numbers, unsigned or float
  * In OpenCL C the pointers come first and all words follow in one struct by value; in GLSL binding
  * 0 is a uniform block of all words, and bindings 1, 2, ... are the operands. docs/kernels.md. */
-#ifndef ITERA_BACKEND_GPU_GPU_H
-#define ITERA_BACKEND_GPU_GPU_H
+#ifndef ITERA_BACKEND_GPU_DISPATCH_H
+#define ITERA_BACKEND_GPU_DISPATCH_H
 
-#include "backend/backend.h"
+#include "backend/gpu/traits.h"
 #include "tensor/blocks.h"
-
-enum itera_gpu_vendor {
-    ITERA_GPU_OTHER,
-    ITERA_GPU_NVIDIA,
-    ITERA_GPU_AMD,
-    ITERA_GPU_INTEL,
-    ITERA_GPU_SOFTWARE, /* PoCL, lavapipe: few, wide cores; shared memory is plain memory */
-};
-
-/* A shape of cooperative matrices: (m, k) . (k, n), of f16 with f32 accumulation. */
-struct itera_gpu_matrix {
-    uint32_t m, n, k;
-};
-
-/* What lowering may know of a device. */
-struct itera_gpu_traits {
-    enum itera_gpu_vendor vendor;
-    uint32_t max_local;         /* invocations in a workgroup; at least 128, or it is not opened */
-    uint32_t shared_bytes;      /* shared (local) memory of a workgroup; at least 16384 */
-    uint32_t compute_units;     /* 0: unknown */
-    uint32_t subgroup;          /* size, when kernels may use subgroup arithmetic; else 0 */
-    uint64_t max_operand_bytes; /* of one operand, as the device addresses it */
-    bool half_storage;          /* f16 in buffers (OpenCL has it by vload_half always) */
-    bool half_math;             /* f16 arithmetic */
-    bool dot;                   /* int8 products by fours: kernels <name>_dot, or with DOT */
-    bool dot_fast;              /* in hardware */
-    bool clblast;               /* the backend can run "clblast_gemm" */
-    struct itera_gpu_matrix matrix; /* the largest shape of sides 8 and 16; else zeros */
-};
 
 #define ITERA_GPU_MAX_BINDINGS  24
 #define ITERA_GPU_MAX_WORDS     96
 #define ITERA_GPU_MAX_CONSTANTS 12
 #define ITERA_GPU_LOCAL         128 /* the usual workgroup: (128, 1, 1) */
+#define ITERA_GPU_ALIGN         256 /* bytes: where activations and scratch begin */
 
 enum { ITERA_GPU_READ = 1, ITERA_GPU_WRITE = 2 };
 
 struct itera_gpu_binding {
-    int32_t tensor;              /* id in the program; ITERA_NONE: absent or scratch */
-    int32_t scratch;             /* bytes from the beginning of the op's scratch / 256, or -1 */
-    uint8_t access;              /* ITERA_GPU_READ | ITERA_GPU_WRITE */
-    uint8_t element;             /* bytes of one element */
-    uint8_t word;                /* index of its word `at` */
+    int32_t tensor;  /* id in the program; ITERA_NONE: absent or scratch */
+    int32_t scratch; /* bytes from the beginning of the op's scratch / ITERA_GPU_ALIGN, or -1 */
+    uint8_t access;  /* ITERA_GPU_READ | ITERA_GPU_WRITE */
+    uint8_t element; /* bytes of one element */
+    uint8_t word;    /* index of its word `at` */
     struct itera_buffer *buffer; /* resolved by itera_gpu_plan_create; never NULL then */
     uint64_t offset, bytes;      /* in buffer: where element 0 is, and how far the kernel reaches */
     int64_t ld, first_col, cols; /* for hazards between column views of one tensor */
@@ -82,24 +54,6 @@ struct itera_gpu_dispatch {
     bool barrier;  /* what ran before must have finished: there is a hazard */
 };
 
-/* A GPU backend's device: put first in its own struct. */
-struct itera_gpu_device {
-    struct itera_device base;
-    struct itera_gpu_traits traits;
-    struct itera_gpu_tuning *tuning; /* opened by the backend with itera_gpu_tuning_open; may be
-                                        NULL: the defaults */
-    bool untimed;                    /* it cannot time its kernels: what was not measured keeps the
-                                        defaults */
-    /* Whether the backend has a kernel of this name (and can make it for this device). */
-    bool (*has_kernel)(struct itera_gpu_device *device, const char *kernel);
-    /* Makes the dispatch's kernel ready for this device, so that an op whose kernel the driver does
-     * not compile, or not for so large a workgroup, is known before a program is put together: it is
-     * refused (itera_refuse). NULL: has_kernel says it all. */
-    enum itera_status (*prepare)(struct itera_gpu_device *device,
-                                 const struct itera_gpu_dispatch *dispatch,
-                                 struct itera_reason *why);
-};
-
 /* The lowering of one op. */
 struct itera_gpu_lowering {
     const struct itera_gpu_device *device;
@@ -111,20 +65,12 @@ struct itera_gpu_lowering {
     uint64_t scratch_bytes;
     enum itera_status status; /* memory or a refusal; lowering functions need not look at it */
     struct itera_reason why;  /* of a refusal */
-    /* Of itera_gpu_choice: */
+    /* Of itera_gpu_choice (choice.h): */
     int forced;            /* -1: none */
     int n_choices, choice; /* of the op; n_choices is 0 when there was none to make */
     char choice_key[96];
     const char *choice_name;
 };
-
-/* Lowers one op: itera_lower_<op>, in host/backend/gpu/lower_<family>.c. Shapes are valid. Refuses
- * (itera_refuse with l->why: op, device's lack) where the device lacks something. */
-typedef enum itera_status itera_gpu_lower_fn(struct itera_gpu_lowering *l,
-                                             const struct itera_op *op);
-#define ITERA_OP(name, inputs, outputs, simd, tolerance) itera_gpu_lower_fn itera_lower_##name;
-#include "ops/op_list.h"
-#undef ITERA_OP
 
 /* Begins a dispatch, with a workgroup of (128, 1, 1). It is dropped when its grid is empty. The
  * pointer is good until the next itera_gpu_begin. */
@@ -138,7 +84,7 @@ void itera_gpu_inout(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d,
 
 /* Memory between the dispatches of one op: 4-byte elements, content undefined at first. */
 struct itera_gpu_scratch {
-    int32_t place; /* in units of 256 bytes */
+    int32_t place; /* in units of ITERA_GPU_ALIGN bytes */
     uint64_t bytes;
 };
 struct itera_gpu_scratch itera_gpu_scratch(struct itera_gpu_lowering *l, int64_t elements);
@@ -168,16 +114,14 @@ void itera_gpu_local(struct itera_gpu_dispatch *d, uint32_t x, uint32_t y, uint3
 void itera_gpu_groups(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d, int64_t x,
                       int64_t y, int64_t z);
 
-/* One of several ways to compute an op: `names` (short, stable: they are kept in tuning files and
- * name the variants of parity checks) has `count` entries. `key` says what the choice depends on
- * (use itera_gpu_class for sizes). Returns the one being forced (by a parity check or a tuning
- * run), else the measured best for this device and key, else `fallback`. At most one choice an op.
- * A candidate that cannot serve the op is refused when it is forced. */
-int itera_gpu_choice(struct itera_gpu_lowering *l, const char *const *names, int count,
-                     int fallback, const char *key_format, ...)
-    __attribute__((format(printf, 5, 6)));
-/* A size's class: the next power of two. */
-long long itera_gpu_class(int64_t size);
+/* Refuses the op where an operand has more elements than kernels can number; others refuse for it. */
+void itera_gpu_check_elements(struct itera_gpu_lowering *l, int64_t elements);
+
+/* For messages and keys. */
+static inline const char *itera_gpu_op_name(const struct itera_gpu_lowering *l)
+{
+    return itera_op_info(l->program->ops[l->op_index].kind)->name;
+}
 
 /* Operands as lowering wants to see them; id must be present. */
 static inline const struct itera_tensor *itera_gpu_tensor(const struct itera_gpu_lowering *l,
@@ -209,31 +153,5 @@ static inline int64_t itera_gpu_div_up(int64_t a, int64_t b)
 {
     return (a + b - 1) / b;
 }
-
-/* A whole program as dispatches, with its memory. */
-struct itera_gpu_plan {
-    struct itera_gpu_dispatch *dispatches;
-    int32_t n;
-    struct itera_buffer *memory; /* activations, then scratch; NULL when there is none */
-    uint64_t memory_bytes;
-};
-
-/* Lowers the program, makes its memory with the backend's buffer_create, resolves every binding,
- * and finds the hazards. `absent` is bound for absent operands (any buffer of the device). */
-enum itera_status
-itera_gpu_plan_create(struct itera_gpu_device *device, const struct itera_program *program,
-                      const struct itera_binding *bindings, int n_bindings,
-                      struct itera_buffer *absent, const struct itera_compile_options *options,
-                      struct itera_compile_result *result, struct itera_gpu_plan *out);
-void itera_gpu_plan_destroy(struct itera_gpu_plan *plan); /* leaves it empty */
-
-/* Lowers one op of a program; for `supports`, tuning, and the plan. A refusal is no error; l->why has
- * its reason. Frees nothing: the caller frees l->dispatches. */
-enum itera_status itera_gpu_lower_op(struct itera_gpu_lowering *l, int32_t index, int forced);
-
-/* The backend table's `supports` for every GPU backend. */
-enum itera_status itera_gpu_supports(struct itera_device *device,
-                                     const struct itera_program *program, const struct itera_op *op,
-                                     struct itera_reason *why);
 
 #endif
