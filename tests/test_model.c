@@ -256,6 +256,41 @@ static void test_in_memory(void **state)
     assert_non_null(strstr(itera_last_error(), "no configuration"));
 }
 
+struct heard {
+    int calls, stop_at;
+    int64_t done, total;
+};
+
+static int on_load(void *user, int64_t done, int64_t total)
+{
+    struct heard *h = user;
+    assert_true(done > h->done && done <= total);
+    h->done = done;
+    h->total = total;
+    return ++h->calls == h->stop_at;
+}
+
+/* Each tensor of a load is told, and any may be the last. */
+static void test_load_progress(void **state)
+{
+    (void)state;
+    const char *path = FIXTURES "itera-odd";
+    struct heard all = {0};
+    struct itera_load_options options = {.progress = on_load, .user = &all};
+    struct itera_model *model;
+    assert_int_equal(itera_model_load_as(device, path, &options, &model), ITERA_OK);
+    itera_model_destroy(&model);
+    assert_true(all.calls > 3);
+    assert_int_equal(all.done, all.total);
+    for (int stop = 1; stop <= all.calls; stop++) {
+        struct heard some = {.stop_at = stop};
+        options.user = &some;
+        assert_int_equal(itera_model_load_as(device, path, &options, &model), ITERA_ERR_CANCELLED);
+        assert_null(model);
+        assert_int_equal(some.calls, stop);
+    }
+}
+
 static void test_what_ends_a_text(void **state)
 {
     (void)state;
@@ -383,6 +418,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_head_of_its_own),
         cmocka_unit_test(test_in_memory),
+        cmocka_unit_test(test_load_progress),
         cmocka_unit_test(test_what_ends_a_text),
         cmocka_unit_test(test_end_of_another_vocabulary),
         cmocka_unit_test(test_padding_is_never_sampled),

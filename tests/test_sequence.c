@@ -477,6 +477,63 @@ static void test_bad_states(void **state)
     itera_model_destroy(&other);
 }
 
+struct heard {
+    int calls, stop_at;
+    size_t done;
+};
+
+static int on_prefill(void *user, size_t done, size_t total)
+{
+    struct heard *h = user;
+    assert_true(done > h->done && done <= total);
+    h->done = done;
+    return ++h->calls == h->stop_at;
+}
+
+/* A prefill is told by its chunks. Where it is stopped, what was to read must begin anew, and the
+ * others stay as they are. */
+static void test_progress(void **state)
+{
+    (void)state;
+    enum { TOKENS = 29 }; /* chunks of 8, 8, 8, 4, 1 */
+    int32_t prompt[2 * TOKENS];
+    for (int i = 0; i < 2 * TOKENS; i++)
+        prompt[i] = i * 7 % VOCAB;
+    for (int f = 0; f < families; f++) {
+        struct itera_model *model = make_model(configs[f], 5);
+        struct heard heard = {0};
+        struct itera_session_options options = {
+            .batch = 2, .chunk = 8, .progress = on_prefill, .user = &heard};
+        struct itera_session *s;
+        assert_int_equal(itera_session_create(model, &options, &s), ITERA_OK);
+        float want[2][VOCAB], got[VOCAB];
+        assert_int_equal(itera_session_prefill(s, prompt, TOKENS), ITERA_OK);
+        assert_int_equal(heard.calls, 5);
+        assert_int_equal(heard.done, TOKENS);
+        logits_of(s, 0, want[0]);
+        logits_of(s, 1, want[1]);
+
+        assert_int_equal(itera_session_reset_sequence(s, 1), ITERA_OK);
+        heard = (struct heard){.stop_at = 2};
+        assert_int_equal(itera_session_prefill_some(s, (int32_t[]){1}, 1, prompt, TOKENS),
+                         ITERA_ERR_CANCELLED);
+        assert_int_equal(heard.done, 16);
+        logits_of(s, 0, got);
+        assert_memory_equal(got, want[0], sizeof got);
+        heard = (struct heard){0};
+        assert_int_equal(itera_session_reset_sequence(s, 1), ITERA_OK);
+        assert_int_equal(itera_session_prefill_some(s, (int32_t[]){1}, 1, prompt + TOKENS, TOKENS),
+                         ITERA_OK);
+        logits_of(s, 0, got);
+        assert_memory_equal(got, want[0], sizeof got);
+        logits_of(s, 1, got);
+        if (!on_cpu || f == 1 || f == 2) /* experts take other rows */
+            assert_memory_equal(got, want[1], sizeof got);
+        itera_session_destroy(&s);
+        itera_model_destroy(&model);
+    }
+}
+
 int main(void)
 {
     static const char *const devices[] = {"cpu", "vulkan:0", "opencl:0"};
@@ -495,7 +552,7 @@ int main(void)
             cmocka_unit_test(test_apart),       cmocka_unit_test(test_windows),
             cmocka_unit_test(test_lists),       cmocka_unit_test(test_saved),
             cmocka_unit_test(test_saved_empty), cmocka_unit_test(test_penalties),
-            cmocka_unit_test(test_bad_states),
+            cmocka_unit_test(test_bad_states),  cmocka_unit_test(test_progress),
         };
         failed += cmocka_run_group_tests_name(devices[d], tests, NULL, NULL);
         itera_device_close(&device);

@@ -300,6 +300,8 @@ enum itera_status itera_session_create(struct itera_model *model,
         return itera_fail(ITERA_ERR_MEMORY, "no memory for a session");
     s->model = model;
     s->batch = o.batch ? o.batch : 1;
+    s->progress = o.progress;
+    s->user = o.user;
     s->vocab = s->tokens = model->config.vocab;
     if (model->tokenizer)
         s->tokens = itera_tokenizer_vocab_size(model->tokenizer);
@@ -463,6 +465,15 @@ enum itera_status itera_session_warm(struct itera_session *session, size_t n)
     return status;
 }
 
+/* Says how far a prefill is, if anybody listens. */
+static enum itera_status tell(const struct itera_session *s, size_t done, size_t n)
+{
+    if (n > 1 && s->progress && s->progress(s->user, done, n))
+        return itera_fail(ITERA_ERR_CANCELLED, "reading was stopped after %zu of %zu tokens", done,
+                          n);
+    return ITERA_OK;
+}
+
 /* Runs n tokens of each sequence that has a row through the model. */
 static enum itera_status read_tokens(struct itera_session *s, const int32_t *const *rows, size_t n)
 {
@@ -495,8 +506,14 @@ static enum itera_status read_tokens(struct itera_session *s, const int32_t *con
             s->sequence[i].position += (int64_t)count;
             s->sequence[i].tokens_run += count;
         }
+        if (!status)
+            status = tell(s, done, n);
     }
-    return status || all ? status : itera_session_merge(s, s->active);
+    /* The others stay as they are, also where it was stopped. */
+    const enum itera_status merged = all || (status && status != ITERA_ERR_CANCELLED)
+                                         ? ITERA_OK
+                                         : itera_session_merge(s, s->active);
+    return status ? status : merged;
 }
 
 /* The window has no room for n more tokens of the given rows, which are at the same position: keeps

@@ -39,6 +39,8 @@ struct itera_session {
         tokens; /* the ids below it are sampled: others are padding, no tokens of the tokenizer */
     int chunk_bits; /* the largest chunk is 1 << chunk_bits */
     int64_t window; /* positions that the model has; 0: no end */
+    itera_prefill_progress_fn *progress;
+    void *user;
 
     struct itera_buffer *states, *derived;
     struct itera_buffer *ids;      /* i32 (batch, chunk): what prefill reads */

@@ -291,7 +291,7 @@ static enum itera_status load(struct itera_device *device, const struct itera_sa
                             (long long)m->layout.bytes);
         goto done;
     }
-    status = itera_layout_read(&m->layout, file, path, config.tied_head, weights);
+    status = itera_layout_read(&m->layout, file, path, config.tied_head, options, weights);
     if (!status)
         status = itera_buffer_upload(m->weights, 0, weights, (size_t)m->layout.bytes);
     if (!status)

@@ -219,14 +219,23 @@ static enum itera_status read_part(const struct itera_param *param,
     return ITERA_OK;
 }
 
+static int64_t bytes_of(const struct itera_param *param)
+{
+    return (int64_t)itera_dtype_bytes(param->dtype, itera_shape_elements(&param->shape));
+}
+
 enum itera_status itera_layout_read(const struct itera_layout *layout,
                                     const struct itera_safetensors *file, const char *path,
-                                    bool tied_head, void *weights)
+                                    bool tied_head, const struct itera_load_options *options,
+                                    void *weights)
 {
     /* Marks, and no search by name for each tensor of the file: a model may have 200,000. */
     bool *used = calloc(itera_safetensors_count(file) + 1, sizeof *used);
     enum itera_status status =
         used ? ITERA_OK : itera_fail(ITERA_ERR_MEMORY, "%s: no memory to read it", path);
+    int64_t done = 0, total = 0;
+    for (int i = 0; i < layout->n_params; i++)
+        total += bytes_of(&layout->params[i]);
     for (int i = 0; i < layout->n_params && !status; i++) {
         const struct itera_param *param = &layout->params[i];
         for (int k = 0; k < param->n_parts && !status; k++) {
@@ -236,6 +245,11 @@ enum itera_status itera_layout_read(const struct itera_layout *layout,
                 status = read_part(param, &param->parts[k], &f, weights);
             if (!status)
                 used[f.tensor - itera_safetensors_at(file, 0)] = true;
+            if (!status)
+                done += bytes_of(param) / param->n_parts;
+            if (!status && options && options->progress &&
+                options->progress(options->user, done, total))
+                status = itera_fail(ITERA_ERR_CANCELLED, "%s: reading it was stopped", path);
         }
     }
     /* Also of a failure: zeros where the file broke off may have been its reason. */

@@ -6,6 +6,7 @@
 #define ITERA_MODEL_WEIGHTS_H
 
 #include "format/safetensors.h"
+#include "itera/model.h"
 #include "model/graph.h"
 
 /* Sets the types of the layout's parameters to those of the file's tensors and places them: so that
@@ -24,7 +25,8 @@ enum itera_status itera_layout_head_differs(const struct itera_layout *layout,
  * finite. `path` is for messages. */
 enum itera_status itera_layout_read(const struct itera_layout *layout,
                                     const struct itera_safetensors *file, const char *path,
-                                    bool tied_head, void *weights);
+                                    bool tied_head, const struct itera_load_options *options,
+                                    void *weights);
 /* Writes weights (or anything of the same layout) with the metadata to one file, atomically; names
  * get the prefix. */
 enum itera_status itera_layout_write(const struct itera_layout *layout, const void *weights,

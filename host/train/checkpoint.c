@@ -475,7 +475,7 @@ static enum itera_status read_moment(struct itera_trainer *t, const char *folder
     if (!status)
         status = itera_safetensors_open(path, &file);
     if (!status)
-        status = itera_layout_read(layout, file, path, false, values);
+        status = itera_layout_read(layout, file, path, false, NULL, values);
     for (int64_t i = 0; i < layout->elements && part == V && !status; i++)
         if (values[i] < 0)
             status = itera_fail(ITERA_ERR_FORMAT,

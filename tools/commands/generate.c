@@ -204,13 +204,27 @@ static bool finite_logits(struct generation *g)
     return true;
 }
 
+static int on_prefill(void *user, size_t done, size_t total)
+{
+    (void)user;
+    if (done == total)
+        progress_finish(0);
+    else
+        progress_update((double)done, NULL);
+    return done < total && stop_asked();
+}
+
 static bool run(struct generation *g)
 {
     const struct request *r = g->request;
     if (itera_session_warm(g->session, g->prompt.count ? g->prompt.count : 1))
         return false;
     double begin = progress_seconds();
-    if (itera_session_prefill(g->session, g->prompt.ids, g->prompt.count))
+    progress_start("prompt", "tok", (double)g->prompt.count);
+    const enum itera_status read =
+        itera_session_prefill(g->session, g->prompt.ids, g->prompt.count);
+    progress_finish(0);
+    if (read)
         return false;
     g->prefill_seconds = progress_seconds() - begin;
     /* Of a prompt longer than its window, the model sees the end alone. */
@@ -311,7 +325,8 @@ static int generate(struct itera_model *model, const struct itera_device *device
         command_error("the model has no tokenizer; name one with --tokenizer FILE");
         return EXIT_FAILED;
     }
-    const struct itera_session_options options = {.positions = (int32_t)r->positions};
+    const struct itera_session_options options = {.positions = (int32_t)r->positions,
+                                                  .progress = on_prefill};
     const struct itera_sampling sampling = {.temperature = (float)r->temperature,
                                             .top_k = (int32_t)r->top_k,
                                             .top_p = (float)r->top_p,

@@ -29,11 +29,17 @@ struct itera_model;
 ITERA_API enum itera_status itera_model_load(struct itera_device *device, const char *path,
                                              struct itera_model **model);
 
+/* Called with the bytes of weights that are read and of how many. Return non-zero to stop
+ * (ITERA_ERR_CANCELLED). */
+typedef int itera_load_progress_fn(void *user, int64_t done, int64_t total);
+
 /* Zero-initialise and set what matters. */
 struct itera_load_options {
     bool expand; /* all weights to f32, as training needs them; else each in the type it is stored
                     in, as far as ops take it: matrices in f16, bf16, q8 or q4, the others in f32 */
     bool exact;  /* products with q8 and q4 weights do not round the other operand to int8 */
+    itera_load_progress_fn *progress; /* after each tensor; may be NULL */
+    void *user;
 };
 /* The same with options, which may be NULL. */
 ITERA_API enum itera_status itera_model_load_as(struct itera_device *device, const char *path,

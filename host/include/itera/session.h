@@ -14,6 +14,10 @@ extern "C" {
 
 struct itera_session;
 
+/* Called while a prefill runs: `done` of `total` tokens of each sequence were given to the device.
+ * Return non-zero to stop (ITERA_ERR_CANCELLED). */
+typedef int itera_prefill_progress_fn(void *user, size_t done, size_t total);
+
 /* Zero-initialise and set what matters. */
 struct itera_session_options {
     int32_t batch;     /* sequences; 0: 1 */
@@ -21,6 +25,8 @@ struct itera_session_options {
                           moves; 0: all that the model has */
     int32_t chunk;     /* largest number of tokens that one prefill run reads, rounded down to a
                           power of two; 0: 512 */
+    itera_prefill_progress_fn *progress; /* after each chunk of a prefill; may be NULL */
+    void *user;
 };
 
 /* How the next token is chosen. All zero is greedy. Rows of the vocabulary beyond the tokens of the
@@ -86,7 +92,8 @@ ITERA_API enum itera_status itera_session_warm(struct itera_session *session, si
  * Where a model has learned positions and they end, the session takes the last half of its window,
  * reads it again from a fresh state, and goes on from there; the log says so once.
  * Errors: ITERA_ERR_ARGUMENT for a token out of range, or without an end-of-text token where one is
- * needed; ITERA_ERR_MEMORY and device errors, after which the session must be reset. */
+ * needed; ITERA_ERR_MEMORY, device errors and ITERA_ERR_CANCELLED, after which the sequences that were
+ * to read must be reset, or loaded. */
 ITERA_API enum itera_status itera_session_prefill(struct itera_session *session,
                                                   const int32_t *tokens, size_t n);
 
