@@ -387,9 +387,12 @@ static void every_shader_compiles(void **state)
     int n = 0;
     for (int i = 0; itera_vulkan_shaders[i]; i++)
         for (int v = 0; v < ITERA_VULKAN_VARIANTS; v++) {
-            const struct itera_gpu_dispatch dispatch = {.kernel = itera_vulkan_shaders[i]->name,
-                                                        .local = {ITERA_GPU_LOCAL, 1, 1},
-                                                        .n_bindings = ITERA_GPU_MAX_BINDINGS};
+            const struct itera_gpu_dispatch dispatch = {
+                .kernel = itera_vulkan_shaders[i]->name,
+                .local = {ITERA_GPU_LOCAL, 1, 1},
+                .n_bindings = ITERA_GPU_MAX_BINDINGS,
+                .n_words = (uint8_t)itera_vulkan_words(itera_vulkan_shaders[i],
+                                                       (enum itera_vulkan_variant)v)};
             struct itera_reason why = {"it failed"};
             VkPipeline pipeline;
             if (!itera_vulkan_can_run(&d->probe, itera_vulkan_shaders[i],
@@ -401,6 +404,39 @@ static void every_shader_compiles(void **state)
         }
     assert_true(n > 0);
     assert_int_equal(d->n_pipelines, n);
+    close_device(d);
+}
+
+/* A lowering that gives another number of words than the shader's block holds. */
+static void a_shader_gets_all_its_words(void **state)
+{
+    (void)state;
+    struct vulkan_device *d = open_device(NULL);
+    /* Two words an operand, and those of kernels_cl/args/. */
+    static const struct {
+        const char *kernel;
+        uint8_t n_bindings, n_words;
+    } cases[] = {{"silu", 2, 2 * 2 + 9}, {"layer_norm", 5, 2 * 5 + 5}, {"advance", 1, 2 * 1 + 2}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int v = 0; v < ITERA_VULKAN_VARIANTS; v++) {
+            struct itera_gpu_dispatch dispatch = {.kernel = cases[i].kernel,
+                                                  .local = {ITERA_GPU_LOCAL, 1, 1},
+                                                  .n_bindings = cases[i].n_bindings};
+            enum itera_vulkan_variant variant = (enum itera_vulkan_variant)v;
+            struct itera_reason why;
+            VkPipeline pipeline;
+            if (v == ITERA_VULKAN_ADDRESSES && !d->probe.features[ITERA_VULKAN_ADDRESS])
+                continue;
+            /* Also when there is a pipeline already. */
+            for (int offset = -1; offset <= 2; offset++) {
+                dispatch.n_words = (uint8_t)(cases[i].n_words + offset % 2);
+                enum itera_status status =
+                    itera_vulkan_pipeline(d, &dispatch, variant, &pipeline, &why);
+                assert_int_equal(status, offset % 2 ? ITERA_ERR_DEVICE : ITERA_OK);
+                if (offset % 2)
+                    assert_error(cases[i].kernel, "the kernel and its lowering differ");
+            }
+        }
     close_device(d);
 }
 
@@ -637,6 +673,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(an_empty_program_runs),
         cmocka_unit_test(profiles_time_each_op),
         cmocka_unit_test(every_shader_compiles),
+        cmocka_unit_test(a_shader_gets_all_its_words),
         cmocka_unit_test(pipelines_are_kept_on_disk),
         cmocka_unit_test(no_cache_folder_is_no_error),
         cmocka_unit_test(memory_that_runs_out_is_an_error),

@@ -42,6 +42,7 @@ struct vulkan_pipeline {
     uint32_t local[3], n_constants;
     struct itera_gpu_constant constant[ITERA_GPU_MAX_CONSTANTS];
     uint32_t n_bindings;
+    uint32_t n_words; /* of the shader's arguments */
     VkPipeline handle;
 };
 

@@ -257,6 +257,19 @@ static enum itera_status refuse_build(const struct vulkan_device *d, const char 
         info->id, info->name, info->driver, kernel);
 }
 
+/* A descriptor is as large as what a dispatch gives: a shader would read beyond it. */
+static enum itera_status check_words(const struct vulkan_device *d,
+                                     const struct itera_gpu_dispatch *dispatch, uint32_t n_words)
+{
+    if (dispatch->n_words == n_words)
+        return ITERA_OK;
+    return itera_fail(ITERA_ERR_DEVICE,
+                      "%s (%s): kernel %s takes %u words, and a dispatch gives it %u: the kernel "
+                      "and its lowering differ",
+                      d->gpu.base.info.id, d->gpu.base.info.name, dispatch->kernel, n_words,
+                      dispatch->n_words);
+}
+
 /* Makes the pipeline of a key and keeps it, also when the driver refuses: it is not asked again. */
 static enum itera_status add_pipeline(struct vulkan_device *d, struct vulkan_pipeline *key,
                                       const struct itera_gpu_dispatch *dispatch,
@@ -268,10 +281,12 @@ static enum itera_status add_pipeline(struct vulkan_device *d, struct vulkan_pip
         !itera_vulkan_can_run(&d->probe, key->shader, key->variant, &subgroups, NULL))
         return itera_refuse(why, "%s (%s): kernel %s does not work there", info->id, info->name,
                             dispatch->kernel);
+    key->n_words = itera_vulkan_words(key->shader, key->variant);
     VkDescriptorSetLayout set;
     VkPipelineLayout layout;
-    enum itera_status status =
-        itera_vulkan_layout(d, dispatch->n_bindings, key->variant, &set, &layout);
+    enum itera_status status = check_words(d, dispatch, key->n_words);
+    if (!status)
+        status = itera_vulkan_layout(d, dispatch->n_bindings, key->variant, &set, &layout);
     if (status)
         return status;
     if (d->n_pipelines == d->cap_pipelines) {
@@ -305,7 +320,9 @@ enum itera_status itera_vulkan_pipeline(struct vulkan_device *d,
     int i = 0;
     while (i < d->n_pipelines && !same(&d->pipelines[i], &key))
         i++;
-    enum itera_status status = i < d->n_pipelines ? ITERA_OK : add_pipeline(d, &key, dispatch, why);
+    enum itera_status status = i < d->n_pipelines
+                                   ? check_words(d, dispatch, d->pipelines[i].n_words)
+                                   : add_pipeline(d, &key, dispatch, why);
     if (status)
         return status;
     *out = d->pipelines[i].handle;

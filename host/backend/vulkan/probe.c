@@ -391,12 +391,14 @@ static const struct {
     {6022, ITERA_VULKAN_COOPERATIVE_MATRIX},
 };
 
-/* Every OpCapability stands at a module's beginning, after a header of five words. */
+enum { HEADER = 5 }; /* words of a SPIR-V module before its instructions */
+
+/* Every OpCapability stands at a module's beginning. */
 bool itera_vulkan_can_run(const struct itera_vulkan_probe *probe,
                           const struct itera_vulkan_shader *shader,
                           enum itera_vulkan_variant variant, bool *subgroups, bool *used)
 {
-    enum { HEADER = 5, OP_CAPABILITY = 17, SHADER = 1 };
+    enum { OP_CAPABILITY = 17, SHADER = 1 };
     const uint32_t *word = shader->module[variant].words;
     if (subgroups)
         *subgroups = false;
@@ -419,6 +421,54 @@ bool itera_vulkan_can_run(const struct itera_vulkan_probe *probe,
             *subgroups = true;
     }
     return true;
+}
+
+/* The first instruction from word `at` on with this code, and with `id` as operand `place` of it (1 is
+ * the first); its place in the module, or the module's length. */
+static size_t find_instruction(const uint32_t *word, size_t n, size_t at, uint32_t code,
+                               uint32_t place, uint32_t id)
+{
+    while (at < n && ((word[at] & 0xffff) != code || word[at + place] != id))
+        at += word[at] >> 16 ? word[at] >> 16 : n - at;
+    return at < n ? at : n;
+}
+
+enum {
+    OP_TYPE_STRUCT = 30,
+    OP_TYPE_POINTER = 32,
+    OP_VARIABLE = 59,
+    OP_DECORATE = 71,
+    BINDING = 33
+};
+
+/* Scalars in a type. */
+static uint32_t count_scalars(const uint32_t *word, size_t n, uint32_t type)
+{
+    size_t at = find_instruction(word, n, HEADER, OP_TYPE_STRUCT, 1, type);
+    if (at == n)
+        return 1;
+    uint32_t count = 0;
+    for (uint32_t i = 2; i < word[at] >> 16; i++)
+        count += count_scalars(word, n, word[at + i]);
+    return count;
+}
+
+uint32_t itera_vulkan_words(const struct itera_vulkan_shader *shader,
+                            enum itera_vulkan_variant variant)
+{
+    const uint32_t *word = shader->module[variant].words;
+    const size_t n = shader->module[variant].bytes / sizeof *word;
+    for (size_t at = HEADER; at < n; at += word[at] >> 16) {
+        at = find_instruction(word, n, at, OP_DECORATE, 2, BINDING);
+        if (at == n || word[at + 3] != 0)
+            continue;
+        size_t variable = find_instruction(word, n, HEADER, OP_VARIABLE, 2, word[at + 1]);
+        size_t pointer = variable == n ? n
+                                       : find_instruction(word, n, HEADER, OP_TYPE_POINTER, 1,
+                                                          word[variable + 1]);
+        return pointer == n ? 0 : count_scalars(word, n, word[pointer + 3]);
+    }
+    return 0;
 }
 
 static enum itera_device_type device_type(VkPhysicalDeviceType type)

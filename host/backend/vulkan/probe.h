@@ -82,6 +82,10 @@ bool itera_vulkan_can_run(const struct itera_vulkan_probe *probe,
                           const struct itera_vulkan_shader *shader,
                           enum itera_vulkan_variant variant, bool *subgroups, bool *used);
 
+/* The words of a shader's arguments: the numbers in its block at binding 0; 0 if it has none. */
+uint32_t itera_vulkan_words(const struct itera_vulkan_shader *shader,
+                            enum itera_vulkan_variant variant);
+
 void itera_vulkan_describe(const struct itera_vulkan_probe *probe, int index,
                            struct itera_device_info *info);
 
