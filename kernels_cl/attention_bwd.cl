@@ -4,8 +4,7 @@
 #include "attention.clh"
 #include "reduce.clh"
 
-#define LOCAL 128
-#define TEAM  32 /* invocations that share a row of attention_bwd_delta */
+#define LOCAL ITERA_GPU_LOCAL
 
 /* delta = dy . y of a head and time step. A workgroup takes 4. */
 kernel void attention_bwd_delta(global const float *dy, global const float *y, global float *delta,

@@ -4,17 +4,13 @@
 #include "reduce.clh"
 
 #ifndef ROWS
-#define ROWS 8 /* a power of two, all rows of a sequence and key head */
+#define ROWS MAX_FEW_ROWS /* all rows of a sequence and key head */
 #endif
 #ifndef WIDTH
-#define WIDTH 128 /* columns of a window */
+#define WIDTH MAX_WIDTH
 #endif
-#define RANGE 256 /* keys, at most */
-#define KEYS  32
-#define CHUNK 32
 #define PITCH (CHUNK + 1)
-#define LOCAL 128
-#define TEAM  32
+#define LOCAL ITERA_GPU_LOCAL
 #define TEAMS (LOCAL / TEAM)
 #define AHEAD 4 /* values that an invocation reads at a time */
 

@@ -10,8 +10,7 @@
 #define TAPS 4
 #endif
 #define HISTORY     (TAPS - 1)
-#define STEPS       8
-#define GROUP_LANES 128
+#define GROUP_LANES ITERA_GPU_LOCAL
 
 #define CHANNEL ((GROUP % p.across << p.shift) + (LANE & ((1u << p.shift) - 1)))
 #define ITEM    (GROUP / p.across * (LANES >> p.shift) + (LANE >> p.shift))

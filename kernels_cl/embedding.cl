@@ -51,8 +51,6 @@ kernel void embedding(global const table_type *table, global const int *ids, glo
  * Rows that go on over the end of a chunk leave partial sums, which a last pass joins. Every row is
  * summed in the order of its tokens. */
 
-#define SORT_BLOCK 1024
-
 /* A workgroup clears 128 elements. */
 kernel void embedding_bwd_clear(global float *dtable, const struct clear_args p)
 {

@@ -4,8 +4,6 @@
 #include "math.clh"
 #include "reduce.clh"
 
-#define MAX_LOCAL 256
-
 /* sum = sum of exp((x - max) scale) over what was seen */
 struct softmax {
     float max, sum;
@@ -97,17 +95,17 @@ kernel void cross_entropy_bwd_scale(global const float *dloss, global const int 
         scale[p.scale_at] = dloss[p.dloss_at] / fmax(counted, 1.0f);
 }
 
-/* A workgroup takes 4 elements of a row for each invocation. */
+/* A workgroup takes ELEMENTS elements of a row for each invocation. */
 kernel void cross_entropy_bwd(global const float *scale, global const float *logits,
                               global const int *targets, global const float *lse,
                               global float *dlogits, const struct cross_entropy_bwd_args p)
 {
-    uint row = GROUP / p.tiles, first = GROUP % p.tiles * 4 * LANES + LANE;
+    uint row = GROUP / p.tiles, first = GROUP % p.tiles * ELEMENTS * LANES + LANE;
     if (row >= p.rows)
         return;
     uint target = target_of(targets, p.targets_at, p.targets_ld, p.target_cols, row);
     float g = scale[p.scale_at], log_sum = lse[p.lse_at + row];
-    for (uint i = 0; i < 4; i++) {
+    for (uint i = 0; i < ELEMENTS; i++) {
         uint col = first + i * LANES;
         if (col >= p.cols)
             break;

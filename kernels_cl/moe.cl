@@ -4,8 +4,7 @@
 #include "itera.clh"
 #include "reduce.clh"
 
-#define MAX_EXPERTS 256
-#define LOCAL       128 /* LANES, for the sizes of arrays */
+#define LOCAL ITERA_GPU_LOCAL /* LANES, for the sizes of arrays */
 
 static inline uint clamp_index(int index, uint n)
 {
@@ -18,7 +17,6 @@ static inline uint clamp_index(int index, uint n)
  * in one piece. Reductions over a row go in two steps, spans first: they cost about 2 sqrt(experts)
  * reads of local memory each. */
 
-#define TILE MAX_EXPERTS
 #define SPAN 16
 
 /* part[i] = the sum of the span of x that begins at i, for the spans of each row. */

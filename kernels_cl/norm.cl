@@ -10,10 +10,10 @@
 #include "reduce.clh"
 
 #ifndef GROUP_LANES
-#define GROUP_LANES 128
+#define GROUP_LANES ITERA_GPU_LOCAL
 #endif
 #ifndef ITEMS
-#define ITEMS 8
+#define ITEMS USUAL_ITEMS
 #endif
 
 #define SLICE     (GROUP * (LANES / p.width) + LANE / p.width)

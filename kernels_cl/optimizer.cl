@@ -2,8 +2,6 @@
 #include "args/optimizer.clh"
 #include "reduce.clh"
 
-#define MAX_LOCAL 256
-
 /* ---- grad_norm ----------------------------------------------------------------------------------
  * Squares of f32 leave its range: elements beyond 2^40 are scaled down by 2^80 and those below
  * 2^-40 up, each kind with a sum of its own. Elements that are not finite are only noted. */
@@ -87,7 +85,7 @@ kernel void grad_norm_join(global const float *parts, global float *norm,
 
 /* ---- adamw ----------------------------------------------------------------------------------- */
 
-/* A workgroup takes 4 elements for each invocation. */
+/* A workgroup takes ELEMENTS elements for each invocation. */
 kernel void adamw(global float *param, global const float *grad, global float *m, global float *v,
                   global const float *hyper, global const float *norm, const struct adamw_args p)
 {
@@ -99,8 +97,8 @@ kernel void adamw(global float *param, global const float *grad, global float *m
     float bias1 = hyper[4], root_bias2 = sqrt(hyper[5]), max_norm = hyper[6], scale = hyper[7];
     if (max_norm > 0.0f)
         scale *= fmin(max_norm / (norm[0] * scale + 1e-6f), 1.0f);
-    uint first = GROUP * 4 * LANES + LANE;
-    for (uint e = 0; e < 4; e++) {
+    uint first = GROUP * ELEMENTS * LANES + LANE;
+    for (uint e = 0; e < ELEMENTS; e++) {
         uint i = first + e * LANES;
         if (i >= p.rows * p.cols)
             return;

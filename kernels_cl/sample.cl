@@ -9,14 +9,10 @@
 #include "philox.clh"
 #include "wide.clh"
 
-#define SEGMENT       2048 /* logits */
-#define SEGMENT_LOCAL 256  /* invocations for one */
-#define MAX_LOCAL     1024
-#define BUCKETS       256
-#define TEAM          32 /* invocations that sum together */
+#define BUCKETS 256
+#define TEAM    32 /* invocations that sum together */
 
-#define WEIGHT_BITS 44
-#define POSSIBLE    0x8000000000000000ul /* the weight is not 0 in double */
+#define POSSIBLE 0x8000000000000000ul /* the weight is not 0 in double */
 
 /* 0 for NaN; -0 and 0 are equal. */
 static inline uint key_of(float logit)

@@ -4,7 +4,7 @@
 /* Between the chunks of a scan: ends (batch, chunks, cols) hold what each chunk leaves from zeros
  * and become the states before each chunk, decay (the same dims) is what a chunk leaves of its
  * start. state (batch, cols) is where the first one starts and is left with the end of the last
- * one; state_mode 0: from zeros, and dropped. A workgroup takes `width` columns of a sequence. */
+ * one; SCAN_NO_STATE: from zeros, and dropped. A workgroup takes `width` columns of a sequence. */
 kernel void scan_starts(global const float *decay, global float *ends, global float *state,
                         const struct scan_starts_args p)
 {
@@ -12,7 +12,7 @@ kernel void scan_starts(global const float *decay, global float *ends, global fl
     uint sequence = GROUP / p.tiles, col = GROUP % p.tiles * p.width + LANE % p.width;
     bool live = col < p.cols;
     uint state_at = p.state_at + sequence * p.state_ld + col;
-    float carry = live && p.state_mode != 0 ? state[state_at] : 0.0f;
+    float carry = live && p.state_mode != SCAN_NO_STATE ? state[state_at] : 0.0f;
     uint lane_first = LANE / p.width * SCAN_STEPS;
     for (uint block = 0; block < p.chunks; block += SCAN_LANES / p.width * SCAN_STEPS) {
         struct scan_map step[SCAN_STEPS], own = {1.0f, 0.0f}, total;
@@ -34,7 +34,7 @@ kernel void scan_starts(global const float *decay, global float *ends, global fl
         barrier(CLK_LOCAL_MEM_FENCE);
     }
     barrier(CLK_GLOBAL_MEM_FENCE); /* all lanes of a column have read its start */
-    if (live && p.state_mode != 0 && LANE < p.width)
+    if (live && p.state_mode != SCAN_NO_STATE && LANE < p.width)
         state[state_at] = carry;
 }
 

@@ -34,7 +34,7 @@ kernel void itera_scan_sequential(global const float *d, global const float *A,
 }
 
 /* A workgroup takes `width` states of a chunk of a sequence, tile by tile of time. Row `sequence *
- * chunks + chunk` of state is where it starts, when state_mode is not 0; when it is 2 it is left
+ * chunks + chunk` of state is where it starts, but for SCAN_NO_STATE; SCAN_STATE is left
  * with the end. */
 kernel void itera_scan_parallel(global const float *d, global const float *A, global const float *u,
                                 global float *state, global float *h,
@@ -47,7 +47,7 @@ kernel void itera_scan_parallel(global const float *d, global const float *A, gl
     bool live = col < p.cols;
     float rate = live ? A[p.A_at + col] : 0.0f;
     uint state_at = p.state_at + piece * p.start_ld + col;
-    float carry = live && p.state_mode != 0 ? state[state_at] : 0.0f;
+    float carry = live && p.state_mode != SCAN_NO_STATE ? state[state_at] : 0.0f;
     for (uint block = first; block < end; block += SCAN_LANES / p.width * SCAN_STEPS) {
         struct scan_map step[SCAN_STEPS], own = {1.0f, 0.0f}, total;
         uint t = block + LANE / p.width * SCAN_STEPS, row = sequence * p.time + t;
@@ -69,7 +69,7 @@ kernel void itera_scan_parallel(global const float *d, global const float *A, gl
         barrier(CLK_LOCAL_MEM_FENCE);
     }
     barrier(CLK_GLOBAL_MEM_FENCE); /* all lanes of a column have read its start */
-    if (live && p.state_mode == 2 && LANE < p.width)
+    if (live && p.state_mode == SCAN_STATE && LANE < p.width)
         state[state_at] = carry;
 }
 

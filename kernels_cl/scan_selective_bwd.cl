@@ -249,8 +249,6 @@ kernel void selective_scan_bwd_sequential(
         sum_d[p.sum_d_at + (i * p.spans + span) * p.channels + first + LANE] = grad_d;
 }
 
-#define SUM_COLS 32 /* of a workgroup: neighbours, read together */
-
 /* y = the sum of the rows of x (rows, cols), which is contiguous. The sums are a matrix of `width`
  * columns that begins in column `first` of y. A workgroup takes SUM_COLS columns; SIZE / SUM_COLS
  * lanes share one. */
@@ -272,7 +270,6 @@ kernel void selective_scan_bwd_sum(global const float *x, global float *y,
     y[p.y_at + col / p.width * p.y_ld + p.first + col % p.width] = sum;
 }
 
-#define ROUND 32             /* states, at most */
 #define QUART (SIZE / BUNCH) /* lanes that keep the sums of dA of one state */
 
 /* The gradients by associative scans over time. A workgroup takes CHANNELS channels of one sequence

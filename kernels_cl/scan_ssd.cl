@@ -71,7 +71,7 @@ kernel void ssd_scan_sequential(global const float *x, global const float *dt,
     }
 }
 
-/* A workgroup takes a row of the state, (sequence, head, head channel), of up to 256 states. Its
+/* A workgroup takes a row of the state, (sequence, head, head channel), of up to SSD_MAX_STATES states. Its
  * lanes take 128 steps; four states at a time, seven rounds bring to each lane the sum of all
  * earlier inputs, decayed: in round i from 2^i lanes before, by decay[i]. */
 kernel void ssd_scan_parallel(global const float *x, global const float *dt, global const float *A,
@@ -79,7 +79,7 @@ kernel void ssd_scan_parallel(global const float *x, global const float *dt, glo
                               global float *state, global float *y, global float *boundaries,
                               const struct ssd_scan_parallel_args p)
 {
-    local float carry[256], products[SCAN_LANES];
+    local float carry[SSD_MAX_STATES], products[SCAN_LANES];
     local float inflow[8 * SCAN_LANES];
     uint row = GROUP, head = row / p.width % p.heads, sequence = row / (p.width * p.heads);
     uint channel = row % (p.width * p.heads), state_at = p.state_at + row * p.state_ld;

@@ -11,7 +11,7 @@ INOUT(4, v)
 IN(5, hyper)
 IN(6, norm)
 
-// A workgroup takes 4 elements for each invocation.
+// A workgroup takes ELEMENTS elements for each invocation.
 void main()
 {
     if (norm.v[p.norm_at + 1] == 0.0)
@@ -22,8 +22,8 @@ void main()
     float scale = hyper.v[h + 7];
     if (max_norm > 0.0)
         scale *= min(max_norm / (norm.v[p.norm_at] * scale + 1e-6), 1.0);
-    uint first = GROUP * 4 * LANES + LANE;
-    for (uint e = 0; e < 4; e++) {
+    uint first = GROUP * ELEMENTS * LANES + LANE;
+    for (uint e = 0; e < ELEMENTS; e++) {
         uint i = first + e * LANES;
         if (i >= p.rows * p.cols)
             return;

@@ -11,8 +11,8 @@ OUT(5, y)
 OUT(6, lse)
 OUT(7, parts)
 
-shared float partial[MAX_ROWS * (SIDE_X + 1)];
-shared uint row_at[MAX_ROWS];
+shared float partial[MAX_TILE_ROWS * (SIDE_X + 1)];
+shared uint row_at[MAX_TILE_ROWS];
 
 // A workgroup takes a tile of the rows of a sequence and key head, a window of the columns, and a
 // range of `split` keys. Where there are several ranges its result goes to `parts`, for
@@ -34,9 +34,9 @@ void main()
     FIND_ROWS(row_at, row0, p.q_ld)
     barrier();
 
-    float sum[MAX_ROWS / SIDE_Y][MAX_WIDTH / SIDE_X], most[MAX_ROWS / SIDE_Y];
-    float total[MAX_ROWS / SIDE_Y];
-    uint limit[MAX_ROWS / SIDE_Y]; // the keys of a row
+    float sum[MAX_TILE_ROWS / SIDE_Y][MAX_WIDTH / SIDE_X], most[MAX_TILE_ROWS / SIDE_Y];
+    float total[MAX_TILE_ROWS / SIDE_Y];
+    uint limit[MAX_TILE_ROWS / SIDE_Y]; // the keys of a row
     [[unroll]] for (uint i = 0; i < ROWS / SIDE_Y; i++) {
         uint row = Y + SIDE_Y * i;
         limit[i] = row < rows ? min(before + (row0 + row) / p.share + 1, p.keys) : 0;

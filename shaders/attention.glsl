@@ -14,13 +14,9 @@
 #include "itera.glsl"
 #include "args/attention.clh"
 
-layout(constant_id = 3) const uint ROWS = 64;
-layout(constant_id = 4) const uint WIDTH = 128;
-#define MAX_ROWS  64
-#define MAX_WIDTH 128
-#define KEYS      32
-#define CHUNK     32
-#define PITCH     (CHUNK + 1) // of a tile: rows start in different banks
+layout(constant_id = 3) const uint ROWS = MAX_TILE_ROWS;
+layout(constant_id = 4) const uint WIDTH = MAX_WIDTH;
+#define PITCH (CHUNK + 1) // of a tile: rows start in different banks
 
 #define SIDE_Y 16
 #define SIDE_X 8
@@ -29,8 +25,8 @@ layout(constant_id = 4) const uint WIDTH = 128;
 
 #define NOTHING uintBitsToFloat(0xff800000u) // -infinity
 
-shared float row_tile[MAX_ROWS * PITCH], key_tile[KEYS * PITCH];
-float score[MAX_ROWS / SIDE_Y][KEYS / SIDE_X];
+shared float row_tile[MAX_TILE_ROWS * PITCH], key_tile[KEYS * PITCH];
+float score[MAX_TILE_ROWS / SIDE_Y][KEYS / SIDE_X];
 
 // Where the rows of a tile begin in a tensor of queries, from the first head of the group on.
 #define FIND_ROWS(row_at, first, ld)                                                               \
@@ -56,7 +52,7 @@ float score[MAX_ROWS / SIDE_Y][KEYS / SIDE_X];
 void add_scores()
 {
     for (uint c = 0; c < CHUNK; c++) {
-        float a[MAX_ROWS / SIDE_Y], b[KEYS / SIDE_X];
+        float a[MAX_TILE_ROWS / SIDE_Y], b[KEYS / SIDE_X];
         [[unroll]] for (uint i = 0; i < ROWS / SIDE_Y; i++)
             a[i] = row_tile[(Y + SIDE_Y * i) * PITCH + c];
         [[unroll]] for (uint j = 0; j < KEYS / SIDE_X; j++)
@@ -87,7 +83,7 @@ void add_scores()
         LOAD_KEYS(key_tile, v, v_at, ld, keys, (first) + w * CHUNK)                                \
         barrier();                                                                                 \
         for (uint key = 0; key < KEYS; key++) {                                                    \
-            float a[MAX_ROWS / SIDE_Y], b[CHUNK / SIDE_X];                                         \
+            float a[MAX_TILE_ROWS / SIDE_Y], b[CHUNK / SIDE_X];                                         \
             [[unroll]] for (uint i = 0; i < ROWS / SIDE_Y; i++)                                    \
                 a[i] = row_tile[(Y + SIDE_Y * i) * PITCH + key];                                   \
             [[unroll]] for (uint j = 0; j < CHUNK / SIDE_X; j++)                                   \

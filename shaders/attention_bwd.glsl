@@ -15,7 +15,7 @@ OUT(7, dq)
 OUT(8, dk)
 OUT(9, dv)
 
-shared uint q_rows[MAX_ROWS], dy_rows[MAX_ROWS];
+shared uint q_rows[MAX_TILE_ROWS], dy_rows[MAX_TILE_ROWS];
 
 // What the gradient of a score needs of its row.
 struct RowTerms {

@@ -2,15 +2,13 @@
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
 #include "args/attention.clh"
-#define LANE_BUFFER 128
+#define LANE_BUFFER ITERA_GPU_LOCAL
 #include "reduce.glsl"
 
 ARGS(attention_bwd_delta_args)
 IN(1, dy)
 IN(2, y)
 OUT(3, delta)
-
-#define TEAM 32 // invocations that share a row
 
 // delta = dy . y of a head and time step. A workgroup takes 4.
 void main()

@@ -46,7 +46,7 @@ void main()
         FIND_ROWS(dy_rows, row0, p.dy_ld)
         barrier();
         TILE_SCORES(dy, dy_at, dy_rows, rows, v, v_at, p.v_ld, keys)
-        float dweight[MAX_ROWS / SIDE_Y][KEYS / SIDE_X] = score;
+        float dweight[MAX_TILE_ROWS / SIDE_Y][KEYS / SIDE_X] = score;
         TILE_SCORES(q, q_at, q_rows, rows, k, k_at, p.k_ld, keys)
         [[unroll]] for (uint i = 0; i < ROWS / SIDE_Y; i++) {
             uint row = Y + SIDE_Y * i;

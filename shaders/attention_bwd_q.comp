@@ -21,8 +21,8 @@ void main()
     FIND_ROWS(dy_rows, row0, p.dy_ld)
     barrier();
 
-    float sum[MAX_ROWS / SIDE_Y][MAX_WIDTH / SIDE_X];
-    RowTerms terms[MAX_ROWS / SIDE_Y];
+    float sum[MAX_TILE_ROWS / SIDE_Y][MAX_WIDTH / SIDE_X];
+    RowTerms terms[MAX_TILE_ROWS / SIDE_Y];
     [[unroll]] for (uint i = 0; i < ROWS / SIDE_Y; i++) {
         terms[i] = terms_of(row0 + min(Y + SIDE_Y * i, rows - 1), pair); // not stored beyond
         [[unroll]] for (uint j = 0; j < WIDTH / SIDE_X; j++)
@@ -32,7 +32,7 @@ void main()
     for (uint key0 = 0; key0 < end; key0 += KEYS) {
         uint keys = min(end - key0, KEYS);
         TILE_SCORES(dy, dy_at, dy_rows, rows, v, v_at + key0 * p.v_ld, p.v_ld, keys)
-        float dweight[MAX_ROWS / SIDE_Y][KEYS / SIDE_X] = score;
+        float dweight[MAX_TILE_ROWS / SIDE_Y][KEYS / SIDE_X] = score;
         TILE_SCORES(q, q_at, q_rows, rows, k, k_at + key0 * p.k_ld, p.k_ld, keys)
         [[unroll]] for (uint i = 0; i < ROWS / SIDE_Y; i++)
             [[unroll]] for (uint j = 0; j < KEYS / SIDE_X; j++) {

@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
 #include "args/attention.clh"
-#define LANE_BUFFER 128
+#define LANE_BUFFER ITERA_GPU_LOCAL
 #include "reduce.glsl"
 
 ARGS(attention_args)
@@ -17,23 +17,17 @@ OUT(7, parts)
 // Attention of few queries, as in decoding, where all there is to do is to read keys and values
 // once. attention.glsl says what a row is.
 
-layout(constant_id = 3) const uint ROWS = 8; // a power of two, all of a sequence and key head
-layout(constant_id = 4) const uint WIDTH = 128; // columns of a window
-#define MAX_ROWS  8
-#define MAX_WIDTH 128
-#define RANGE     256 // keys, at most
-#define KEYS      32
-#define CHUNK     32
-#define PITCH     (CHUNK + 1)
-#define LOCAL     128
-#define TEAM      32
-#define TEAMS     (LOCAL / TEAM)
-#define AHEAD     4 // values that an invocation reads at a time
+layout(constant_id = 3) const uint ROWS = MAX_FEW_ROWS; // all of a sequence and key head
+layout(constant_id = 4) const uint WIDTH = MAX_WIDTH;
+#define PITCH (CHUNK + 1)
+#define LOCAL ITERA_GPU_LOCAL
+#define TEAMS (LOCAL / TEAM)
+#define AHEAD 4 // values that an invocation reads at a time
 
 #define NOTHING uintBitsToFloat(0xff800000u) // -infinity
 
-shared float score[MAX_ROWS * RANGE], tile[KEYS * PITCH], q_tile[MAX_ROWS * CHUNK];
-shared float row_most[MAX_ROWS], row_total[MAX_ROWS];
+shared float score[MAX_FEW_ROWS * RANGE], tile[KEYS * PITCH], q_tile[MAX_FEW_ROWS * CHUNK];
+shared float row_most[MAX_FEW_ROWS], row_total[MAX_FEW_ROWS];
 
 // A workgroup takes the rows of a sequence and key head, a window of the columns, and a range of
 // `split` keys: all scores, their softmax, and the weighted values. Where there are several ranges
@@ -55,7 +49,7 @@ void main()
 
     // Scores: an invocation takes a quarter of a key's columns.
     for (uint first = 0; first < keys; first += KEYS) {
-        float sum[MAX_ROWS];
+        float sum[MAX_FEW_ROWS];
         [[unroll]] for (uint r = 0; r < ROWS; r++)
             sum[r] = 0.0;
         for (uint col = 0; col < p.d; col += CHUNK) {
@@ -111,7 +105,7 @@ void main()
     barrier();
 
     // Values: a team takes every fourth key, its invocations the columns.
-    float sum[MAX_ROWS][MAX_WIDTH / TEAM];
+    float sum[MAX_FEW_ROWS][MAX_WIDTH / TEAM];
     [[unroll]] for (uint r = 0; r < ROWS; r++)
         [[unroll]] for (uint i = 0; i < WIDTH / TEAM; i++)
             sum[r][i] = 0.0;

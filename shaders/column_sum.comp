@@ -1,7 +1,7 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "elementwise.glsl"
-#define LANE_BUFFER 128
+#define LANE_BUFFER ITERA_GPU_LOCAL
 #include "reduce.glsl"
 
 ARGS(column_sum_args)

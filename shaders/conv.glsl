@@ -10,8 +10,7 @@
 
 layout(constant_id = 3) const uint TAPS = 4;
 #define HISTORY     (TAPS - 1)
-#define STEPS       8
-#define GROUP_LANES 128
+#define GROUP_LANES ITERA_GPU_LOCAL
 
 #define CHANNEL ((GROUP % p.across << p.shift) + (LANE & ((1u << p.shift) - 1)))
 #define ITEM    (GROUP / p.across * (LANES >> p.shift) + (LANE >> p.shift))

@@ -9,15 +9,15 @@ IN_INT(3, targets)
 IN(4, lse)
 OUT(5, dlogits)
 
-// A workgroup takes 4 elements of a row for each invocation.
+// A workgroup takes ELEMENTS elements of a row for each invocation.
 void main()
 {
-    uint row = GROUP / p.tiles, first = GROUP % p.tiles * 4 * LANES + LANE;
+    uint row = GROUP / p.tiles, first = GROUP % p.tiles * ELEMENTS * LANES + LANE;
     if (row >= p.rows)
         return;
     uint target = TARGET(row);
     float g = scale.v[p.scale_at], log_sum = lse.v[p.lse_at + row];
-    for (uint i = 0; i < 4; i++) {
+    for (uint i = 0; i < ELEMENTS; i++) {
         uint col = first + i * LANES;
         if (col >= p.cols)
             break;

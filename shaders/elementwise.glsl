@@ -11,7 +11,6 @@
 // each further by (row_step, col_step). `across` tiles lie side by side; 1 << shift lanes do.
 // Neighbouring lanes read neighbouring elements, and all reads come before the first write, which
 // the compiler could not know to be elsewhere.
-#define ELEMENTS   4
 #define TILE_ROW   (GROUP / p.across * p.tile_rows + (LANE >> p.shift))
 #define TILE_COL   (GROUP % p.across * p.tile_cols + (LANE & ((1u << p.shift) - 1)))
 #define AT(x, k)   (p.x##_at + (row + k * p.row_step) * p.x##_ld + col + k * p.col_step)

@@ -4,7 +4,6 @@
 #include "itera.glsl"
 #include "args/embedding.clh"
 
-#define SORT_BLOCK 1024
 
 // An id, brought into a table.
 uint table_row(int id, uint rows)

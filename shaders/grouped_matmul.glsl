@@ -4,7 +4,7 @@
 #endif
 IN_INT(OFFSETS_SLOT, offsets)
 
-const uint SEGMENT_CHUNK = 64; // no workgroup has fewer invocations
+const uint SEGMENT_CHUNK = SEGMENT_ENDS;
 shared int segment_ends[SEGMENT_CHUNK];
 
 // A run of rows begin .. end - 1 with one owner; the rows before the first expert and those after

@@ -11,7 +11,7 @@ OUT(4, state)
 OUT(5, h)
 
 // A workgroup takes `width` states of a chunk of a sequence, tile by tile of time. Row `sequence *
-// chunks + chunk` of state is where it starts, when state_mode is not 0; when it is 2 it is left
+// chunks + chunk` of state is where it starts, but for SCAN_NO_STATE; SCAN_STATE is left
 // with the end.
 void main()
 {
@@ -21,7 +21,7 @@ void main()
     bool live = col < p.cols;
     float rate = live ? A.v[p.A_at + col] : 0.0;
     uint state_at = p.state_at + piece * p.start_ld + col;
-    float carry = live && p.state_mode != 0 ? state.v[state_at] : 0.0;
+    float carry = live && p.state_mode != SCAN_NO_STATE ? state.v[state_at] : 0.0;
     for (uint block = first; block < end; block += SCAN_LANES / p.width * SCAN_STEPS) {
         scan_map step[SCAN_STEPS], own = scan_map(1.0, 0.0), total;
         uint t = block + LANE / p.width * SCAN_STEPS, row = sequence * p.time + t;
@@ -44,6 +44,6 @@ void main()
     }
     memoryBarrierBuffer(); // all lanes of a column have read its start
     barrier();
-    if (live && p.state_mode == 2 && LANE < p.width)
+    if (live && p.state_mode == SCAN_STATE && LANE < p.width)
         state.v[state_at] = carry;
 }

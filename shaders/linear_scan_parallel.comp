@@ -10,7 +10,7 @@ OUT(3, state)
 OUT(4, h)
 
 // A workgroup takes `width` columns of a chunk of a sequence, tile by tile of time. Row `sequence *
-// chunks + chunk` of state is where it starts, when state_mode is not 0; when it is 2 it is left
+// chunks + chunk` of state is where it starts, but for SCAN_NO_STATE; SCAN_STATE is left
 // with the end.
 void main()
 {
@@ -19,7 +19,7 @@ void main()
     uint end = min(first + p.chunk, p.time);
     bool live = col < p.cols;
     uint state_at = p.state_at + piece * p.start_ld + col;
-    float carry = live && p.state_mode != 0 ? state.v[state_at] : 0.0;
+    float carry = live && p.state_mode != SCAN_NO_STATE ? state.v[state_at] : 0.0;
     for (uint block = first; block < end; block += SCAN_LANES / p.width * SCAN_STEPS) {
         scan_map step[SCAN_STEPS], own = scan_map(1.0, 0.0), total;
         uint t = block + LANE / p.width * SCAN_STEPS, row = sequence * p.time + t;
@@ -41,6 +41,6 @@ void main()
     }
     memoryBarrierBuffer(); // all lanes of a column have read its start
     barrier();
-    if (live && p.state_mode == 2 && LANE < p.width)
+    if (live && p.state_mode == SCAN_STATE && LANE < p.width)
         state.v[state_at] = carry;
 }

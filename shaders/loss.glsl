@@ -4,7 +4,6 @@
 #include "itera.glsl"
 #include "args/loss.clh"
 
-#define MAX_LOCAL   256
 #define LANE_BUFFER MAX_LOCAL
 #include "math.glsl"
 #include "reduce.glsl"

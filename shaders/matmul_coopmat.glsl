@@ -16,7 +16,7 @@ layout(constant_id = 9) const uint ACROSS = 2;
 layout(constant_id = 10) const uint M = 16; // of the device's matrices: 8 or 16
 layout(constant_id = 11) const uint N = 16;
 layout(constant_id = 12) const uint K = 16;
-const uint DEPTH = 32;
+const uint DEPTH = COOP_DEPTH;
 const uint SHARE = TILE / ACROSS; // columns of a subgroup; it has TILE / 2 rows
 const uint DOWN = TILE / 2 / M, BLOCKS = SHARE / N; // its blocks, down and across
 const uint FETCHES = TILE * DEPTH / 4 / INVOCATIONS;

@@ -10,7 +10,7 @@
 
 layout(constant_id = 4) const uint B_TYPE = 4; // 4, q8, or 5, q4
 layout(constant_id = 5) const uint TILE = 64;  // 32, 64 or 128
-const uint DEPTH = 16;
+const uint DEPTH = TILE_DEPTH;
 const uint TM = TILE == 32 ? 4 : 8, TN = TILE == 128 ? 8 : 4;
 const uint TX = TILE / TN, TY = TILE / TM; // invocations across and down: 2 * TILE in all
 const uint FETCHES = 2;                    // uvec4 of each tile that an invocation fetches a step

@@ -4,7 +4,7 @@
 #include "matmul.glsl"
 
 layout(constant_id = 5) const uint TILE = 64; // 32, 64 or 128
-const uint DEPTH = 16;
+const uint DEPTH = TILE_DEPTH;
 const uint TM = TILE == 32 ? 4 : 8, TN = TILE == 128 ? 8 : 4;
 const uint TX = TILE / TN, TY = TILE / TM; // invocations across and down: 64, 128 or 256 in all
 const uint FETCHES = 2;                    // vec4 of each tile that an invocation fetches in a step

@@ -2,8 +2,7 @@
 #ifndef ITERA_MOE_GLSL
 #define ITERA_MOE_GLSL
 
-#define MAX_EXPERTS 256
-#define LOCAL 128 // LANES, for the sizes of arrays
+#define LOCAL ITERA_GPU_LOCAL // LANES, for the sizes of arrays
 
 // Indices are untrusted: they are brought into range.
 uint clamp_index(int index, uint n)

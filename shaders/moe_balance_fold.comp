@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
 #include "args/moe.clh"
-#define LANE_BUFFER 128
+#define LANE_BUFFER ITERA_GPU_LOCAL
 #include "reduce.glsl"
 
 ARGS(balance_fold_args)

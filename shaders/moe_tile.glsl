@@ -8,7 +8,6 @@
 #define ITERA_MOE_TILE_GLSL
 #include "moe.glsl"
 
-#define TILE MAX_EXPERTS
 #define SPAN 16
 
 shared float tile[TILE], part[TILE];

@@ -6,7 +6,7 @@
 #include "itera.glsl"
 #include "args/optimizer.clh"
 
-#define LANE_BUFFER 256
+#define LANE_BUFFER MAX_LOCAL
 #include "reduce.glsl"
 
 #define UP   1208925819614629174706176.0 // 2^80

@@ -9,9 +9,6 @@
 #include "args/sample.clh"
 #include "wide.glsl"
 
-#define SEGMENT   2048 // logits
-#define MAX_LOCAL 1024
-
 // A number for each invocation.
 shared uint lane_low[MAX_LOCAL], lane_high[MAX_LOCAL];
 

@@ -8,7 +8,6 @@ IN_INT(2, params)
 IN_INT(3, best)
 OUT_INT(4, weights)
 
-#define WEIGHT_BITS 44
 #define POSSIBLE    0x80000000u // in the upper half: the weight is not 0 in double
 
 // 1 / temperature in powers of two: scale 2^-(64 + 22 + exponent) of log2(e) / temperature

@@ -9,8 +9,7 @@
 #define ITERA_SCAN_GLSL
 #include "args/scan.clh"
 
-#define SCAN_LANES 128
-#define SCAN_STEPS 4 // that a lane keeps in registers
+#define SCAN_LANES ITERA_GPU_LOCAL
 #define SCAN_SUMS  (SCAN_STEPS * SCAN_LANES)
 
 struct scan_map {

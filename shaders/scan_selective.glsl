@@ -13,21 +13,17 @@
 layout(constant_id = 3) const uint SPLIT = 4;
 layout(constant_id = 4) const uint STATES = 4;
 layout(constant_id = 5) const uint STEPS = 8;
-const uint SIZE = 128;              // of a workgroup
-const uint WIDE = SIZE / SPLIT;     // channels of a workgroup
-const uint SLOTS = SPLIT * STATES;  // states of a channel, rounded up
+const uint SIZE = ITERA_GPU_LOCAL;
+const uint WIDE = SIZE / SPLIT;    // channels of a workgroup
+const uint SLOTS = SPLIT * STATES; // states of a channel, rounded up
 
 // The parallel variants have lanes over time: CHANNELS neighbouring lanes take one channel each,
 // and ITEMS steps of it; the next CHANNELS lanes the ITEMS steps after those. They go through the
 // states BUNCH at a time.
-layout(constant_id = 6) const uint CHANNELS = 8;
+layout(constant_id = 6) const uint CHANNELS = PARALLEL_CHANNELS;
 const uint TIMES = SIZE / CHANNELS;
-const uint ITEMS = 4;
+const uint ITEMS = PARALLEL_ITEMS;
 const uint BUNCH = 4;
-
-// Bits of `has`: which optional operands there are.
-const uint HAS_D = 1, HAS_Z = 2, HAS_STATE = 4, HAS_START = 8, HAS_ENDS = 16, HAS_Y = 32;
-const uint HAS_BOUNDARIES = 64, HAS_FLOW = 128, HAS_DZ = 256;
 
 const float LOG2_E = 1.442695041; // states decay by exp(dt A) = exp2(dt rate)
 const float LN_2 = 0.6931471806;

@@ -4,7 +4,6 @@
 #define ITERA_SCAN_SSD_GLSL
 #include "args/scan_ssd.clh"
 
-#define SSD_STEPS 64 // of a chunk at most; rows and columns of a tile of the matrix form
 #define SSD_DEPTH 16 // of a product between barriers
 
 // The first step of chunk k, and how many it has.

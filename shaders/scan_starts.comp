@@ -11,13 +11,13 @@ OUT(3, state)
 // Between the chunks of a scan: ends (batch, chunks, cols) hold what each chunk leaves from zeros
 // and become the states before each chunk, decay (the same dims) is what a chunk leaves of its
 // start. state (batch, cols) is where the first one starts and is left with the end of the last
-// one; state_mode 0: from zeros, and dropped. A workgroup takes `width` columns of a sequence.
+// one; SCAN_NO_STATE: from zeros, and dropped. A workgroup takes `width` columns of a sequence.
 void main()
 {
     uint sequence = GROUP / p.tiles, col = GROUP % p.tiles * p.width + LANE % p.width;
     bool live = col < p.cols;
     uint state_at = p.state_at + sequence * p.state_ld + col;
-    float carry = live && p.state_mode != 0 ? state.v[state_at] : 0.0;
+    float carry = live && p.state_mode != SCAN_NO_STATE ? state.v[state_at] : 0.0;
     uint lane_first = LANE / p.width * SCAN_STEPS;
     for (uint block = 0; block < p.chunks; block += SCAN_LANES / p.width * SCAN_STEPS) {
         scan_map step[SCAN_STEPS], own = scan_map(1.0, 0.0), total;
@@ -40,6 +40,6 @@ void main()
     }
     memoryBarrierBuffer(); // all lanes of a column have read its start
     barrier();
-    if (live && p.state_mode != 0 && LANE < p.width)
+    if (live && p.state_mode != SCAN_NO_STATE && LANE < p.width)
         state.v[state_at] = carry;
 }

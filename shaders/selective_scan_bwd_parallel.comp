@@ -21,7 +21,6 @@ OUT(14, sum_b)
 OUT(15, sum_c)
 OUT(16, sum_d)
 
-const uint ROUND = 32; // states, at most
 const uint QUART = SIZE / BUNCH; // lanes that keep the sums of dA of one state
 
 shared float lanes[2 * BUNCH * SIZE];

@@ -6,8 +6,6 @@ ARGS(bwd_sum_args)
 IN(1, x)
 OUT(2, y)
 
-const uint SUM_COLS = 32; // of a workgroup: neighbours, read together
-
 shared float sums[SIZE];
 
 // y = the sum of the rows of x (rows, cols), which is contiguous. The sums are a matrix of `width`

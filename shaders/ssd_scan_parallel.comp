@@ -15,10 +15,10 @@ OUT(7, state)
 OUT(8, y)
 OUT(9, boundaries)
 
-shared float carry[256], products[SCAN_LANES];
+shared float carry[SSD_MAX_STATES], products[SCAN_LANES];
 shared float inflow[8 * SCAN_LANES];
 
-// A workgroup takes a row of the state, (sequence, head, head channel), of up to 256 states. Its
+// A workgroup takes a row of the state, (sequence, head, head channel), of up to SSD_MAX_STATES states. Its
 // lanes take 128 steps; four states at a time, seven rounds bring to each lane the sum of all
 // earlier inputs, decayed: in round i from 2^i lanes before, by decay[i].
 void main()

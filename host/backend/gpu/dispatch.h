@@ -12,13 +12,13 @@
 #ifndef ITERA_BACKEND_GPU_DISPATCH_H
 #define ITERA_BACKEND_GPU_DISPATCH_H
 
+#include "args/words.clh"
 #include "backend/gpu/traits.h"
 #include "tensor/blocks.h"
 
 #define ITERA_GPU_MAX_BINDINGS  24
 #define ITERA_GPU_MAX_WORDS     96
 #define ITERA_GPU_MAX_CONSTANTS 12
-#define ITERA_GPU_LOCAL         128 /* the usual workgroup: (128, 1, 1) */
 #define ITERA_GPU_ALIGN         256 /* bytes: where activations and scratch begin */
 
 enum { ITERA_GPU_READ = 1, ITERA_GPU_WRITE = 2 };

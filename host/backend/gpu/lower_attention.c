@@ -7,9 +7,6 @@
 #include "backend/gpu/lower.h"
 #include "core/log.h"
 
-/* As in kernels_cl/attention.clh and shaders/attention.glsl; the last two are attention_rows's. */
-enum { KEYS = 32, CHUNK = 32, MAX_WIDTH = 128, TEAM = 32, MAX_ROWS = 8, RANGE = 256 };
-
 /* Heads that an invocation of rope takes: its angle costs as much as rotating that many pairs. */
 enum { ROPE_HEADS = 8 };
 
@@ -107,12 +104,12 @@ static struct way choose_way(struct itera_gpu_lowering *l, int64_t rows, int64_t
     int64_t few = 1;
     while (few < rows)
         few *= 2;
-    int best = rows <= MAX_ROWS ? 0 : rows <= 32 ? 1 : 2;
+    int best = rows <= MAX_FEW_ROWS ? 0 : rows <= 32 ? 1 : 2;
     int choice = itera_gpu_choice(l, names, 3, best, "rows=%lld keys=%lld d=%lld",
                                   itera_gpu_class(rows), itera_gpu_class(keys), (long long)d);
     if (choice == 0)
-        return (struct way){few <= MAX_ROWS ? "attention_rows" : NULL, few};
-    return (struct way){"attention", choice == 1 ? 16 : 64};
+        return (struct way){few <= MAX_FEW_ROWS ? "attention_rows" : NULL, few};
+    return (struct way){"attention", choice == 1 ? 16 : MAX_TILE_ROWS};
 }
 
 enum itera_status itera_lower_attention(struct itera_gpu_lowering *l, const struct itera_op *op)
@@ -124,7 +121,7 @@ enum itera_status itera_lower_attention(struct itera_gpu_lowering *l, const stru
     struct way way = choose_way(l, rows, keys, s.d);
     if (!way.kernel)
         return itera_refuse(&l->why, "attention: %lld rows; attention_rows takes %d",
-                            (long long)rows, MAX_ROWS);
+                            (long long)rows, MAX_FEW_ROWS);
     int64_t tiles = itera_gpu_div_up(rows, way.tile_rows);
     int64_t groups = tiles * s.windows * s.batch * s.kv_heads;
     if (groups == 0 || keys == 0)
@@ -132,7 +129,7 @@ enum itera_status itera_lower_attention(struct itera_gpu_lowering *l, const stru
     if (cached)
         store_keys(l, op);
     int64_t range = keys_of_range(l, groups, keys);
-    if (way.tile_rows <= MAX_ROWS && range > RANGE)
+    if (way.tile_rows <= MAX_FEW_ROWS && range > RANGE)
         range = RANGE;
     int64_t splits = itera_gpu_div_up(keys, range);
     struct itera_gpu_scratch parts = {0};
@@ -188,7 +185,7 @@ static void backward(struct itera_gpu_lowering *l, const struct itera_op *op, co
 
 enum itera_status itera_lower_attention_bwd(struct itera_gpu_lowering *l, const struct itera_op *op)
 {
-    enum { Q_ROWS = 64, KV_ROWS = 32 };
+    enum { Q_ROWS = MAX_TILE_ROWS, KV_ROWS = 32 };
     struct sizes s = sizes_of(l, op, op->in[1]);
     int64_t rows = s.batch * s.time;
     struct itera_gpu_scratch delta = itera_gpu_scratch(l, rows * s.heads);

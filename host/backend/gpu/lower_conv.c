@@ -3,7 +3,6 @@
 #include "backend/gpu/column_sum.h"
 
 enum {
-    STEPS = 8,       /* of a lane at a time, as in the kernels */
     LINE_SHIFT = 5,  /* channels side by side in a workgroup: floats worth reading together */
     MOST_STEPS = 64, /* of a lane in the gradient */
 };

@@ -6,7 +6,6 @@
 #include "backend/gpu/column_sum.h"
 
 enum {
-    ELEMENTS = 4, /* of a lane, as in the kernels */
     TILE = ELEMENTS * ITERA_GPU_LOCAL,
     LINE = 32,  /* neighbouring floats that are worth reading together */
     SECTOR = 8, /* the fewest that waste no memory traffic; also elements of a lane in sums */

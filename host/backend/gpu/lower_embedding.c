@@ -2,8 +2,6 @@
 #include "args/embedding.clh"
 #include "backend/gpu/lower.h"
 
-enum { SORT_BLOCK = 1024 }; /* as in kernels_cl/embedding.cl and shaders/embedding.glsl */
-
 /* A grid with an invocation for each of n elements. */
 static void invocations(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d, int64_t n)
 {

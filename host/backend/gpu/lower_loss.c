@@ -2,9 +2,6 @@
 #include "args/loss.clh"
 #include "backend/gpu/lower.h"
 
-/* As in kernels_cl/loss.cl and shaders/loss.glsl. */
-enum { MAX_LOCAL = 256, ELEMENTS = 4 };
-
 /* Invocations for a row, or a sum, of n elements. */
 static uint32_t local_for(const struct itera_gpu_lowering *l, int64_t n)
 {

@@ -50,12 +50,9 @@ static const struct {
 };
 
 enum {
-    DEPTH = 16,        /* of a step of the tiled kernels */
-    COOP_DEPTH = 32,   /* of those on matrix units */
-    GEMV_LANES = 128,  /* of matmul_gemv */
-    GEMV_OUTPUTS = 16, /* sums of one of its invocations, at most */
-    GEMV_FEW = 8,      /* rows up to which it is the default */
-    GEMV_MOST = 32,    /* rows up to which it is tried */
+    GEMV_LANES = ITERA_GPU_LOCAL,
+    GEMV_FEW = 8,   /* rows up to which it is the default */
+    GEMV_MOST = 32, /* rows up to which it is tried */
     MIN_SLICE = 32,
     MAX_SLICES = 64,
 };
@@ -93,7 +90,7 @@ static uint32_t tile_shared(enum candidate way)
     if (ways[way].integer)
         return itera_integer_shared(tile);
     return ways[way].coop ? 2 * tile * (COOP_DEPTH / 4 + 2) * 8 + 32 * tile * 4
-                          : 2 * DEPTH * (tile / 4 + 1) * 16;
+                          : 2 * TILE_DEPTH * (tile / 4 + 1) * 16;
 }
 
 static int64_t tiles(int64_t rows, int64_t cols, int64_t tile)
@@ -342,7 +339,7 @@ static void lower_tile(struct itera_gpu_lowering *l, const struct itera_product 
 {
     const int64_t groups = tiles(g->rows, g->cols, ways[way].tile);
     const struct itera_cut c =
-        itera_cut_depth(l, g, ways[way].split ? split_for(l, groups, g->depth) : 1, DEPTH);
+        itera_cut_depth(l, g, ways[way].split ? split_for(l, groups, g->depth) : 1, TILE_DEPTH);
     struct itera_gpu_dispatch *d =
         begin_product(l, ways[way].coop ? "matmul_coopmat" : "matmul_tile", g, &c);
     ITERA_GPU_ARGS(d, matmul_args, PRODUCT_WORDS(l, g, &c));
@@ -364,7 +361,7 @@ static struct gemv_shape gemv_shape(const struct itera_gpu_lowering *l, enum can
     struct gemv_shape s = {.k_lanes = contiguous_k ? 32 : 4, .cols = 1};
     if (way == GEMV128)
         s.k_lanes = GEMV_LANES;
-    const int64_t wanted = 2 * itera_wanted_groups(l->traits), most = GEMV_OUTPUTS / rows;
+    const int64_t wanted = 2 * itera_wanted_groups(l->traits), most = MAX_OUTPUTS / rows;
     while (s.cols < 4 && s.cols < most && cols * s.k_lanes / (GEMV_LANES * 2 * s.cols) >= wanted)
         s.cols *= 2;
     s.group_cols = GEMV_LANES / s.k_lanes * s.cols;
@@ -395,7 +392,7 @@ static void lower_gemv(struct itera_gpu_lowering *l, const struct itera_product 
     const int64_t groups = itera_gpu_div_up(many, s.group_cols) * itera_gpu_div_up(few, rows);
     /* Workgroups whose columns are contiguous along k are many and short already. */
     const struct itera_cut c =
-        itera_cut_depth(l, g, f.trans_b ? 1 : slices_for(l, groups, g->depth / 4), DEPTH);
+        itera_cut_depth(l, g, f.trans_b ? 1 : slices_for(l, groups, g->depth / 4), TILE_DEPTH);
     struct itera_gpu_dispatch *d = begin_product(l, "matmul_gemv", &f, &c);
     ITERA_GPU_ARGS(d, gemv_args, PRODUCT_WORDS(l, &f, &c), .swapped = swapped);
     gemv_constants(d, &s, rows);

@@ -2,6 +2,7 @@
 #ifndef ITERA_BACKEND_GPU_LOWER_MATMUL_H
 #define ITERA_BACKEND_GPU_LOWER_MATMUL_H
 
+#include "args/matmul.clh"
 #include "backend/gpu/lower.h"
 
 /* A product y (rows, cols) = op(a).op(b) over depth, with what is done to it. */
@@ -52,8 +53,7 @@ static inline uint32_t itera_integer_lanes(uint32_t tile)
 }
 static inline uint32_t itera_integer_shared(uint32_t tile)
 {
-    const uint32_t depth = 16, segment_chunk = 64;
-    return 2 * depth * (tile / 4 + 1) * 16 + 4 * tile * 4 + segment_chunk * 4;
+    return 2 * TILE_DEPTH * (tile / 4 + 1) * 16 + 4 * tile * 4 + SEGMENT_ENDS * 4;
 }
 
 #endif

@@ -4,10 +4,9 @@
 #include "backend/gpu/lower_matmul.h"
 
 enum {
-    LANES = 128,   /* of the kernels of few rows */
-    OUTPUTS = 16,  /* sums of one of their invocations, at most */
-    MOST_ROWS = 8, /* of one of their workgroups */
-    STEP = 64,     /* elements along k that a tile of integers takes at a time */
+    LANES = ITERA_GPU_LOCAL, /* of the kernels of few rows */
+    MOST_ROWS = 8,           /* of one of their workgroups */
+    STEP = 4 * TILE_DEPTH,   /* elements along k that a tile of integers takes at a time */
 };
 
 /* Rows as matmul_round leaves them; with nothing rounded, tensor `a` itself. */
@@ -94,7 +93,7 @@ static struct shape shape_of(const struct itera_gpu_lowering *l, int32_t b, int6
     struct shape s = {.k_lanes = 8, .cols = 1};
     while (s.k_lanes < LANES && s.k_lanes * 4 <= chunks && cols * s.k_lanes / LANES < wanted)
         s.k_lanes *= 4;
-    const int64_t most = OUTPUTS / rows < 4 ? OUTPUTS / rows : 4;
+    const int64_t most = MAX_OUTPUTS / rows < 4 ? MAX_OUTPUTS / rows : 4;
     while (s.cols < most && cols * s.k_lanes / (LANES * 2 * s.cols) >= wanted)
         s.cols *= 2;
     s.group_cols = LANES / s.k_lanes * s.cols;

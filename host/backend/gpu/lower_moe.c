@@ -3,7 +3,6 @@
 #include "backend/gpu/lower.h"
 
 enum {
-    TILE = 256,          /* logits that a group takes at a time, in whole rows */
     SMALL_SORT = 1024,   /* assignments that one group sorts alone */
     SORT_BLOCKS = 512,   /* at most: their counts are summed by one group an expert */
     BALANCE_GROUPS = 512 /* at most, likewise */

@@ -4,7 +4,6 @@
 #include "backend/gpu/column_sum.h"
 
 enum {
-    ITEMS = 8,           /* elements of a slice that a lane holds, unless the device is too small */
     LEAST_WIDTH = 32,    /* lanes of a slice: neighbouring floats worth reading together */
     MOST_WIDTH = 1024,   /* and of any workgroup */
     FILL_LANES = 131072, /* in gradients: slices that run at once times their width */
@@ -24,7 +23,7 @@ static int64_t larger(int64_t a, int64_t b)
 /* Lanes for a slice of so many columns. */
 static int64_t slice_width(const struct itera_gpu_lowering *l, int64_t cols)
 {
-    int64_t width = larger(itera_gpu_class(itera_gpu_div_up(cols, ITEMS)), LEAST_WIDTH);
+    int64_t width = larger(itera_gpu_class(itera_gpu_div_up(cols, USUAL_ITEMS)), LEAST_WIDTH);
     int64_t most = MOST_WIDTH;
     while (most > l->traits->max_local)
         most /= 2;
@@ -37,7 +36,7 @@ static void finish_slices(struct itera_gpu_lowering *l, struct itera_gpu_dispatc
 {
     int64_t items = itera_gpu_class(itera_gpu_div_up(cols, width));
     int64_t local = larger(width, ITERA_GPU_LOCAL);
-    if (items > ITEMS)
+    if (items > USUAL_ITEMS)
         itera_gpu_constant(d, 3, "ITEMS", items);
     if (local != ITERA_GPU_LOCAL)
         itera_gpu_constant(d, 4, "GROUP_LANES", local);

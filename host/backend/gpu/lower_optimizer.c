@@ -2,9 +2,7 @@
 #include "args/optimizer.clh"
 #include "backend/gpu/lower.h"
 
-/* MAX_LOCAL and ELEMENTS as in kernels_cl/optimizer.cl and its shaders; no more than MAX_GROUPS
- * workgroups share a norm. */
-enum { MAX_LOCAL = 256, ELEMENTS = 4, MAX_GROUPS = 2048 };
+enum { MAX_GROUPS = 2048 }; /* that share a norm */
 
 static bool contiguous(const struct itera_gpu_lowering *l, int32_t id)
 {

@@ -3,10 +3,6 @@
 #include "backend/gpu/lower.h"
 #include "core/log.h"
 
-/* As in kernels_cl/sample.cl and shaders/sample.glsl; a sum of MAX_TOKENS weights of 44 bits and
- * one fits 64. */
-enum { SEGMENT = 2048, SEGMENT_LOCAL = 256, MAX_LOCAL = 1024, MAX_TOKENS = 1 << 18 };
-
 /* Invocations for a row: a power of two. */
 static uint32_t local_for(const struct itera_gpu_lowering *l, int64_t n, uint32_t most)
 {

@@ -4,8 +4,7 @@
 #include "backend/gpu/choice.h"
 
 enum {
-    LANES = 128,
-    STEPS = 4,            /* SCAN_STEPS of kernels_cl/scan.clh */
+    LANES = ITERA_GPU_LOCAL,
     MAX_WIDTH = 32,       /* neighbouring columns: full cache lines, and time lanes enough */
     MANY_LANES = 16384,   /* independent columns that fill a GPU by themselves */
     MANY_GROUPS = 512,    /* workgroups that fill one */
@@ -43,7 +42,7 @@ struct itera_gpu_scan itera_gpu_scan(struct itera_gpu_lowering *l, const struct 
     s.chunk = time;
     s.chunks = 1;
     if (s.variant == ITERA_SCAN_CHUNKED && time > 0) {
-        int64_t tile = LANES / s.width * STEPS, wanted = groups ? MANY_GROUPS / groups + 1 : 1;
+        int64_t tile = LANES / s.width * SCAN_STEPS, wanted = groups ? MANY_GROUPS / groups + 1 : 1;
         s.chunk = itera_gpu_div_up(time, wanted);
         if (s.chunk < LEAST_CHUNK)
             s.chunk = LEAST_CHUNK;
@@ -75,7 +74,7 @@ void itera_gpu_scan_starts(struct itera_gpu_lowering *l, const struct itera_gpu_
     itera_gpu_inout(l, d, state);
     ITERA_GPU_ARGS(d, scan_starts_args, .chunks = s->chunks, .cols = s->cols, .width = s->width,
                    .tiles = s->tiles,
-                   .state_mode = state == ITERA_NONE ? ITERA_GPU_NO_STATE : ITERA_GPU_STATE);
+                   .state_mode = state == ITERA_NONE ? SCAN_NO_STATE : SCAN_STATE);
     itera_gpu_groups(l, d, s->batch * s->tiles, 1, 1);
 }
 
@@ -92,8 +91,8 @@ void itera_gpu_scan_state(struct itera_gpu_lowering *l, struct itera_gpu_dispatc
 int itera_gpu_scan_state_mode(const struct itera_gpu_scan *s, int32_t state)
 {
     if (s->variant == ITERA_SCAN_CHUNKED)
-        return ITERA_GPU_STARTS;
-    return state == ITERA_NONE ? ITERA_GPU_NO_STATE : ITERA_GPU_STATE;
+        return SCAN_STARTS;
+    return state == ITERA_NONE ? SCAN_NO_STATE : SCAN_STATE;
 }
 
 int64_t itera_gpu_scan_state_ld(const struct itera_gpu_lowering *l, const struct itera_gpu_scan *s,

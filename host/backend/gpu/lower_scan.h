@@ -5,10 +5,6 @@
 #include "backend/gpu/lower.h"
 #include "ops/scan.h"
 
-/* Where scan_starts finds the state of the first chunk and leaves that of the last one, and the
- * words that tell linear_scan_parallel and its kin what their state operand is. */
-enum { ITERA_GPU_NO_STATE, ITERA_GPU_STARTS, ITERA_GPU_STATE };
-
 /* A scan over `time` of `cols` independent columns of each of `batch` sequences, cut in workgroups:
  * see kernels_cl/scan.clh. */
 struct itera_gpu_scan {

@@ -9,29 +9,12 @@
 #include "backend/gpu/lower.h"
 #include "ops/scan.h"
 
-/* Bits of the kernels' word `has`. */
-enum {
-    HAS_D = 1,
-    HAS_Z = 2,
-    HAS_STATE = 4,
-    HAS_START = 8,
-    HAS_ENDS = 16,
-    HAS_Y = 32,
-    HAS_BOUNDARIES = 64,
-    HAS_FLOW = 128,
-    HAS_DZ = 256,
-};
-
 enum {
     LANES = ITERA_GPU_LOCAL,
     MIN_SPAN = 32,      /* steps: shorter ones are not worth their start state */
     FULL_DEVICE = 2048, /* workgroups that keep any device busy */
     SHARED_FLOATS = 4096,
-    PARALLEL_CHANNELS = 8, /* at most, of a workgroup: floats of what memory moves at once */
-    PARALLEL_ITEMS = 4,    /* steps of a lane */
-    MAX_PIECE = 64,        /* steps that a gradient goes back from a stored state, at most */
-    ROUND = 32,            /* states that a gradient takes at once */
-    SUM_COLS = 32,
+    MAX_PIECE = 64, /* steps that a gradient goes back from a stored state, at most */
 };
 
 enum { SEQUENTIAL, PARALLEL, CHUNKED, VARIANTS };

@@ -13,9 +13,9 @@ static int64_t least(int64_t a, int64_t b)
 static void cut(struct itera_ssd *s, const struct itera_op *op, bool bounded)
 {
     int64_t time = s->time ? s->time : 1;
-    s->boundary_steps = least(bounded ? itera_scan_chunk(&op->attr) : ITERA_SSD_TILE, time);
+    s->boundary_steps = least(bounded ? itera_scan_chunk(&op->attr) : SSD_STEPS, time);
     s->boundary_chunks = itera_gpu_div_up(s->time, s->boundary_steps);
-    s->parts = itera_gpu_div_up(s->boundary_steps, ITERA_SSD_TILE);
+    s->parts = itera_gpu_div_up(s->boundary_steps, SSD_STEPS);
     s->chunk_steps = itera_gpu_div_up(s->boundary_steps, s->parts);
     s->chunks = s->time / s->boundary_steps * s->parts +
                 itera_gpu_div_up(s->time % s->boundary_steps, s->chunk_steps);
@@ -36,13 +36,13 @@ struct itera_ssd itera_ssd(struct itera_gpu_lowering *l, const struct itera_op *
     s.variant =
         itera_gpu_scan_variant(l, op, few_steps ? ITERA_SCAN_SEQUENTIAL : ITERA_SCAN_CHUNKED,
                                s.batch, s.time, dim[2] * s.states);
-    if (s.variant == ITERA_SCAN_PARALLEL && s.states > ITERA_SSD_MAX_STATES)
+    if (s.variant == ITERA_SCAN_PARALLEL && s.states > SSD_MAX_STATES)
         s.variant = ITERA_SCAN_CHUNKED;
     cut(&s, op, bounded);
-    s.lanes = least(itera_gpu_class(s.states), ITERA_SSD_MAX_ROW_LANES);
+    s.lanes = least(itera_gpu_class(s.states), SSD_MAX_ROW_LANES);
     s.slices = itera_gpu_class(itera_gpu_div_up(s.states, s.lanes));
-    s.row_tiles = itera_gpu_div_up(s.width, ITERA_SSD_TILE);
-    s.column_tiles = itera_gpu_div_up(s.states, ITERA_SSD_TILE);
+    s.row_tiles = itera_gpu_div_up(s.width, SSD_STEPS);
+    s.column_tiles = itera_gpu_div_up(s.states, SSD_STEPS);
     return s;
 }
 

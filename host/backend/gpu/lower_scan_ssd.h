@@ -4,12 +4,6 @@
 
 #include "backend/gpu/lower_scan.h"
 
-enum {
-    ITERA_SSD_TILE = 64,          /* rows and columns of a tile, steps of a chunk at most */
-    ITERA_SSD_MAX_STATES = 256,   /* of the parallel kernels */
-    ITERA_SSD_MAX_ROW_LANES = 32, /* of a row of the state in the sequential kernels */
-};
-
 /* Sizes as the kernels name them (kernels_cl/scan_ssd.clh). */
 struct itera_ssd {
     enum itera_scan_variant variant;

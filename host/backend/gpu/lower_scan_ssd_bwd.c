@@ -1,11 +1,11 @@
 /* Lowering of ssd_scan_bwd (contract: host/ops/scan.c; kernels: scan_ssd_bwd.cl). */
+#include "args/scan.clh"
 #include "args/scan_ssd.clh"
 #include "backend/gpu/lower_scan_ssd.h"
 
 enum {
     MANY_GROUPS = 256,     /* workgroups that fill a GPU */
     PART_BYTES = 64 << 20, /* of dB and dC each, in the sequential variant */
-    KEPT_STEPS = 4,        /* SCAN_STEPS of kernels_cl/scan.clh */
 };
 
 enum { DY, X, DT, A, B, C, D, BOUNDARIES }; /* inputs */
@@ -187,12 +187,12 @@ static void parallel(struct itera_gpu_lowering *l, const struct itera_op *op,
     const int64_t channels = s->batch * s->heads * s->width;
     struct starts starts = starts_of(l, op, s);
     struct itera_gpu_scratch flow = itera_gpu_scratch(l, channels * s->states);
-    struct itera_gpu_scratch gathered = itera_gpu_scratch(l, channels * ITERA_SSD_TILE);
+    struct itera_gpu_scratch gathered = itera_gpu_scratch(l, channels * SSD_STEPS);
     struct itera_gpu_scratch dB = itera_gpu_scratch(l, s->group_heads * rows * cols);
     struct itera_gpu_scratch dC = itera_gpu_scratch(l, s->group_heads * rows * cols);
     struct head_parts parts = head_parts(l, s, s->batch);
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "ssd_scan_bwd_parallel");
-    itera_gpu_local(d, ITERA_SSD_TILE, 1, 1);
+    itera_gpu_local(d, SSD_STEPS, 1, 1);
     for (int i = DY; i <= D; i++)
         itera_gpu_in(l, d, op->in[i]);
     use_starts(l, d, &starts);
@@ -270,7 +270,7 @@ static void sequential(struct itera_gpu_lowering *l, const struct itera_op *op,
     if (q.segment_chunks > s->boundary_chunks)
         q.segment_chunks = s->boundary_chunks ? s->boundary_chunks : 1;
     q.segments = itera_gpu_div_up(s->boundary_chunks, q.segment_chunks);
-    q.kept = itera_gpu_scratch(l, itera_gpu_div_up(s->boundary_steps, KEPT_STEPS) * channels *
+    q.kept = itera_gpu_scratch(l, itera_gpu_div_up(s->boundary_steps, SCAN_STEPS) * channels *
                                       s->states);
     q.flow = itera_gpu_scratch(l, channels * s->states);
     q.ddt = itera_gpu_scratch(l, q.tiles * s->batch * s->time * s->heads);
