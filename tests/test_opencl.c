@@ -389,6 +389,21 @@ static void finds_sources(void **state)
     free(text);
     opencl_sources_close(&sources);
 
+    /* Those of the folder's args, under the names by which they are included. */
+    char args[80];
+    snprintf(args, sizeof args, "%s/args", kernels);
+    assert_int_equal(mkdir(args, 0700), 0);
+    write_kernel("args/d.clh", "int d;\n");
+    write_kernel("x.cl", "#include \"args/d.clh\"\nkernel void one(global int *p) {}\n");
+    assert_int_equal(opencl_sources_open(&sources), ITERA_OK);
+    file = opencl_sources_find(&sources, "one");
+    assert_int_equal(opencl_sources_resolve(&sources, file, &text, &bytes), ITERA_OK);
+    assert_string_equal(text,
+                        "#line 1 \"x.cl\"\n#line 1 \"args/d.clh\"\nint d;\n\n#line 2 \"x.cl\"\n"
+                        "kernel void one(global int *p) {}\n");
+    free(text);
+    opencl_sources_close(&sources);
+
     write_kernel("x.cl", "#include \"c.clh\"\n\nkernel void one(global int *p) {}\n");
     assert_int_equal(opencl_sources_open(&sources), ITERA_OK);
     assert_int_equal(
