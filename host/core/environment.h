@@ -19,7 +19,7 @@ bool itera_environment_cache_dir(char *out, size_t size);
  * of those built in, or NULL. For work on kernels. */
 const char *itera_environment_kernel_dir(void);
 
-/* ITERA_FAULT: device faults to simulate, for tests (backend/gpu/gpu.h); or NULL. */
+/* ITERA_FAULT: device faults to simulate, for tests (backend/gpu/fault.h); or NULL. */
 const char *itera_environment_fault(void);
 
 /* ITERA_DISABLE_OPS: a comma list of globs over op names that GPU devices must leave to the CPU (a
