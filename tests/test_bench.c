@@ -149,15 +149,16 @@ static void test_tasks(void **state)
     static const char *const presets[] = {"micro", "transformer-micro", "itera-m-micro"};
     struct itera_device *device;
     struct itera_model *models[3];
-    struct itera_bench_task *tasks[12];
+    enum { PHASES = ITERA_BENCH_TRAIN + 1, TASKS = 3 * PHASES };
+    struct itera_bench_task *tasks[TASKS];
     assert_int_equal(itera_device_open("cpu", NULL, &device), ITERA_OK);
     struct itera_bench_peaks peaks = {.gflops = 100, .copy_gbytes = 10};
     for (int i = 0; i < ITERA_BENCH_SIZES; i++)
         peaks.read_gbytes[i] = 10;
     for (int m = 0; m < 3; m++) {
         models[m] = make_model(device, presets[m], NULL);
-        for (int phase = 0; phase < 4; phase++) {
-            struct itera_bench_task **task = &tasks[4 * m + phase];
+        for (int phase = 0; phase < PHASES; phase++) {
+            struct itera_bench_task **task = &tasks[PHASES * m + phase];
             assert_int_equal(itera_bench_task_model(models[m], presets[m], NULL,
                                                     (enum itera_bench_phase)phase, 2, 24, task),
                              ITERA_OK);
@@ -165,8 +166,8 @@ static void test_tasks(void **state)
         }
     }
     const struct itera_bench_options options = {.seconds = 0.02};
-    assert_int_equal(itera_bench_measure(tasks, 12, &options), ITERA_OK);
-    for (int i = 0; i < 12; i++) {
+    assert_int_equal(itera_bench_measure(tasks, TASKS, &options), ITERA_OK);
+    for (int i = 0; i < TASKS; i++) {
         struct itera_bench_part parts[ITERA_BENCH_PARTS];
         int count;
         assert_int_equal(itera_bench_task_breakdown(tasks[i], 0.01, parts, &count), ITERA_OK);
@@ -179,12 +180,13 @@ static void test_tasks(void **state)
         assert_true(row->peak_bytes > row->memory_bytes && row->memory_bytes > 0);
         assert_true(row->stable == !row->unstable_because[0]);
         assert_true(isnan(row->device_p50)); /* the CPU has no clock of its own */
-        const bool train = !strcmp(row->phase, "train"), decode = !strcmp(row->phase, "decode");
+        const bool train = !strcmp(row->phase, "train");
+        const bool decode = !strcmp(row->phase, "decode") || !strcmp(row->phase, "mixed");
         assert_int_equal(row->tokens, decode ? 2 : 48);
         assert_true(row->parity.known == !train);
         if (!train)
             assert_true(row->parity.pass && row->parity.max_rel <= 1e-4);
-        const bool experts = i / 4 != 1 && !decode;
+        const bool experts = i / PHASES != 1 && !decode;
         assert_true((row->load.layers > 0) == experts);
         if (experts)
             assert_true(row->load.worst >= 1 && row->load.worst <= row->load.experts);
