@@ -288,6 +288,72 @@ static struct itera_arg resolve(const struct itera_program *p, int32_t id, uint8
     return arg;
 }
 
+static void resolve_operands(struct step *step, const struct itera_program *p,
+                             const struct itera_op *op, uint8_t *const *bases)
+{
+    for (int k = 0; k < ITERA_MAX_IN; k++)
+        step->call.in[k] = resolve(p, op->in[k], bases);
+    for (int k = 0; k < ITERA_MAX_OUT; k++)
+        step->call.out[k] = resolve(p, op->out[k], bases);
+}
+
+/* Picks every step's kernel, and whether one thread runs it alone. Returns the scratch that the
+ * hungriest needs. Scratch is sized from the operands, before they have addresses: in `bases` a
+ * stand-in tells those that are there from the absent ones. */
+static size_t choose_kernels(struct cpu_executable *e, const struct itera_program *p,
+                             const struct itera_compile_options *options, uint8_t *const *bases)
+{
+    const struct cpu_device *device = (const struct cpu_device *)e->base.device;
+    const int threads = device->base.threads;
+    const bool small =
+        threads == 1 ||
+        (!options->checking && estimate(itera_program_cost(p, NULL)) < PROGRAM_ALONE_SECONDS);
+    size_t scratch = 0;
+    e->alone = true;
+    for (int32_t i = 0; i < p->n_ops; i++) {
+        const struct itera_op *op = &p->ops[i];
+        struct step *step = &e->steps[i];
+        const struct itera_kernel *kernel = itera_isa_kernel(device->isa, op->kind);
+        step->run = kernel->run;
+        step->alone =
+            small || (!options->checking && estimate(itera_op_cost(p, op)) < ALONE_SECONDS);
+        e->alone &= step->alone;
+        step->call.attr = &op->attr;
+        resolve_operands(step, p, op, bases);
+        size_t need = kernel->scratch ? kernel->scratch(&step->call, step->alone ? 1 : threads) : 0;
+        if (need > scratch)
+            scratch = need;
+    }
+    return scratch;
+}
+
+/* Gives every base its address: what is bound in its buffer, activations in the program's memory. */
+static void place_bases(const struct cpu_executable *e, const struct itera_program *p,
+                        const struct itera_plan *plan, const struct itera_binding *bindings,
+                        int n_bindings, uint8_t **bases)
+{
+    for (int i = 0; i < n_bindings; i++)
+        bases[bindings[i].tensor] =
+            ((struct cpu_buffer *)bindings[i].buffer)->data + bindings[i].offset;
+    for (int32_t t = 0; t < p->n_tensors; t++)
+        if (plan->offset[t] >= 0)
+            bases[t] = e->memory + plan->offset[t];
+}
+
+/* Gives every step its addresses, and sees where steps must wait for others. */
+static void place_steps(struct cpu_executable *e, const struct itera_program *p, uint8_t *scratch,
+                        uint8_t *const *bases)
+{
+    e->n_steps = p->n_ops;
+    for (int32_t i = 0; i < p->n_ops; i++) {
+        struct step *step = &e->steps[i];
+        resolve_operands(step, p, &p->ops[i], bases);
+        step->call.scratch = scratch;
+        /* Ops that rank 0 runs alone follow each other without meeting. */
+        step->barrier = i + 1 < p->n_ops && !(step->alone && e->steps[i + 1].alone);
+    }
+}
+
 static enum itera_status cpu_compile(struct itera_device *base, const struct itera_program *p,
                                      const struct itera_binding *bindings, int n_bindings,
                                      const struct itera_compile_options *options,
@@ -295,7 +361,6 @@ static enum itera_status cpu_compile(struct itera_device *base, const struct ite
                                      struct itera_executable **out)
 {
     (void)result; /* an op has one kernel */
-    struct cpu_device *device = (struct cpu_device *)base;
     struct cpu_executable *e = calloc(1, sizeof *e);
     uint8_t **bases = calloc((size_t)p->n_tensors + 1, sizeof *bases);
     struct itera_plan plan = {0};
@@ -307,62 +372,22 @@ static enum itera_status cpu_compile(struct itera_device *base, const struct ite
         goto fail;
     status = ITERA_ERR_MEMORY;
     e->base.device = base;
+    e->flush = ((struct cpu_device *)base)->isa != ITERA_ISA_REF;
     e->steps = calloc((size_t)p->n_ops + 1, sizeof *e->steps);
     e->op_seconds = calloc((size_t)p->n_ops + 1, sizeof *e->op_seconds);
     if (!e->steps || !e->op_seconds)
         goto fail;
-
-    /* Scratch is sized from the operands, before they have addresses: a stand-in tells those that
-     * are there from the absent ones. */
     for (int32_t t = 0; t < p->n_tensors; t++)
         bases[t] = (uint8_t *)bases;
-    size_t scratch = 0;
-    bool small =
-        base->threads == 1 ||
-        (!options->checking && estimate(itera_program_cost(p, NULL)) < PROGRAM_ALONE_SECONDS);
-    e->alone = true;
-    for (int32_t i = 0; i < p->n_ops; i++) {
-        const struct itera_op *op = &p->ops[i];
-        struct step *step = &e->steps[i];
-        const struct itera_kernel *kernel = itera_isa_kernel(device->isa, op->kind);
-        step->run = kernel->run;
-        step->alone =
-            small || (!options->checking && estimate(itera_op_cost(p, op)) < ALONE_SECONDS);
-        e->alone &= step->alone;
-        step->call.attr = &op->attr;
-        for (int k = 0; k < ITERA_MAX_IN; k++)
-            step->call.in[k] = resolve(p, op->in[k], bases);
-        for (int k = 0; k < ITERA_MAX_OUT; k++)
-            step->call.out[k] = resolve(p, op->out[k], bases);
-        size_t need =
-            kernel->scratch ? kernel->scratch(&step->call, step->alone ? 1 : base->threads) : 0;
-        if (need > scratch)
-            scratch = need;
-    }
+    size_t scratch = choose_kernels(e, p, options, bases);
     e->base.memory_bytes = (size_t)plan.bytes + scratch;
     e->memory = memory_create(e->base.memory_bytes + 64);
     if (!e->memory)
         goto fail;
     for (size_t i = 0; options->checking && i < e->base.memory_bytes / 4; i++)
         ((uint32_t *)(void *)e->memory)[i] = 0x7fedbeefu;
-    for (int i = 0; i < n_bindings; i++)
-        bases[bindings[i].tensor] =
-            ((struct cpu_buffer *)bindings[i].buffer)->data + bindings[i].offset;
-    for (int32_t t = 0; t < p->n_tensors; t++)
-        if (plan.offset[t] >= 0)
-            bases[t] = e->memory + plan.offset[t];
-    for (int32_t i = 0; i < p->n_ops; i++) {
-        struct step *step = &e->steps[i];
-        for (int k = 0; k < ITERA_MAX_IN; k++)
-            step->call.in[k] = resolve(p, p->ops[i].in[k], bases);
-        for (int k = 0; k < ITERA_MAX_OUT; k++)
-            step->call.out[k] = resolve(p, p->ops[i].out[k], bases);
-        step->call.scratch = e->memory + plan.bytes;
-        /* Ops that rank 0 runs alone follow each other without meeting. */
-        step->barrier = i + 1 < p->n_ops && !(step->alone && e->steps[i + 1].alone);
-    }
-    e->n_steps = p->n_ops;
-    e->flush = device->isa != ITERA_ISA_REF;
+    place_bases(e, p, &plan, bindings, n_bindings, bases);
+    place_steps(e, p, e->memory + plan.bytes, bases);
     itera_plan_destroy(&plan);
     free(bases);
     *out = &e->base;
