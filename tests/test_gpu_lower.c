@@ -139,6 +139,19 @@ static void operands_of_2_to_the_32_elements_are_refused(void **state)
     assert_true(takes_product(130000));
 }
 
+/* Rows that no word can hold, though there are no elements: words are cut to 32 bits. */
+static void sizes_beyond_a_word_are_refused(void **state)
+{
+    (void)state;
+    struct itera_program *p = new_program();
+    int32_t x = matrix(p, ITERA_F32, (int64_t)1 << 33, 0), y = ITERA_NEW;
+    itera_record(p, ITERA_OP_column_sum, NULL, &x, &y);
+    assert_int_equal(p->status, ITERA_OK);
+    assert_int_equal(itera_gpu_supports(&device.base, p, &p->ops[0], &why), ITERA_ERR_UNSUPPORTED);
+    assert_non_null(strstr(why.text, "column_sum: an operand of 8589934592 elements"));
+    itera_program_destroy(&p);
+}
+
 /* y = x scaled by 2. */
 static void scale(struct itera_program *p, int32_t x, int32_t y)
 {
@@ -230,6 +243,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(operands_of_2_to_the_32_elements_are_refused),
+        cmocka_unit_test(sizes_beyond_a_word_are_refused),
         cmocka_unit_test(barriers_are_where_memory_is_shared),
         cmocka_unit_test(columns_of_one_matrix_are_apart),
         cmocka_unit_test(tuning_stops_where_nothing_is_timed),
