@@ -6,14 +6,10 @@
 #ifndef ITERA_TESTS_PARTS_H
 #define ITERA_TESTS_PARTS_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "tests/support/test.h"
 
 static int parts_skipped;
 
