@@ -1,11 +1,6 @@
 /* The statistics of the benchmark on series whose truth is known, tasks in turns, parity, and what
  * is read of the machine. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 
-#include <cmocka.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +13,7 @@
 #include "core/log.h"
 #include "core/rng.h"
 #include "itera/compress.h"
+#include "tests/support/test.h"
 
 static double normal(struct itera_rng *rng)
 {
@@ -128,8 +124,8 @@ static void test_fit(void **state)
 
 /* ---- tasks ----------------------------------------------------------------------------------- */
 
-static struct itera_model *make_model(struct itera_device *device, const char *preset,
-                                      const char *dtype)
+static struct itera_model *make_of_dtype(struct itera_device *device, const char *preset,
+                                         const char *dtype)
 {
     struct itera_model *model, *narrow;
     const struct itera_model_options options = {.seed = 1};
@@ -156,7 +152,7 @@ static void test_tasks(void **state)
     for (int i = 0; i < ITERA_BENCH_SIZES; i++)
         peaks.read_gbytes[i] = 10;
     for (int m = 0; m < 3; m++) {
-        models[m] = make_model(device, presets[m], NULL);
+        models[m] = make_of_dtype(device, presets[m], NULL);
         for (int phase = 0; phase < PHASES; phase++) {
             struct itera_bench_task **task = &tasks[PHASES * m + phase];
             assert_int_equal(itera_bench_task_model(models[m], presets[m], NULL,
@@ -227,7 +223,7 @@ static void test_parity(void **state)
     (void)state;
     struct itera_device *device;
     assert_int_equal(itera_device_open("cpu", NULL, &device), ITERA_OK);
-    struct itera_model *model = make_model(device, "micro", "q8");
+    struct itera_model *model = make_of_dtype(device, "micro", "q8");
     struct itera_bench_task *task;
     assert_int_equal(
         itera_bench_task_model(model, "micro", NULL, ITERA_BENCH_PREFILL, 1, 32, &task), ITERA_OK);
@@ -300,52 +296,47 @@ static void test_scaled(void **state)
 
 /* ---- the machine ----------------------------------------------------------------------------- */
 
-static void put(const char *root, const char *name, const char *text)
+static void put_in_root(const char *name, const char *text)
 {
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s", root, name);
+    char *path = in_root("%s", name);
     char *slash = strrchr(path, '/');
     *slash = 0;
     assert_int_equal(itera_make_directory(path), ITERA_OK);
     *slash = '/';
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
+    put(path, text);
 }
 
 static void test_machine(void **state)
 {
     (void)state;
-    char root[] = "/tmp/itera-machine-XXXXXX";
-    assert_non_null(mkdtemp(root));
+    assert_int_equal(make_root(), 0);
     struct itera_bench_machine m;
     itera_bench_look(root, &m);
     assert_true(isnan(m.clock_mhz) && isnan(m.temperature_c) && isnan(m.throttles));
     assert_string_equal(m.governor, "");
     assert_true(m.memory_bytes > 0 && m.available_bytes > 0);
-    put(root, "devices/system/cpu/cpu0/cpufreq/scaling_governor", "powersave\n");
-    put(root, "devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", "1000000\n");
-    put(root, "devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq", "4000000\n");
-    put(root, "devices/system/cpu/cpu1/cpufreq/scaling_governor", "powersave\n");
-    put(root, "devices/system/cpu/cpu1/cpufreq/scaling_cur_freq", "3000000\n");
-    put(root, "devices/system/cpu/cpu1/cpufreq/cpuinfo_max_freq", "5000000\n");
-    put(root, "devices/system/cpu/cpu0/thermal_throttle/package_throttle_count", "7\n");
-    put(root, "devices/system/cpu/cpu1/thermal_throttle/core_throttle_count", "9\n");
-    put(root, "class/hwmon/hwmon0/name", "nvme\n");
-    put(root, "class/hwmon/hwmon0/temp1_input", "90000\n");
-    put(root, "class/hwmon/hwmon1/name", "k10temp\n");
-    put(root, "class/hwmon/hwmon1/temp1_input", "61500\n");
+    put_in_root("devices/system/cpu/cpu0/cpufreq/scaling_governor", "powersave\n");
+    put_in_root("devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", "1000000\n");
+    put_in_root("devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq", "4000000\n");
+    put_in_root("devices/system/cpu/cpu1/cpufreq/scaling_governor", "powersave\n");
+    put_in_root("devices/system/cpu/cpu1/cpufreq/scaling_cur_freq", "3000000\n");
+    put_in_root("devices/system/cpu/cpu1/cpufreq/cpuinfo_max_freq", "5000000\n");
+    put_in_root("devices/system/cpu/cpu0/thermal_throttle/package_throttle_count", "7\n");
+    put_in_root("devices/system/cpu/cpu1/thermal_throttle/core_throttle_count", "9\n");
+    put_in_root("class/hwmon/hwmon0/name", "nvme\n");
+    put_in_root("class/hwmon/hwmon0/temp1_input", "90000\n");
+    put_in_root("class/hwmon/hwmon1/name", "k10temp\n");
+    put_in_root("class/hwmon/hwmon1/temp1_input", "61500\n");
     itera_bench_look(root, &m);
     assert_string_equal(m.governor, "powersave");
     assert_true(m.clock_mhz == 2000 && m.clock_max_mhz == 5000);
     assert_true(m.throttles == 9 && m.temperature_c == 61.5);
-    put(root, "devices/system/cpu/cpu1/cpufreq/scaling_governor", "performance\n");
-    put(root, "class/hwmon/hwmon1/temp1_input", "hot\n");
+    put_in_root("devices/system/cpu/cpu1/cpufreq/scaling_governor", "performance\n");
+    put_in_root("class/hwmon/hwmon1/temp1_input", "hot\n");
     itera_bench_look(root, &m);
     assert_string_equal(m.governor, "mixed");
     assert_true(isnan(m.temperature_c));
-    assert_int_equal(itera_remove_tree(root), ITERA_OK);
+    assert_int_equal(remove_root(), 0);
 }
 
 static enum itera_status run_and_fail(void *user)
@@ -364,8 +355,7 @@ static enum itera_status run_well(void *user)
 static void test_failed_energy(void **state)
 {
     (void)state;
-    char root[] = "/tmp/itera-failed-energy-XXXXXX"; /* no sensor in it */
-    assert_non_null(mkdtemp(root));
+    assert_int_equal(make_root(), 0); /* no sensor in it */
     const struct itera_meter_options options = {.tdp_watts = 10, .sysfs = root, .nvml_name = ""};
     struct itera_meter *meter;
     struct itera_bench_task task = {.work = {.run = run_and_fail}};
@@ -377,7 +367,7 @@ static void test_failed_energy(void **state)
     assert_int_equal(itera_bench_task_energy(&task, meter, 0.01), ITERA_OK);
     assert_true(task.row.energy.figure[0].joules > 0);
     itera_meter_close(&meter);
-    assert_int_equal(itera_remove_tree(root), ITERA_OK);
+    assert_int_equal(remove_root(), 0);
 }
 
 int main(void)

@@ -1,9 +1,5 @@
 /* The cache of compiled kernels: what others made, changed or cut never reaches a driver, and
  * nothing in its folder makes a run hang. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,15 +7,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "core/file.h"
 #include "core/log.h"
 #include "core/private.h"
 #include "core/siphash.h"
+#include "tests/support/test.h"
 
 static char folder[64];
-static char logged[4096];
 
 static char *in_folder(const char *name)
 {
@@ -28,14 +22,6 @@ static char *in_folder(const char *name)
     char *path = paths[next++ % 4];
     snprintf(path, sizeof paths[0], "%s/%s", folder, name);
     return path;
-}
-
-static void on_log(void *user, enum itera_log_level level, const char *message)
-{
-    (void)user;
-    size_t used = strlen(logged);
-    if (level <= ITERA_LOG_WARNING && used < sizeof logged)
-        snprintf(logged + used, sizeof logged - used, "%s\n", message);
 }
 
 /* The first of the vectors that come with the reference implementation. */
@@ -90,7 +76,7 @@ static bool taken(void)
 {
     void *data;
     size_t bytes;
-    logged[0] = '\0';
+    log_clear();
     assert_int_equal(itera_gpu_cache_read(name, identity, &data, &bytes), ITERA_OK);
     bool is = data != NULL;
     if (is) {
@@ -256,7 +242,7 @@ static void processes_share_a_key(void **state)
         }
         for (int i = 0; i < PROCESSES; i++)
             assert_int_equal(waitpid(pids[i], NULL, 0), pids[i]);
-        logged[0] = '\0';
+        log_clear();
         for (int i = 0; i < PROCESSES; i++) {
             char own[32];
             void *data;
@@ -287,7 +273,7 @@ static void tuning_is_the_users(void **state)
     char command[128];
     snprintf(command, sizeof command, "chmod 666 %s/tuning-*.json", folder);
     assert_int_equal(system(command), 0);
-    logged[0] = '\0';
+    log_clear();
     assert_int_equal(itera_gpu_tuning_open("device", &tuning), ITERA_OK);
     assert_null(itera_gpu_tuning_find(tuning, "key"));
     assert_non_null(strstr(logged, "can be written by others"));
@@ -311,7 +297,7 @@ static int set_up(void **state)
     if (!mkdtemp(folder))
         return -1;
     setenv("ITERA_CACHE_DIR", folder, 1);
-    itera_set_log(on_log, NULL);
+    log_begin();
     return 0;
 }
 

@@ -1,18 +1,13 @@
 /* Calibration: the statistics of what goes into a model's products, against sums over the model's
  * own weights where they can be told, on every family. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "compress/calibrate.h"
 #include "itera/status.h"
 #include "tests/support/parts.h"
+#include "tests/support/test.h"
 
 #define FIXTURES ITERA_SOURCE_DIR "/tests/fixtures/"
 
@@ -26,17 +21,8 @@ static struct itera_dataset *dataset;
 static int set_up(void **state)
 {
     (void)state;
-    struct itera_device_options options = {.threads = 2};
-    struct itera_corpus *corpus;
-    struct itera_tokenizer *tokenizer;
-    if (itera_device_open("cpu", &options, &device) ||
-        itera_corpus_open("builtin:stories?bytes=9000", &corpus) ||
-        itera_tokenizer_create("byte", corpus, &tokenizer) ||
-        itera_dataset_create(corpus, tokenizer, &dataset))
-        return -1;
-    itera_tokenizer_destroy(&tokenizer);
-    itera_corpus_destroy(&corpus);
-    return 0;
+    dataset = bytes_of_source("builtin:stories?bytes=9000");
+    return (device = open_cpu(2)) ? 0 : -1;
 }
 
 static int tear_down(void **state)
@@ -45,14 +31,6 @@ static int tear_down(void **state)
     itera_dataset_destroy(&dataset);
     itera_device_close(&device);
     return 0;
-}
-
-static struct itera_model *make_model(const char *config)
-{
-    struct itera_model *model;
-    struct itera_model_options options = {.vocab = VOCAB, .seed = 3};
-    assert_int_equal(itera_model_create(device, config, &options, &model), ITERA_OK);
-    return model;
 }
 
 /* Products of steps: symmetric, positive, and within Cauchy and Schwarz's bound. */
@@ -81,7 +59,7 @@ static void test_families(void **state)
 {
     (void)state;
     for (int f = 0; f < FAMILIES; f++) {
-        struct itera_model *m = make_model(configs[f]);
+        struct itera_model *m = make_model(device, configs[f], VOCAB, 3);
         struct itera_calibration *c;
         struct itera_calibrate_options options = {.tokens = 2000, .window = 20, .steps = true};
         assert_int_equal(itera_calibrate(m, dataset, &options, &c), ITERA_OK);
@@ -126,7 +104,7 @@ static void test_families(void **state)
 static void test_values(void **state)
 {
     (void)state;
-    struct itera_model *m = make_model("itera-m-micro");
+    struct itera_model *m = make_model(device, "itera-m-micro", VOCAB, 3);
     struct itera_calibration *c;
     assert_int_equal(itera_calibrate(m, dataset, NULL, &c), ITERA_OK);
     assert_true(c->tokens >= 8960 && c->tokens < 12000); /* all of the text */
@@ -167,9 +145,9 @@ static void test_gpu(void **state)
     if (!found)
         skip_without("a Vulkan device");
     assert_int_equal(itera_device_open("vulkan:0", NULL, &gpu), ITERA_OK);
-    struct itera_model *m = make_model("itera-m-micro"), *on_gpu;
+    struct itera_model *m = make_model(device, "itera-m-micro", VOCAB, 3), *on_gpu;
     device = gpu;
-    on_gpu = make_model("itera-m-micro");
+    on_gpu = make_model(device, "itera-m-micro", VOCAB, 3);
     device = cpu;
     struct itera_calibration *a, *b;
     assert_int_equal(itera_calibrate(m, dataset, &options, &a), ITERA_OK);
@@ -197,7 +175,7 @@ static int stop(void *user, int64_t done, int64_t total)
 static void test_errors(void **state)
 {
     (void)state;
-    struct itera_model *m = make_model("transformer-micro");
+    struct itera_model *m = make_model(device, "transformer-micro", VOCAB, 3);
     struct itera_calibration *c = (struct itera_calibration *)m;
     struct itera_calibrate_options options = {.tokens = 1000000};
     assert_int_equal(itera_calibrate(m, dataset, &options, &c), ITERA_ERR_ARGUMENT);
@@ -221,7 +199,7 @@ static void test_errors(void **state)
     assert_int_equal(itera_corpus_from_text("Once upon a time.", 17, "text", &corpus), ITERA_OK);
     assert_int_equal(itera_tokenizer_create("byte", corpus, &tokenizer), ITERA_OK);
     assert_int_equal(itera_dataset_create(corpus, tokenizer, &small), ITERA_OK);
-    m = make_model("micro");
+    m = make_model(device, "micro", VOCAB, 3);
     assert_int_equal(itera_calibrate(m, small, NULL, &c), ITERA_ERR_ARGUMENT);
     assert_non_null(strstr(itera_last_error(), "has 18 tokens, 1024 are needed"));
     options = (struct itera_calibrate_options){.tokens = 18};

@@ -1,18 +1,13 @@
 /* The parity harness: what it passes, and above all what it must catch. Faults are injected between
  * a real device and the harness, in the memory that it reads back. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "check/checker.h"
 #include "core/log.h"
+#include "tests/support/test.h"
 
 /* A CPU device whose results go through `spoil`. */
 typedef void spoil_fn(uint32_t *words, size_t n);

@@ -1,61 +1,36 @@
 /* Checkpoints: they hold every option as it was given, all of their keys and files are needed, and
  * parts of another run are refused. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "core/arena.h"
 #include "core/file.h"
 #include "format/json.h"
 #include "itera/distill.h"
 #include "itera/trainer.h"
+#include "tests/support/test.h"
 #include "train/trainer_impl.h"
 
-static char root[64];
 static struct itera_device *device;
 
 static const char config[] =
     "{\"architecture\": \"itera\", \"vocab_size\": 257, \"hidden_size\": 16, \"num_layers\": 2,"
     " \"ssm_state_size\": 4, \"num_experts\": 4, \"expert_size\": 8, \"max_seq_length\": 32}";
 
-static char *in_root(const char *name)
-{
-    static char paths[32][256];
-    static int next;
-    char *path = paths[next++ % 32];
-    snprintf(path, sizeof paths[0], "%s/%s", root, name);
-    return path;
-}
-
-static void put(const char *path, const char *text)
-{
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    assert_int_equal(fclose(f), 0);
-}
-
 static int set_up(void **state)
 {
     (void)state;
-    strcpy(root, "/tmp/itera-checkpoint-XXXXXX");
-    if (!mkdtemp(root))
+    if (make_root())
         return -1;
-    const struct itera_device_options options = {.threads = 1};
-    return itera_device_open("cpu", &options, &device);
+    return (device = open_cpu(1)) ? 0 : -1;
 }
 
 static int tear_down(void **state)
 {
     (void)state;
     itera_device_close(&device);
-    return itera_remove_tree(root);
+    return remove_root();
 }
 
 static struct itera_train_options small(const char *directory)
@@ -277,17 +252,6 @@ static void test_every_key(void **state)
     refuse_without_keys(whole.train.directory, "distill.json", "options");
     assert_int_equal(itera_distill_open(whole.train.directory, &d), ITERA_OK);
     itera_distill_destroy(&d);
-}
-
-static void copy(const char *to, const char *from)
-{
-    struct itera_map map;
-    struct itera_writer *writer;
-    assert_int_equal(itera_map_open(from, &map), ITERA_OK);
-    assert_int_equal(itera_writer_open(to, &writer), ITERA_OK);
-    assert_int_equal(itera_writer_append(writer, map.data, map.size), ITERA_OK);
-    assert_int_equal(itera_writer_commit(&writer), ITERA_OK);
-    itera_map_close(&map);
 }
 
 static const char *const files[] = {"model.safetensors", "m.safetensors", "v.safetensors",

@@ -1,15 +1,11 @@
 /* Configurations: the families' keys, presets, round trips, and every limit. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "format/json.h"
 #include "model/config.h"
+#include "tests/support/test.h"
 
 static char last_warning[1024];
 

@@ -1,18 +1,14 @@
 /* Corpora, the built-in stories, datasets and their batches. ITERA_DATA as in test_tokenizer.c. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "core/file.h"
 #include "itera/corpus.h"
 #include "itera/tokenizer.h"
 #include "tests/support/parts.h"
+#include "tests/support/test.h"
 
 static struct itera_corpus *from_text(const char *text)
 {

@@ -1,12 +1,7 @@
 /* No options are all defaults, in every function that takes some. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
 
 #include "itera/itera.h"
+#include "tests/support/test.h"
 
 static void test_no_options(void **state)
 {

@@ -1,57 +1,23 @@
 /* Distillation: the gradient is that of the combined loss, weight 0 is plain training, runs resume
  * bit for bit, and teachers that do not fit are refused. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "core/file.h"
 #include "itera/distill.h"
+#include "tests/support/test.h"
 #include "train/trainer_impl.h"
 
 enum { STEPS = 12 };
 
-static char root[64];
 static struct itera_device *device;
 
 static const char student_config[] =
     "{\"architecture\": \"itera\", \"vocab_size\": 257, \"hidden_size\": 16, \"num_layers\": 2,"
     " \"ssm_state_size\": 4, \"num_experts\": 4, \"expert_size\": 8, \"max_seq_length\": 32}";
-
-static char *in_root(const char *name)
-{
-    static char paths[8][256];
-    static int next;
-    char *path = paths[next++ % 8];
-    snprintf(path, sizeof paths[0], "%s/%s", root, name);
-    return path;
-}
-
-static void put(const char *path, const char *text)
-{
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    assert_int_equal(fclose(f), 0);
-}
-
-static void copy(const char *from, const char *to)
-{
-    struct itera_map map;
-    struct itera_writer *writer;
-    assert_int_equal(itera_map_open(from, &map), ITERA_OK);
-    assert_int_equal(itera_writer_open(to, &writer), ITERA_OK);
-    assert_int_equal(itera_writer_append(writer, map.data, map.size), ITERA_OK);
-    assert_int_equal(itera_writer_commit(&writer), ITERA_OK);
-    itera_map_close(&map);
-}
 
 /* A student of the teacher that set_up trains; directory NULL: in memory. */
 static struct itera_train_options small(const char *directory)
@@ -113,12 +79,10 @@ static struct run run_whole(const struct itera_train_options *o)
 static int set_up(void **state)
 {
     (void)state;
-    strcpy(root, "/tmp/itera-distill-XXXXXX");
-    if (!mkdtemp(root))
+    if (make_root())
         return -1;
     put(in_root("student.json"), student_config);
-    const struct itera_device_options options = {.threads = 1};
-    if (itera_device_open("cpu", &options, &device))
+    if (!(device = open_cpu(1)))
         return -1;
     /* Of another family, and with more positions. */
     struct itera_train_options o = plain(in_root("teacher"));
@@ -132,7 +96,7 @@ static int tear_down(void **state)
 {
     (void)state;
     itera_device_close(&device);
-    return itera_remove_tree(root);
+    return remove_root();
 }
 
 /* The weighted loss of the trainer's first batch, and its gradient in program.grads. */
@@ -246,7 +210,7 @@ static void test_resume(void **state)
     struct run whole = run_whole(&o), parts = {0};
     char *directory = in_root("parts");
     o.directory = directory;
-    copy(in_root("teacher/model.safetensors"), in_root("other.safetensors"));
+    copy(in_root("other.safetensors"), in_root("teacher/model.safetensors"));
     o.teacher = in_root("other.safetensors");
     struct itera_trainer *t;
     assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_OK);
@@ -261,7 +225,7 @@ static void test_resume(void **state)
     /* Gone, another one in its place, and under its first name. */
     assert_int_equal(unlink(in_root("other.safetensors")), 0);
     assert_int_equal(itera_trainer_resume(device, directory, NULL, &t), ITERA_ERR_IO);
-    copy(in_root("whole/model.safetensors"), in_root("other.safetensors"));
+    copy(in_root("other.safetensors"), in_root("whole/model.safetensors"));
     assert_int_equal(itera_trainer_resume(device, directory, NULL, &t), ITERA_ERR_FORMAT);
     assert_non_null(strstr(itera_last_error(), "not the teacher"));
     const struct itera_train_changes changes = {.teacher = in_root("teacher/model.safetensors")};

@@ -1,10 +1,7 @@
 /* Energy meters against a fake sysfs tree and a fake NVML library (fake_nvml.c). */
 #include <math.h>
 #include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdatomic.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,13 +9,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "core/clock.h"
 #include "core/file.h"
 #include "itera/energy.h"
-
-static char root[64];
+#include "tests/support/test.h"
 
 static void path_of(char *out, const char *name)
 {
@@ -27,7 +21,8 @@ static void path_of(char *out, const char *name)
 
 /* Writes a file of the tree, with its folders. Renamed into place: a meter that reads meanwhile sees
  * the old content or the new. */
-__attribute__((format(printf, 2, 3))) static void put(const char *name, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static void put_sensor(const char *name, const char *format,
+                                                             ...)
 {
     char path[256], next[300];
     path_of(path, name);
@@ -63,8 +58,7 @@ static void pause_ms(int ms)
 static int setup(void **state)
 {
     (void)state;
-    snprintf(root, sizeof root, "/tmp/itera-energy-XXXXXX");
-    assert_non_null(mkdtemp(root));
+    assert_int_equal(make_root(), 0);
     chmod(root, 0755); /* another user reads it in the tests of permissions */
     setenv("FAKE_NVML", "", 1);
     return 0;
@@ -73,7 +67,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     (void)state;
-    return itera_remove_tree(root);
+    return remove_root();
 }
 
 static struct itera_meter_options options_of(const struct itera_device_info *device)
@@ -154,12 +148,12 @@ static void put_zone(const char *zone, const char *name, unsigned long long micr
 {
     char path[128];
     snprintf(path, sizeof path, "class/powercap/%s/name", zone);
-    put(path, "%s", name);
+    put_sensor(path, "%s", name);
     snprintf(path, sizeof path, "class/powercap/%s/energy_uj", zone);
-    put(path, "%llu", micro);
+    put_sensor(path, "%llu", micro);
     snprintf(path, sizeof path, "class/powercap/%s/max_energy_range_uj", zone);
     if (range)
-        put(path, "%llu", range);
+        put_sensor(path, "%llu", range);
 }
 
 static void test_nothing(void **state)
@@ -208,12 +202,12 @@ static void test_rapl_sum(void **state)
     put_zone("intel-rapl:2", "psys", 9000000, RANGE);
     struct itera_meter_options options = options_of(NULL);
     struct itera_meter *meter = begin_meter(&options);
-    put(RAPL "0/energy_uj", "%d", 2000000);    /* 3.000000 with the wrap */
-    put(RAPL "0:0/energy_uj", "%d", 6000000);  /* inside package-0 */
-    put(RAPL "0:1/energy_uj", "%d", 70500000); /* 0.499999 */
-    put(RAPL "1/energy_uj", "%d", 125000000);  /* 1.543211 */
-    put(RAPL "1:0/energy_uj", "%d", 7);        /* 0.000020 with the wrap */
-    put(RAPL "2/energy_uj", "%d", 16000000);
+    put_sensor(RAPL "0/energy_uj", "%d", 2000000);    /* 3.000000 with the wrap */
+    put_sensor(RAPL "0:0/energy_uj", "%d", 6000000);  /* inside package-0 */
+    put_sensor(RAPL "0:1/energy_uj", "%d", 70500000); /* 0.499999 */
+    put_sensor(RAPL "1/energy_uj", "%d", 125000000);  /* 1.543211 */
+    put_sensor(RAPL "1:0/energy_uj", "%d", 7);        /* 0.000020 with the wrap */
+    put_sensor(RAPL "2/energy_uj", "%d", 16000000);
     struct itera_energy energy = end_meter(&meter);
     assert_int_equal(energy.n_figures, 2);
     const struct itera_energy_figure *f = &energy.figure[0];
@@ -235,7 +229,7 @@ static void expect_failure(const char *file, const char *content, const char *re
     struct itera_meter_options options = options_of(NULL);
     struct itera_meter *meter = begin_meter(&options);
     if (content)
-        put(file, "%s", content);
+        put_sensor(file, "%s", content);
     else
         drop(file);
     struct itera_energy energy = end_meter(&meter);
@@ -265,7 +259,7 @@ static void test_rapl_faults(void **state)
 
     /* Found like that: not usable, and an estimate goes on with the reason. */
     put_zone("intel-rapl:0", "package-0", 5000000, RANGE);
-    put(RAPL "0/energy_uj", "n/a");
+    put_sensor(RAPL "0/energy_uj", "n/a");
     struct itera_meter_options options = options_of(NULL);
     options.tdp_watts = 10;
     struct itera_sensor_info info = sensor_of(&options, "rapl", "package-0");
@@ -316,7 +310,7 @@ static void *tick(void *user)
 {
     struct ticker *ticker = user;
     for (unsigned micro = 0; !atomic_load(&ticker->stop); micro += 20000) {
-        put(RAPL "0/energy_uj", "%u", micro);
+        put_sensor(RAPL "0/energy_uj", "%u", micro);
         pause_ms(1);
     }
     return NULL;
@@ -366,15 +360,15 @@ static void test_rapl_twice(void **state)
     put_zone("intel-rapl-mmio:0", "package-0", 0, RANGE);
     struct itera_meter_options options = options_of(NULL);
     struct itera_meter *meter = begin_meter(&options);
-    put(RAPL "0/energy_uj", "%d", 1250000);
-    put("class/powercap/intel-rapl-mmio:0/energy_uj", "%d", 1250000);
+    put_sensor(RAPL "0/energy_uj", "%d", 1250000);
+    put_sensor("class/powercap/intel-rapl-mmio:0/energy_uj", "%d", 1250000);
     struct itera_energy energy = end_meter(&meter);
     assert_joules(&energy.figure[0], 1.25);
     /* Zones that only stand inside their package are found, too. */
     put_zone("intel-rapl:0/intel-rapl:0:2", "dram", 0, RANGE);
     drop("class/powercap/intel-rapl-mmio:0");
     meter = begin_meter(&options);
-    put(RAPL "0/intel-rapl:0:2/energy_uj", "%d", 250000);
+    put_sensor(RAPL "0/intel-rapl:0:2/energy_uj", "%d", 250000);
     energy = end_meter(&meter);
     assert_joules(&energy.figure[0], 0.25);
     assert_string_equal(energy.figure[0].source, "rapl package-0 + dram");
@@ -385,9 +379,9 @@ static void put_card(int number, const char *driver, const char *pci, const char
 {
     char path[256], name[128], target[128];
     snprintf(name, sizeof name, "class/hwmon/hwmon%d/name", number);
-    put(name, "%s", driver);
+    put_sensor(name, "%s", driver);
     snprintf(name, sizeof name, "class/hwmon/hwmon%d/%s", number, file);
-    put(name, "%s", content);
+    put_sensor(name, "%s", content);
     snprintf(name, sizeof name, "class/hwmon/hwmon%d/device", number);
     path_of(path, name);
     snprintf(target, sizeof target, "../../../%s", pci);
@@ -407,7 +401,7 @@ static void test_rapl_many_wraps(void **state)
     unsigned value = 900000;
     for (int i = 0; i < 8; i++) {
         value = (value + 300000) % 1000000;
-        put(RAPL "0/energy_uj", "%u", value);
+        put_sensor(RAPL "0/energy_uj", "%u", value);
         pause_ms(50);
     }
     struct itera_energy energy = end_meter(&meter);
@@ -431,7 +425,7 @@ static void test_amdgpu(void **state)
     double before = itera_seconds();
     struct itera_meter *meter = begin_meter(&options);
     pause_ms(200);
-    put(RAPL "0/energy_uj", "%d", 1000001);
+    put_sensor(RAPL "0/energy_uj", "%d", 1000001);
     struct itera_energy energy = end_meter(&meter);
     double around = itera_seconds() - before;
     const struct itera_energy_figure *f = &energy.figure[0];
@@ -457,7 +451,7 @@ static void test_amdgpu(void **state)
     put_card(3, "amdgpu", "0000:03:00.0", "power1_input", "10000000");
     meter = begin_meter(&options);
     pause_ms(30);
-    put("class/hwmon/hwmon3/power1_input", "%d", 90000000);
+    put_sensor("class/hwmon/hwmon3/power1_input", "%d", 90000000);
     pause_ms(30);
     energy = end_meter(&meter);
     assert_true(energy.figure[0].joules > 10 * energy.seconds);
@@ -468,7 +462,7 @@ static void test_intel_cards(void **state)
 {
     (void)state;
     put_card(1, "xe", "0000:03:00.0", "energy1_input", "7000000");
-    put("class/hwmon/hwmon1/energy2_input", "3000000");
+    put_sensor("class/hwmon/hwmon1/energy2_input", "3000000");
     put_card(2, "xe", "0000:04:00.0", "energy2_input", "3000000");
     put_card(10, "i915", "0000:05:00.0", "energy1_input", "18446744073709000000");
     put_card(11, "i915_gt0", "0000:05:00.0", "energy1_input", "5000000");
@@ -480,15 +474,15 @@ static void test_intel_cards(void **state)
 
     snprintf(arc.pci, sizeof arc.pci, "0000:04:00.0");
     meter = begin_meter(&options);
-    put("class/hwmon/hwmon2/energy2_input", "3000061");
+    put_sensor("class/hwmon/hwmon2/energy2_input", "3000061");
     energy = end_meter(&meter);
     assert_joules(&energy.figure[0], 0.000061);
 
     /* Without a device: all of them, beside the packages. */
     options.device = NULL;
     meter = begin_meter(&options);
-    put("class/hwmon/hwmon1/energy1_input", "7000010");
-    put("class/hwmon/hwmon10/energy1_input", "18446744073709500000");
+    put_sensor("class/hwmon/hwmon1/energy1_input", "7000010");
+    put_sensor("class/hwmon/hwmon10/energy1_input", "18446744073709500000");
     pause_ms(2); /* longer than an update */
     energy = end_meter(&meter);
     assert_int_equal(energy.n_figures, 4);
@@ -502,20 +496,20 @@ static void put_battery(const char *name, const char *status, const char *power)
 {
     char path[128];
     snprintf(path, sizeof path, "class/power_supply/%s/type", name);
-    put(path, "Battery");
+    put_sensor(path, "Battery");
     snprintf(path, sizeof path, "class/power_supply/%s/status", name);
-    put(path, "%s", status);
+    put_sensor(path, "%s", status);
     snprintf(path, sizeof path, "class/power_supply/%s/power_now", name);
     if (power)
-        put(path, "%s", power);
+        put_sensor(path, "%s", power);
 }
 
 static void test_battery(void **state)
 {
     (void)state;
-    put("class/power_supply/AC/type", "Mains");
+    put_sensor("class/power_supply/AC/type", "Mains");
     put_battery("hidpp_battery_0", "Discharging", "1000000");
-    put("class/power_supply/hidpp_battery_0/scope", "Device");
+    put_sensor("class/power_supply/hidpp_battery_0/scope", "Device");
     put_battery("BAT0", "Discharging", "8000000");
     put_battery("BAT1", "Not charging", "0");
     struct itera_meter_options options = options_of(NULL);
@@ -534,8 +528,8 @@ static void test_battery(void **state)
     meter = begin_meter(&options);
     put_battery("BAT0", "Not charging", "0");
     put_battery("BAT1", "Discharging", "0");
-    put("class/power_supply/BAT1/voltage_now", "12000000");
-    put("class/power_supply/BAT1/current_now", "-1000000");
+    put_sensor("class/power_supply/BAT1/voltage_now", "12000000");
+    put_sensor("class/power_supply/BAT1/current_now", "-1000000");
     pause_ms(50);
     energy = end_meter(&meter);
     assert_true(energy.figure[0].joules >= 8 * energy.seconds);
@@ -543,20 +537,20 @@ static void test_battery(void **state)
 
     /* The charger is plugged in. */
     meter = begin_meter(&options);
-    put("class/power_supply/BAT1/status", "Charging");
+    put_sensor("class/power_supply/BAT1/status", "Charging");
     pause_ms(30);
-    put("class/power_supply/BAT1/status", "Discharging");
+    put_sensor("class/power_supply/BAT1/status", "Discharging");
     pause_ms(30);
     energy = end_meter(&meter);
     assert_null_figure(&energy.figure[0], "its status is \"Charging\"");
 
-    put("class/power_supply/BAT1/status", "Full");
+    put_sensor("class/power_supply/BAT1/status", "Full");
     struct itera_sensor_info info = sensor_of(&options, "battery", "BAT0 + BAT1");
     assert_int_equal(info.state, ITERA_SENSOR_UNUSABLE);
     assert_contains(info.reason, "only while it discharges");
     assert_string_equal(info.fix, "unplug the charger while measuring");
-    put("class/power_supply/BAT1/status", "Discharging");
-    put("class/power_supply/BAT1/current_now", "0");
+    put_sensor("class/power_supply/BAT1/status", "Discharging");
+    put_sensor("class/power_supply/BAT1/current_now", "0");
     info = sensor_of(&options, "battery", "BAT0 + BAT1");
     assert_contains(info.reason, "shows 0 W while discharging");
 }
@@ -573,7 +567,7 @@ static void put_nvml(const char *lines)
 {
     char path[256];
     path_of(path, "nvml");
-    put("nvml", "%s", lines);
+    put_sensor("nvml", "%s", lines);
     setenv("FAKE_NVML", path, 1);
 }
 
@@ -588,7 +582,7 @@ static void test_nvml(void **state)
              "67 - 30000 0 Tesla P4\n68 5 60000 0 NVIDIA L4");
     put_zone("intel-rapl:0", "package-0", 0, RANGE);
     struct itera_meter *meter = begin_meter(&options);
-    put(RAPL "0/energy_uj", "%d", 2);
+    put_sensor(RAPL "0/energy_uj", "%d", 2);
     put_nvml("65 123456999 60000 0 NVIDIA H100 80GB HBM3\n66 9 60000 0 NVIDIA L4\n"
              "67 - 30000 0 Tesla P4\n68 7 60000 0 NVIDIA L4");
     struct itera_energy energy = end_meter(&meter);
@@ -657,8 +651,8 @@ static void test_nvml_faults(void **state)
     /* No library: worth a word when there is a card. */
     options.nvml_name = "libitera-no-such-nvml.so.1";
     assert_int_equal(sensor_of(&options, "nvml", "").state, ITERA_SENSOR_ABSENT);
-    put("bus/pci/devices/0000:01:00.0/vendor", "0x10de");
-    put("bus/pci/devices/0000:01:00.0/class", "0x030000");
+    put_sensor("bus/pci/devices/0000:01:00.0/vendor", "0x10de");
+    put_sensor("bus/pci/devices/0000:01:00.0/class", "0x030000");
     info = sensor_of(&options, "nvml", "NVIDIA GPU");
     assert_int_equal(info.state, ITERA_SENSOR_UNUSABLE);
     assert_contains(info.reason, "cannot be loaded");
@@ -753,9 +747,9 @@ static void test_environment(void **state)
     struct itera_meter *meter = open_meter(NULL);
     for (int run = 0; run < 3; run++) {
         struct itera_energy energy;
-        put(RAPL "0/energy_uj", "%d", 1000 * run);
+        put_sensor(RAPL "0/energy_uj", "%d", 1000 * run);
         assert_int_equal(itera_meter_begin(meter), ITERA_OK);
-        put(RAPL "0/energy_uj", "%d", 1000 * run + 500);
+        put_sensor(RAPL "0/energy_uj", "%d", 1000 * run + 500);
         assert_int_equal(itera_meter_end(meter, &energy), ITERA_OK);
         assert_joules(&energy.figure[0], 0.0005);
     }

@@ -1,10 +1,7 @@
 /* Maps, atomic replacement, folders, and the arena that readers use. */
 #include <errno.h>
 #include <fcntl.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,25 +11,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "core/arena.h"
 #include "core/environment.h"
 #include "core/file.h"
 #include "itera/file.h"
+#include "tests/support/test.h"
 
-static char root[64];
-
-static const char *in_root(const char *name)
-{
-    static char paths[16][256];
-    static int next;
-    char *path = paths[next++ % 16];
-    assert_int_equal(itera_path_join(path, sizeof paths[0], root, name), ITERA_OK);
-    return path;
-}
-
-static void put(const char *path, const char *text)
+static void write_whole(const char *path, const char *text)
 {
     struct itera_writer *writer;
     assert_int_equal(itera_writer_open(path, &writer), ITERA_OK);
@@ -67,14 +52,13 @@ static int entries(const char *folder)
 static int set_up(void **state)
 {
     (void)state;
-    snprintf(root, sizeof root, "/tmp/itera-test-file-XXXXXX");
-    return mkdtemp(root) ? 0 : -1;
+    return make_root();
 }
 
 static int tear_down(void **state)
 {
     (void)state;
-    return itera_remove_tree(root);
+    return remove_root();
 }
 
 static void test_map(void **state)
@@ -89,7 +73,7 @@ static void test_map(void **state)
     assert_non_null(strstr(itera_last_error(), "directory"));
     assert_int_equal(mkfifo(in_root("pipe"), 0600), 0);
     assert_int_equal(itera_map_open(in_root("pipe"), &map), ITERA_ERR_IO);
-    put(in_root("empty"), "");
+    write_whole(in_root("empty"), "");
     assert_content(in_root("empty"), "");
     itera_map_close(NULL);
 }
@@ -98,7 +82,7 @@ static void test_writer_replaces(void **state)
 {
     (void)state;
     const char *path = in_root("file");
-    put(path, "one");
+    write_whole(path, "one");
     assert_content(path, "one");
     assert_int_equal(chmod(path, 0640), 0);
 
@@ -112,7 +96,7 @@ static void test_writer_replaces(void **state)
     assert_content(path, "one");
     assert_int_equal(entries(root), 1);
 
-    put(path, "three");
+    write_whole(path, "three");
     assert_content(path, "three");
     struct stat st;
     assert_int_equal(stat(path, &st), 0);
@@ -120,7 +104,7 @@ static void test_writer_replaces(void **state)
 
     /* Through a link, the file behind it is replaced and the link stays. */
     assert_int_equal(symlink("file", in_root("link")), 0);
-    put(in_root("link"), "four");
+    write_whole(in_root("link"), "four");
     assert_int_equal(lstat(in_root("link"), &st), 0);
     assert_true(S_ISLNK(st.st_mode));
     assert_content(path, "four");
@@ -162,9 +146,9 @@ static void test_truncated_while_open(void **state)
     memset(text, 'a', LARGE);
     text[LARGE - 1] = '\0';
     const char *path = in_root("large"), *small_path = in_root("small");
-    put(path, text);
+    write_whole(path, text);
     text[SMALL] = '\0';
-    put(small_path, text);
+    write_whole(small_path, text);
 
     struct itera_map small, map, other;
     assert_int_equal(itera_map_open(small_path, &small), ITERA_OK);
@@ -177,8 +161,8 @@ static void test_truncated_while_open(void **state)
     static const off_t sizes[] = {LARGE - 2, 5000, 0};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         memset(text, 'a', LARGE - 1);
-        put(path, text);
-        put(small_path, "kept");
+        write_whole(path, text);
+        write_whole(small_path, "kept");
         assert_int_equal(itera_map_open(path, &map), ITERA_OK);
         assert_int_equal(itera_map_open(path, &other), ITERA_OK);
         assert_int_equal(itera_map_check(&map), ITERA_OK);
@@ -196,22 +180,22 @@ static void test_truncated_while_open(void **state)
         assert_int_equal(itera_writer_commit(&writer), ITERA_ERR_IO);
         assert_content(small_path, "kept");
         itera_map_close(&other);
-        put(small_path, "new");
+        write_whole(small_path, "new");
         assert_int_equal(entries(root), 2);
     }
 
     /* A file that is replaced, as writers do it, stays whole for those who have it open. */
     memset(text, 'a', LARGE - 1);
-    put(path, text);
+    write_whole(path, text);
     assert_int_equal(itera_map_open(path, &map), ITERA_OK);
-    put(path, "shorter");
+    write_whole(path, "shorter");
     assert_int_equal(map.data[map.size - 1], 'a');
     assert_int_equal(itera_map_check(&map), ITERA_OK);
     itera_map_close(&map);
 
     /* Any other bus error is not ours to hide, but for whoever had the signal before. */
-    put(path, text);
-    put(small_path, "mine");
+    write_whole(path, text);
+    write_whole(small_path, "mine");
     pid_t child = fork();
     if (child == 0) {
         signal(SIGBUS, SIG_DFL); /* instead of cmocka's */
@@ -242,7 +226,7 @@ static void test_writer_left(void **state)
 {
     (void)state;
     const char *path = in_root("file");
-    put(path, "old");
+    write_whole(path, "old");
     const pid_t child = fork();
     if (child == 0) {
         struct itera_writer *writer;
@@ -255,7 +239,7 @@ static void test_writer_left(void **state)
     assert_true(WIFSIGNALED(how));
     assert_int_equal(entries(root), 2);
     assert_content(path, "old");
-    put(path, "new");
+    write_whole(path, "new");
     assert_int_equal(entries(root), 1);
     assert_content(path, "new");
 
@@ -263,7 +247,7 @@ static void test_writer_left(void **state)
     char name[64];
     snprintf(name, sizeof name, "file.tmp.%ld.999999", (long)getpid());
     touch(in_root(name));
-    put(path, "new");
+    write_whole(path, "new");
     assert_int_equal(entries(root), 1);
 
     /* A live writer's, another file's, a link, a folder, and names that are none of ours. */
@@ -281,7 +265,7 @@ static void test_writer_left(void **state)
     touch(in_root("file.tmp.x.1"));
     snprintf(name, sizeof name, "file.tmp.%ld.1", (long)getppid());
     touch(in_root(name));
-    put(path, "newer");
+    write_whole(path, "newer");
     assert_int_equal(entries(root), 8);
     assert_content(path, "newer");
     assert_int_equal(itera_writer_commit(&live), ITERA_OK);
@@ -294,11 +278,11 @@ static void test_keep(void **state)
 {
     (void)state;
     const char *path = in_root("input");
-    put(path, "in");
+    write_whole(path, "in");
     assert_int_equal(symlink("input", in_root("link")), 0);
     assert_int_equal(link(path, in_root("hard")), 0);
     assert_content(path, "in");
-    put(path, "in"); /* read, but nobody asked */
+    write_whole(path, "in"); /* read, but nobody asked */
 
     itera_file_keep_read(true);
     assert_content(path, "in");
@@ -321,7 +305,7 @@ static void test_writer_full_disk(void **state)
 {
     (void)state;
     const char *path = in_root("file");
-    put(path, "kept");
+    write_whole(path, "kept");
 
     /* A size limit stands in for a full disk: write fails half-way with the old file in place. */
     struct rlimit before, tight;
@@ -367,13 +351,13 @@ static void test_directories(void **state)
     assert_int_equal(itera_make_directory(in_root("a/b/c")), ITERA_OK);
     assert_true(itera_is_directory(in_root("a/b/c")));
     assert_false(itera_file_exists(in_root("a/b/c")));
-    put(in_root("a/b/c/file"), "x");
+    write_whole(in_root("a/b/c/file"), "x");
     assert_true(itera_file_exists(in_root("a/b/c/file")));
     assert_int_equal(itera_make_directory(in_root("a/b/c/file/d")), ITERA_ERR_IO);
     assert_int_equal(itera_make_directory(in_root("a/b/c/file")), ITERA_ERR_IO);
 
     /* Links are removed, not followed. */
-    put(in_root("outside"), "safe");
+    write_whole(in_root("outside"), "safe");
     assert_int_equal(symlink(in_root("outside"), in_root("a/link")), 0);
     assert_int_equal(itera_remove_tree(in_root("a")), ITERA_OK);
     assert_int_equal(itera_remove_tree(in_root("a")), ITERA_OK);
@@ -387,12 +371,12 @@ static void test_replace_directory(void **state)
     const char *to = in_root("to");
     assert_int_equal(itera_replace_directory(in_root("from"), to), ITERA_ERR_IO);
     assert_int_equal(itera_make_directory(in_root("from/sub")), ITERA_OK);
-    put(in_root("from/sub/file"), "1");
+    write_whole(in_root("from/sub/file"), "1");
     assert_int_equal(itera_replace_directory(in_root("from"), to), ITERA_OK);
     assert_content(in_root("to/sub/file"), "1");
 
     assert_int_equal(itera_make_directory(in_root("from")), ITERA_OK);
-    put(in_root("from/file"), "2");
+    write_whole(in_root("from/file"), "2");
     /* A leftover of a killed process. */
     assert_int_equal(itera_make_directory(in_root("to.old")), ITERA_OK);
     assert_int_equal(itera_replace_directory(in_root("from"), in_root("to/")), ITERA_OK);
@@ -408,7 +392,7 @@ static void test_replace_directory(void **state)
     assert_int_equal(itera_replace_directory(in_root("from"), in_root("to")), ITERA_OK);
     assert_int_equal(entries(root), 1);
 
-    put(in_root("plain"), "x");
+    write_whole(in_root("plain"), "x");
     assert_int_equal(itera_replace_directory(in_root("to"), in_root("plain")), ITERA_ERR_IO);
     assert_true(itera_is_directory(in_root("to")));
 }

@@ -1,21 +1,16 @@
 /* The fixtures, on every level of this machine's CPU: logits, losses and every gradient against
  * other programs' values; and that check finds what is wrong. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #include "core/file.h"
 #include "format/safetensors.h"
 #include "itera/check.h"
 #include "itera/eval.h"
 #include "itera/model.h"
+#include "tests/support/test.h"
 
 #define FIXTURES ITERA_SOURCE_DIR "/tests/fixtures/"
 

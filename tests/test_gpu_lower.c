@@ -1,13 +1,7 @@
 /* What OpenCL and Vulkan share, on a device that only records what it is asked for: which operands
  * are refused, where barriers go, and that tuning stops where nothing can be timed. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #if defined(ITERA_HAVE_OPENCL) || defined(ITERA_HAVE_VULKAN)
 #include "backend/gpu/lower.h"
@@ -15,6 +9,7 @@
 #include "backend/gpu/tuning_measure.h"
 #include "backend/gpu/tuning_store.h"
 #include "core/log.h"
+#include "tests/support/test.h"
 
 static struct itera_gpu_device device;
 static struct itera_buffer *absent;

@@ -1,16 +1,11 @@
 /* What the parity cases of moe_route cannot show, since they hold no such values: that NaN,
  * infinities and zeros of both signs are chosen by every device as by the reference. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "backend/backend.h"
+#include "tests/support/test.h"
 
 enum { ROWS = 10, EXPERTS = 5, MAX_DEVICES = 16 };
 

@@ -1,17 +1,12 @@
 /* What the parity cases of products with weights in blocks cannot show: weights that begin anywhere in
  * a buffer, and rows that integers cannot hold (zeros, next to nothing, what is not finite). */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "backend/backend.h"
 #include "tensor/blocks.h"
+#include "tests/support/test.h"
 
 enum { ROWS = 6, COLS = 21, DEPTH = 96, MAX_DEVICES = 16, SHIFT = 256 };
 

@@ -1,17 +1,11 @@
 /* A program that has chosen a locale with another decimal point (every program with GTK or Qt does):
  * what the library writes, reads and says is the same as in C's. */
 #include <locale.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #include "core/file.h"
 #include "core/log.h"
@@ -19,8 +13,8 @@
 #include "format/json.h"
 #include "itera/itera.h"
 #include "tests/support/parts.h"
+#include "tests/support/test.h"
 
-static char root[64];
 static struct itera_device *device;
 
 /* German writes 1,5; Pashto 1٫5, of more than one byte. */
@@ -31,34 +25,6 @@ static const char config[] =
     "{\"architecture\": \"itera\", \"vocab_size\": 257, \"hidden_size\": 16, \"num_layers\": 2,"
     " \"ssm_state_size\": 4, \"num_experts\": 4, \"expert_size\": 8, \"max_seq_length\": 32,"
     " \"norm_eps\": 0.00012207031, \"router_aux_loss_coef\": 0.0625}";
-
-static char *in_root(const char *a, const char *b)
-{
-    static char paths[8][256];
-    static int next;
-    char *path = paths[next++ % 8];
-    snprintf(path, sizeof paths[0], "%s/%s%s", root, a, b);
-    return path;
-}
-
-static void put(const char *path, const char *text)
-{
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    assert_int_equal(fclose(f), 0);
-}
-
-static char *get(const char *path)
-{
-    FILE *f = fopen(path, "r");
-    assert_non_null(f);
-    char *text = calloc(1, 1 << 16);
-    assert_non_null(text);
-    assert_true(fread(text, 1, (1 << 16) - 1, f) > 0);
-    fclose(f);
-    return text;
-}
 
 /* Into the locale, or skips: what is not installed is made by localedef, in a folder of its own. */
 static void enter(int which)
@@ -82,9 +48,9 @@ static int leave(void **state)
 static void a_run(const char *directory)
 {
     struct itera_train_options o = {0};
-    o.config = in_root("config.json", "");
+    o.config = in_root("config.json");
     o.tokenizer = "byte";
-    o.data = o.valid = in_root("text.txt", "");
+    o.data = o.valid = in_root("text.txt");
     o.directory = directory;
     o.batch = 2;
     o.seq = 32;
@@ -128,18 +94,18 @@ static void trains(int which)
 {
     enter(which);
     const char *names_of[] = {"c", names[which]};
-    a_run(in_root(names_of[1], ""));
+    a_run(in_root("%s", names_of[1]));
     setlocale(LC_ALL, "C");
-    if (access(in_root("c", ""), F_OK) != 0)
-        a_run(in_root("c", ""));
-    compare_logs(in_root("c", "/train.jsonl"), in_root(names_of[1], "/train.jsonl"));
+    if (access(in_root("c"), F_OK) != 0)
+        a_run(in_root("c"));
+    compare_logs(in_root("c/train.jsonl"), in_root("%s/train.jsonl", names_of[1]));
     static const char *const files[] = {"/config.json", "/model.safetensors", "/tokenizer.json"};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         struct itera_map a, b;
-        if (access(in_root("c", files[i]), F_OK) != 0)
+        if (access(in_root("c%s", files[i]), F_OK) != 0)
             continue;
-        assert_int_equal(itera_map_open(in_root("c", files[i]), &a), ITERA_OK);
-        assert_int_equal(itera_map_open(in_root(names_of[1], files[i]), &b), ITERA_OK);
+        assert_int_equal(itera_map_open(in_root("c%s", files[i]), &a), ITERA_OK);
+        assert_int_equal(itera_map_open(in_root("%s%s", names_of[1], files[i]), &b), ITERA_OK);
         assert_int_equal(a.size, b.size);
         assert_memory_equal(a.data, b.data, a.size);
         itera_map_close(&a);
@@ -219,11 +185,10 @@ static void pruning_in_german(void **state)
 static int set_up(void **state)
 {
     (void)state;
-    snprintf(root, sizeof root, "/tmp/itera-locale-XXXXXX");
-    if (!mkdtemp(root) || itera_device_open("cpu", NULL, &device))
+    if (make_root() || itera_device_open("cpu", NULL, &device))
         return -1;
-    put(in_root("config.json", ""), config);
-    FILE *f = fopen(in_root("text.txt", ""), "w");
+    put(in_root("config.json"), config);
+    FILE *f = fopen(in_root("text.txt"), "w");
     if (!f)
         return -1;
     for (int i = 0; i < 400; i++)
@@ -234,7 +199,7 @@ static int set_up(void **state)
         all &= have[i] = setlocale(LC_ALL, names[i]) != NULL;
     if (!all) {
         char command[256];
-        mkdir(in_root("locales", ""), 0777);
+        mkdir(in_root("locales"), 0777);
         for (int i = 0; i < 2; i++) {
             snprintf(command, sizeof command,
                      "localedef -i %.5s -f UTF-8 '%s/locales/%s' >'%s/localedef' 2>&1", names[i],
@@ -242,7 +207,7 @@ static int set_up(void **state)
             if (system(command) != 0)
                 printf("localedef makes no %s\n", names[i]);
         }
-        setenv("LOCPATH", in_root("locales", ""), 1);
+        setenv("LOCPATH", in_root("locales"), 1);
         for (int i = 0; i < 2; i++)
             have[i] = setlocale(LC_ALL, names[i]) != NULL;
     }
@@ -254,9 +219,7 @@ static int tear_down(void **state)
 {
     (void)state;
     itera_device_close(&device);
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", root);
-    return system(command);
+    return remove_root();
 }
 
 int main(void)

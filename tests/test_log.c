@@ -1,14 +1,9 @@
 /* What fails, what is refused and what is only tried. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "core/log.h"
+#include "tests/support/test.h"
 
 static int errors, others;
 

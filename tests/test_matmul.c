@@ -1,18 +1,13 @@
 /* What the parity cases of matmul cannot show: offsets that are not in order, results that do not
  * depend on the team, and recording errors. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "backend/cpu/isa.h"
 #include "program/program.h"
 #include "tensor/blocks.h"
+#include "tests/support/test.h"
 
 static struct itera_arg matrix(float *data, int64_t rows, int64_t cols, int64_t ld)
 {

@@ -1,14 +1,8 @@
 /* Models from files of other programs: a head of their own where the configuration ties it, what
  * ends a text, rows of the vocabulary that are no token. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "core/file.h"
 #include "format/safetensors.h"
@@ -17,34 +11,23 @@
 #include "itera/session.h"
 #include "itera/tokenizer.h"
 #include "model/model.h"
+#include "tests/support/test.h"
 
 #define FIXTURES ITERA_SOURCE_DIR "/tests/fixtures/"
 
 static struct itera_device *device;
-static char root[64];
 
 static int set_up(void **state)
 {
     (void)state;
-    snprintf(root, sizeof root, "/tmp/itera-test-model-XXXXXX");
-    struct itera_device_options options = {.threads = 1};
-    return mkdtemp(root) && !itera_device_open("cpu", &options, &device) ? 0 : -1;
+    return make_root() || !(device = open_cpu(1)) ? -1 : 0;
 }
 
 static int tear_down(void **state)
 {
     (void)state;
     itera_device_close(&device);
-    return itera_remove_tree(root);
-}
-
-static const char *in_root(const char *name)
-{
-    static char paths[8][256];
-    static int next;
-    char *path = paths[next++ % 8];
-    assert_int_equal(itera_path_join(path, sizeof paths[0], root, name), ITERA_OK);
-    return path;
+    return remove_root();
 }
 
 /* A fixture with one more tensor: lm_head.weight = scale * embeddings, with
@@ -146,14 +129,6 @@ static void test_head_of_its_own(void **state)
     write_with_head("itera-small", "embedding.weight", 1, 0, path);
     assert_int_equal(itera_model_load(device, path, &model), ITERA_OK);
     itera_model_destroy(&model);
-}
-
-static void put(const char *path, const char *text)
-{
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    assert_int_equal(fclose(f), 0);
 }
 
 /* The folder of a model of 40 rows and a tokenizer of 5 tokens, of which two are special; eos: the

@@ -1,14 +1,9 @@
 /* What the elementwise, norm, embedding, loss and optimiser ops refuse, and that they say why; what
  * their gradient rules refuse. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "program/autodiff.h"
+#include "tests/support/test.h"
 
 /* An operand: up to three dims (0 ends them); i32 when `whole`. */
 struct operand {

@@ -201,7 +201,7 @@ static void finds_sources(void **state)
     opencl_sources_close(&sources);
 
     /* Those of the folder's args, under the names by which they are included. */
-    char args[80];
+    char args[128];
     snprintf(args, sizeof args, "%s/args", kernels);
     assert_int_equal(mkdir(args, 0700), 0);
     write_kernel("args/d.clh", "int d;\n");

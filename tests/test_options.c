@@ -1,18 +1,13 @@
 /* The option parser of the commands. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #include "cli/command.h"
 #include "cli/library_message.c"
 #include "cli/option_files.c"
 #include "cli/options.c"
+#include "tests/support/test.h"
 
 static char message[1024];
 
@@ -141,14 +136,6 @@ static void test_errors(void **state)
     expect_error("m --types f32,f16", "is one of f32|q8");
     expect_error("m --kind b", "is one of a|bb");
     expect_error("m --fast=1", "takes no value");
-}
-
-static void put(const char *path, const char *content)
-{
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    fputs(content, file);
-    fclose(file);
 }
 
 /* `--json` before a positional argument must not take it for the file to write. */

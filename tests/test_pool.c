@@ -1,14 +1,9 @@
 /* The thread team: every rank runs, barriers order memory, and more threads than processors work.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "core/pool.h"
+#include "tests/support/test.h"
 
 enum { ROUNDS = 200, MAX_TEAM = 5 };
 

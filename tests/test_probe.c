@@ -1,39 +1,23 @@
 /* Drivers are asked for their devices in a child process: whatever they do there is a warning. */
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "backend/probe.h"
 #include "core/clock.h"
 #include "core/log.h"
+#include "tests/support/test.h"
 
 enum { CAPACITY = 64 };
 static struct itera_device_info infos[CAPACITY];
-static char logged[4096];
-static int warnings;
-
-static void keep(void *user, enum itera_log_level level, const char *message)
-{
-    (void)user;
-    warnings += level == ITERA_LOG_WARNING;
-    size_t used = strlen(logged);
-    snprintf(logged + used, sizeof logged - used, "%s\n", message);
-}
 
 static enum itera_status probe(enum itera_status (*list)(struct itera_device_info *, int, int *),
                                double seconds, int *count)
 {
     struct itera_backend backend = {.name = "fake", .list = list};
-    logged[0] = '\0';
-    warnings = 0;
-    itera_set_log(keep, NULL);
+    log_begin();
     enum itera_status status = itera_probe(&backend, seconds, infos, CAPACITY, count);
     itera_set_log(NULL, NULL);
     return status;
@@ -99,13 +83,13 @@ static void hands_on_devices_and_messages(void **state)
     assert_int_equal(count, CAPACITY);
     assert_string_equal(infos[0].id, "fake:0");
     assert_string_equal(infos[CAPACITY - 1].id, "fake:63");
-    assert_string_equal(logged, "fake: one is left out\n");
+    assert_string_equal(logged, "<1> fake: one is left out\n");
     assert_int_equal(changed, 0);
     assert_int_equal(probe(list_nothing, 10, &count), ITERA_OK);
     assert_int_equal(count, 0);
     assert_string_equal(logged, "");
     assert_int_equal(probe(list_no_memory, 10, &count), ITERA_ERR_MEMORY);
-    assert_string_equal(logged, "fake: no memory for a list\n");
+    assert_string_equal(logged, "<0> fake: no memory for a list\n");
 }
 
 static void broken_drivers_are_one_warning(void **state)
@@ -125,7 +109,7 @@ static void broken_drivers_are_one_warning(void **state)
                          ITERA_ERR_DEVICE);
         assert_true(itera_seconds() - start < 30);
         assert_int_equal(count, 0);
-        assert_int_equal(warnings, 1);
+        assert_int_equal(logged_times("<1>"), 1);
         if (!strstr(logged, cases[i].words))
             fail_msg("%s does not say '%s'", logged, cases[i].words);
     }

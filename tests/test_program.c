@@ -1,13 +1,7 @@
 /* Recording, autodiff, fusion and the memory plan, through the CPU backend. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "backend/backend.h"
 #include "core/rng.h"
@@ -15,6 +9,7 @@
 #include "program/autodiff.h"
 #include "program/fuse.h"
 #include "program/plan.h"
+#include "tests/support/test.h"
 
 /* A program on the CPU, with a buffer per bound tensor. */
 struct harness {

@@ -1,16 +1,10 @@
 /* Pruning: what is removed is what does not count, on every family; the smaller model is a model
  * like any other; sizes that cannot be. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #include "compress/calibrate.h"
 #include "core/file.h"
@@ -18,10 +12,10 @@
 #include "itera/eval.h"
 #include "itera/session.h"
 #include "itera/trainer.h"
+#include "tests/support/test.h"
 
 enum { VOCAB = 257, N = 40, FAMILIES = 4 };
 
-static char root[64];
 static struct itera_device *device;
 static struct itera_tokenizer *tokenizer;
 static struct itera_dataset *dataset;
@@ -62,8 +56,7 @@ static int set_up(void **state)
     (void)state;
     struct itera_device_options options = {.threads = 2};
     struct itera_corpus *corpus;
-    strcpy(root, "/tmp/itera-prune-XXXXXX");
-    if (!mkdtemp(root) || itera_device_open("cpu", &options, &device) ||
+    if (make_root() || itera_device_open("cpu", &options, &device) ||
         itera_corpus_open("builtin:stories?bytes=6000", &corpus) ||
         itera_tokenizer_create("byte", corpus, &tokenizer) ||
         itera_dataset_create(corpus, tokenizer, &dataset))
@@ -78,10 +71,10 @@ static int tear_down(void **state)
     itera_dataset_destroy(&dataset);
     itera_tokenizer_destroy(&tokenizer);
     itera_device_close(&device);
-    return itera_remove_tree(root);
+    return remove_root();
 }
 
-static struct itera_model *make_model(const char *preset)
+static struct itera_model *make_with_tokenizer(const char *preset)
 {
     struct itera_model *m;
     struct itera_tokenizer *own;
@@ -298,7 +291,7 @@ static void test_useless_parts(void **state)
     static float before[N * VOCAB], after[N * VOCAB];
     for (int i = 0; i < FAMILIES; i++) {
         const struct family *f = &families[i];
-        struct itera_model *m = make_model(f->preset), *pruned;
+        struct itera_model *m = make_with_tokenizer(f->preset), *pruned;
         struct itera_prune_report *report;
         struct itera_prune_options options = options_of(f);
         make_useless(m, f);
@@ -321,7 +314,7 @@ static void test_useless_parts(void **state)
 static void test_steps(void **state)
 {
     (void)state;
-    struct itera_model *m = make_model("micro"), *pruned;
+    struct itera_model *m = make_with_tokenizer("micro"), *pruned;
     struct itera_calibration *c;
     struct itera_calibrate_options calibrate = {.tokens = 2048, .steps = true};
     assert_int_equal(itera_calibrate(m, dataset, &calibrate, &c), ITERA_OK);
@@ -358,7 +351,7 @@ static void test_steps(void **state)
 static void test_sizes(void **state)
 {
     (void)state;
-    struct itera_model *m = make_model("micro"); /* feed-forward 32, inner 128 */
+    struct itera_model *m = make_with_tokenizer("micro"); /* feed-forward 32, inner 128 */
     static const struct {
         const char *size;
         int32_t ffn, inner;
@@ -412,7 +405,7 @@ static void test_errors(void **state)
         {"transformer-micro", {.ffn = "64", .tokens = 10000000}, "too short"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct itera_model *m = make_model(cases[i].preset), *pruned = m;
+        struct itera_model *m = make_with_tokenizer(cases[i].preset), *pruned = m;
         struct itera_prune_report *report = (struct itera_prune_report *)m;
         assert_int_equal(itera_prune(m, dataset, &cases[i].options, &pruned, &report),
                          ITERA_ERR_ARGUMENT);
@@ -428,7 +421,7 @@ static void test_errors(void **state)
 static void test_quantised(void **state)
 {
     (void)state;
-    struct itera_model *m = make_model("transformer-micro"), *q, *pruned;
+    struct itera_model *m = make_with_tokenizer("transformer-micro"), *q, *pruned;
     int n = m->layout.n_params;
     enum itera_dtype *dtypes = calloc((size_t)n, sizeof *dtypes);
     assert_non_null(dtypes);

@@ -1,21 +1,16 @@
 /* Quantising: the search for scales against plain rounding, types by rules, files, refusals. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #include "compress/block_fit.h"
 #include "core/rng.h"
 #include "itera/compress.h"
 #include "itera/eval.h"
 #include "model/model.h"
+#include "tests/support/test.h"
 
 #define FIXTURES ITERA_SOURCE_DIR "/tests/fixtures/"
 
@@ -31,17 +26,8 @@ static struct itera_dataset *dataset;
 static int set_up(void **state)
 {
     (void)state;
-    struct itera_device_options options = {.threads = 1};
-    struct itera_corpus *corpus;
-    struct itera_tokenizer *tokenizer;
-    if (itera_device_open("cpu", &options, &device) ||
-        itera_corpus_open("builtin:stories?bytes=4000", &corpus) ||
-        itera_tokenizer_create("byte", corpus, &tokenizer) ||
-        itera_dataset_create(corpus, tokenizer, &dataset))
-        return -1;
-    itera_tokenizer_destroy(&tokenizer);
-    itera_corpus_destroy(&corpus);
-    return 0;
+    dataset = bytes_of_source("builtin:stories?bytes=4000");
+    return (device = open_cpu(1)) ? 0 : -1;
 }
 
 static int tear_down(void **state)
@@ -50,14 +36,6 @@ static int tear_down(void **state)
     itera_dataset_destroy(&dataset);
     itera_device_close(&device);
     return 0;
-}
-
-static struct itera_model *make_model(const char *config)
-{
-    struct itera_model *model;
-    struct itera_model_options options = {.vocab = VOCAB, .seed = 5};
-    assert_int_equal(itera_model_create(device, config, &options, &model), ITERA_OK);
-    return model;
 }
 
 /* ---- blocks ---------------------------------------------------------------------------------- */
@@ -293,7 +271,7 @@ static void test_types(void **state)
     assert_true(fd >= 0);
     close(fd);
     for (int c = 0; c < CONFIGS; c++) {
-        struct itera_model *m = make_model(configs[c]);
+        struct itera_model *m = make_model(device, configs[c], VOCAB, 5);
         const double before = nats(m);
         for (int t = 0; t < 6; t++) {
             struct report r = {0};
@@ -332,7 +310,7 @@ static void test_types(void **state)
 static void test_calibration(void **state)
 {
     (void)state;
-    struct itera_model *m = make_model("itera-m-micro");
+    struct itera_model *m = make_model(device, "itera-m-micro", VOCAB, 5);
     struct report plain = {0}, search = {0};
     struct itera_model *a = quantize(m, "q4", NULL, true, true, &plain),
                        *b = quantize(m, "q4", NULL, false, true, &search);
@@ -345,7 +323,7 @@ static void test_calibration(void **state)
 static void check_choice(const char *config, const char *to, const char *set, const char *name,
                          const char *type, const char *asked)
 {
-    struct itera_model *m = make_model(config);
+    struct itera_model *m = make_model(device, config, VOCAB, 5);
     struct report r = {.name = name};
     struct itera_model *made = quantize(m, to, set, true, false, &r);
     assert_non_null(r.last.to);
@@ -390,15 +368,6 @@ static void test_rules(void **state)
     check_choice("micro", "f16", "layers.*=q8", "0.ssm.norm.weight", "f32", "f32");
 }
 
-static char logged[1024];
-
-static void on_log(void *user, enum itera_log_level level, const char *message)
-{
-    (void)user;
-    if (level == ITERA_LOG_WARNING)
-        snprintf(logged, sizeof logged, "%s", message);
-}
-
 /* Weights below the range of f16 scales: a warning that names them, and a wider type in mixed, if no
  * rule says otherwise. */
 static void test_tiny_weights(void **state)
@@ -422,9 +391,9 @@ static void test_tiny_weights(void **state)
         {"mixed", "*in_proj*=q8", 1e-6f, true, "q8"},
         {"q8", "*in_proj*=f32", 1e-6f, false, "f32"},
     };
-    itera_set_log(on_log, NULL);
+    log_begin();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct itera_model *m = make_model("itera-m-micro");
+        struct itera_model *m = make_model(device, "itera-m-micro", VOCAB, 5);
         float *weights = weights_of(m);
         const char *name = NULL;
         for (int p = 0; p < m->layout.n_params; p++) {
@@ -437,12 +406,12 @@ static void test_tiny_weights(void **state)
         }
         assert_non_null(name);
         assert_int_equal(itera_model_write_f32(m, weights), ITERA_OK);
-        logged[0] = 0;
+        log_clear();
         struct report r = {.name = "layers.0.mamba.in_proj.weight"};
         struct itera_model *made = quantize(m, cases[i].to, cases[i].set, false, false, &r);
         assert_string_equal(r.last.to, cases[i].type);
         assert_int_equal(strstr(logged, name) != NULL, cases[i].warned);
-        assert_int_equal(logged[0] != 0, cases[i].warned);
+        assert_int_equal((logged_times("<1>") > 0), cases[i].warned);
         itera_model_destroy(&made);
         itera_model_destroy(&m);
         free(weights);
@@ -464,7 +433,7 @@ static void refused(struct itera_model *m, const char *to, const char *set,
 static void test_refusals(void **state)
 {
     (void)state;
-    struct itera_model *m = make_model("itera-m-micro"), *made;
+    struct itera_model *m = make_model(device, "itera-m-micro", VOCAB, 5), *made;
     refused(m, "q5", NULL, ITERA_ERR_ARGUMENT, "'q5'");
     refused(m, "q8", "*nothing*=q4", ITERA_ERR_ARGUMENT, "model.embed_tokens.weight");
     refused(m, "q8", "*in_proj*", ITERA_ERR_ARGUMENT, "PATTERN=TYPE");

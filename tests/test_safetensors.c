@@ -1,44 +1,28 @@
 /* The safetensors reader and writer: round trips, shards, and every kind of broken file. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "core/file.h"
 #include "format/safetensors.h"
 #include "tensor/half.h"
-
-static char root[64];
+#include "tests/support/test.h"
 
 static int set_up(void **state)
 {
     (void)state;
-    snprintf(root, sizeof root, "/tmp/itera-test-st-XXXXXX");
-    return mkdtemp(root) ? 0 : -1;
+    return make_root();
 }
 
 static int tear_down(void **state)
 {
     (void)state;
-    return itera_remove_tree(root);
+    return remove_root();
 }
 
-static const char *in_root(const char *name)
-{
-    static char paths[8][256];
-    static int next;
-    char *path = paths[next++ % 8];
-    assert_int_equal(itera_path_join(path, sizeof paths[0], root, name), ITERA_OK);
-    return path;
-}
-
-static void put(const char *path, const void *data, size_t size)
+static void put_bytes(const char *path, const void *data, size_t size)
 {
     struct itera_writer *writer;
     assert_int_equal(itera_writer_open(path, &writer), ITERA_OK);
@@ -314,7 +298,7 @@ static void test_truncated(void **state)
                          ITERA_ERR_FORMAT);
         assert_non_null(strstr(itera_last_error(), "header of"));
     }
-    put(in_root("empty.safetensors"), "", 0);
+    put_bytes(in_root("empty.safetensors"), "", 0);
     assert_int_equal(itera_safetensors_open(in_root("empty.safetensors"), &st), ITERA_ERR_FORMAT);
     assert_int_equal(itera_safetensors_open(in_root("missing.safetensors"), &st), ITERA_ERR_IO);
     assert_int_equal(itera_safetensors_open(root, &st), ITERA_ERR_IO);
@@ -381,7 +365,7 @@ static void test_shards(void **state)
         {"{\"weight_map\":", "line 1"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        put(index, cases[i].text, strlen(cases[i].text));
+        put_bytes(index, cases[i].text, strlen(cases[i].text));
         enum itera_status status = itera_safetensors_open(i % 2 ? index : root, &st);
         if (!cases[i].what) {
             assert_int_equal(status, ITERA_OK);
@@ -396,7 +380,7 @@ static void test_shards(void **state)
         }
     }
     assert_int_equal(itera_safetensors_write(in_root("m-2.safetensors"), &first, 1, NULL, 0), 0);
-    put(index, cases[0].text, strlen(cases[0].text));
+    put_bytes(index, cases[0].text, strlen(cases[0].text));
     assert_int_equal(itera_safetensors_open(root, &st), ITERA_ERR_FORMAT);
     assert_non_null(strstr(itera_last_error(), "is also in"));
 }

@@ -1,19 +1,14 @@
 /* Sequences of one session apart from each other: at different positions, joining, leaving, reset,
  * saved, loaded and copied. On the CPU and on the first device of each other backend. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "core/siphash.h"
 #include "itera/session.h"
+#include "tests/support/test.h"
 
 #define FIXTURES ITERA_SOURCE_DIR "/tests/fixtures/"
 
@@ -25,14 +20,6 @@ enum { FAMILIES = 4, VOCAB = 50, BATCH = 3 };
 static struct itera_device *device;
 static bool on_cpu;
 static int families; /* the others of the CPU's are left out where kernels are compiled long */
-
-static struct itera_model *make_model(const char *config, uint64_t seed)
-{
-    struct itera_model *model;
-    struct itera_model_options options = {.vocab = VOCAB, .dropout = -1, .seed = seed};
-    assert_int_equal(itera_model_create(device, config, &options, &model), ITERA_OK);
-    return model;
-}
 
 static struct itera_session *make_session(struct itera_model *model, int32_t batch)
 {
@@ -100,7 +87,7 @@ static void test_apart(void **state)
     (void)state;
     static struct course alone, beside, other;
     for (int f = 0; f < families; f++) {
-        struct itera_model *model = make_model(configs[f], 11);
+        struct itera_model *model = make_model(device, configs[f], VOCAB, 11);
         struct itera_session *s = make_session(model, BATCH);
         begin(s, 1, 1);
         go_on(s, 1, 0, STEPS, &alone);
@@ -162,7 +149,7 @@ static void test_windows(void **state)
     for (int i = 0; i < 2 * LONG; i++)
         ids[i] = (i * i + 3 * i) % VOCAB;
     for (int f = 0; f < families && f < 2; f++) {
-        struct itera_model *model = make_model(configs[f], 11);
+        struct itera_model *model = make_model(device, configs[f], VOCAB, 11);
         struct itera_session *s = make_session(model, BATCH), *plain = make_session(model, BATCH);
         begin(s, 0, 2);
         begin(plain, 0, 2);
@@ -185,7 +172,7 @@ static void test_windows(void **state)
 static void test_lists(void **state)
 {
     (void)state;
-    struct itera_model *model = make_model(configs[2], 11);
+    struct itera_model *model = make_model(device, configs[2], VOCAB, 11);
     struct itera_session *s = make_session(model, BATCH);
     int32_t token[4] = {1, 2, 3, 4};
     static const int32_t twice[2] = {1, 1}, beyond[2] = {0, 3}, below[1] = {-1};
@@ -222,7 +209,8 @@ static void test_saved(void **state)
     static struct course plain, loaded;
     static const int moments[] = {0, 7, 33};
     for (int f = 0; f < families; f++) {
-        struct itera_model *model = make_model(configs[f], 11), *same = make_model(configs[f], 11);
+        struct itera_model *model = make_model(device, configs[f], VOCAB, 11),
+                           *same = make_model(device, configs[f], VOCAB, 11);
         for (int m = 0; m < 3; m++) {
             struct itera_session *s = make_session(model, 2), *other = make_session(same, 2);
             void *bytes, *again;
@@ -266,7 +254,7 @@ static void test_saved(void **state)
 static void test_saved_empty(void **state)
 {
     (void)state;
-    struct itera_model *model = make_model(configs[0], 11);
+    struct itera_model *model = make_model(device, configs[0], VOCAB, 11);
     struct itera_session *s = make_session(model, 2);
     void *bytes;
     size_t size;
@@ -300,7 +288,7 @@ static void forge(uint8_t *bytes, size_t size, size_t at, const void *value, siz
 static void test_penalties(void **state)
 {
     (void)state;
-    struct itera_model *model = make_model(configs[2], 11);
+    struct itera_model *model = make_model(device, configs[2], VOCAB, 11);
     struct itera_session *s = make_session(model, 2), *other = make_session(model, 2);
     static const struct itera_sampling greedy = {0};
     static const int32_t ids[2] = {4, 9}, bad_id = VOCAB, prompt[2] = {7, 7};
@@ -389,7 +377,8 @@ static void test_penalties(void **state)
 static void test_bad_states(void **state)
 {
     (void)state;
-    struct itera_model *model = make_model(configs[0], 11), *other = make_model(configs[0], 12);
+    struct itera_model *model = make_model(device, configs[0], VOCAB, 11),
+                       *other = make_model(device, configs[0], VOCAB, 12);
     struct itera_session *s = make_session(model, 1), *strange = make_session(other, 1), *narrow;
     struct itera_session_options options = {.positions = 20};
     void *saved, *now;
@@ -500,7 +489,7 @@ static void test_progress(void **state)
     for (int i = 0; i < 2 * TOKENS; i++)
         prompt[i] = i * 7 % VOCAB;
     for (int f = 0; f < families; f++) {
-        struct itera_model *model = make_model(configs[f], 5);
+        struct itera_model *model = make_model(device, configs[f], VOCAB, 5);
         struct heard heard = {0};
         struct itera_session_options options = {
             .batch = 2, .chunk = 8, .progress = on_prefill, .user = &heard};

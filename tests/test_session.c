@@ -1,18 +1,13 @@
 /* Sessions and evaluation: state carried in chunks or token by token, windows, sampling. */
 #include <float.h>
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "itera/eval.h"
 #include "itera/session.h"
+#include "tests/support/test.h"
 
 #define FIXTURES ITERA_SOURCE_DIR "/tests/fixtures/"
 
@@ -27,8 +22,7 @@ static struct itera_device *device;
 static int set_up(void **state)
 {
     (void)state;
-    struct itera_device_options options = {.threads = 2};
-    return itera_device_open("cpu", &options, &device);
+    return (device = open_cpu(2)) ? 0 : -1;
 }
 
 static int tear_down(void **state)
@@ -36,14 +30,6 @@ static int tear_down(void **state)
     (void)state;
     itera_device_close(&device);
     return 0;
-}
-
-static struct itera_model *make_model(const char *config, int32_t vocab)
-{
-    struct itera_model *model;
-    struct itera_model_options options = {.vocab = vocab, .seed = 11};
-    assert_int_equal(itera_model_create(device, config, &options, &model), ITERA_OK);
-    return model;
 }
 
 static struct itera_session *make_session(struct itera_model *model, int32_t batch, int32_t chunk)
@@ -97,7 +83,7 @@ static void test_prefill(void **state)
     fill_ids(ids, ROWS, N);
     static const int chunks[] = {0, 1, 4, 16};
     for (int f = 0; f < FAMILIES; f++) {
-        struct itera_model *model = make_model(configs[f], VOCAB);
+        struct itera_model *model = make_model(device, configs[f], VOCAB, 11);
         assert_int_equal(itera_logits(model, ids, ROWS, N, whole), ITERA_OK);
         for (int c = 0; c < 4; c++) {
             struct itera_session *s = make_session(model, ROWS, chunks[c]);
@@ -128,7 +114,7 @@ static void test_greedy(void **state)
     (void)state;
     enum { N = 12, ROWS = 2 };
     for (int f = 0; f < FAMILIES; f++) {
-        struct itera_model *model = make_model(configs[f], VOCAB);
+        struct itera_model *model = make_model(device, configs[f], VOCAB, 11);
         struct itera_session *s = make_session(model, ROWS, 0), *again = make_session(model, 1, 0);
         int32_t prompt[ROWS * 5], out[N][ROWS];
         float logits[ROWS * VOCAB], other[VOCAB];
@@ -157,7 +143,7 @@ static void test_greedy(void **state)
 static void test_goes_on(void **state)
 {
     (void)state;
-    struct itera_model *model = make_model(configs[2], VOCAB);
+    struct itera_model *model = make_model(device, configs[2], VOCAB, 11);
     struct itera_session *s = make_session(model, 1, 0), *plain = make_session(model, 1, 0);
     int32_t ids[8], token;
     float a[VOCAB], b[VOCAB];
@@ -206,7 +192,7 @@ static void test_window(void **state)
     float a[VOCAB], b[VOCAB];
     fill_ids(ids, 1, MOST);
     for (int f = 0; f < 2; f++) {
-        struct itera_model *model = make_model(configs[f], VOCAB);
+        struct itera_model *model = make_model(device, configs[f], VOCAB, 11);
         for (int w = 0; w < 3; w++) {
             struct itera_session_options options = {.positions = windows[w]};
             struct itera_session *one, *all, *plain = make_session(model, 1, 0);
@@ -249,7 +235,7 @@ static void test_window_decode(void **state)
     (void)state;
     enum { N = 75, ROWS = 2 };
     for (int f = 0; f < 2; f++) {
-        struct itera_model *model = make_model(configs[f], VOCAB);
+        struct itera_model *model = make_model(device, configs[f], VOCAB, 11);
         struct itera_session *s = make_session(model, ROWS, 0), *forced = make_session(model, 1, 0);
         struct itera_sampling sampling = {.temperature = 1, .seed = 5};
         int32_t prompt[ROWS] = {3, 4}, out[N][ROWS];
@@ -281,7 +267,7 @@ static void test_tokens_run(void **state)
     enum { N = 5000 };
     static int32_t ids[N];
     fill_ids(ids, 1, N);
-    struct itera_model *model = make_model(configs[0], VOCAB);
+    struct itera_model *model = make_model(device, configs[0], VOCAB, 11);
     struct itera_session *s = make_session(model, 1, 0);
     assert_int_equal(itera_session_prefill(s, ids, 9), ITERA_OK);
     assert_int_equal(itera_session_tokens_run(s), 9);
@@ -315,7 +301,7 @@ static void test_sampling(void **state)
 {
     (void)state;
     enum { N = 40 };
-    struct itera_model *model = make_model(configs[2], VOCAB);
+    struct itera_model *model = make_model(device, configs[2], VOCAB, 11);
     struct itera_session *s = make_session(model, 1, 0), *wide = make_session(model, 3, 0);
     int32_t a[N], b[N];
     struct itera_sampling warm = {.temperature = 1.5f, .seed = 42};
@@ -370,7 +356,7 @@ static void test_long(void **state)
 {
     (void)state;
     for (int f = 2; f < FAMILIES; f++) {
-        struct itera_model *model = make_model(configs[f], VOCAB);
+        struct itera_model *model = make_model(device, configs[f], VOCAB, 11);
         struct itera_session *s = make_session(model, 1, 0);
         struct itera_sampling sampling = {.temperature = 1, .seed = 1};
         int32_t token = 1;
@@ -393,7 +379,7 @@ static void test_long(void **state)
 static void test_bad_arguments(void **state)
 {
     (void)state;
-    struct itera_model *model = make_model(configs[0], VOCAB);
+    struct itera_model *model = make_model(device, configs[0], VOCAB, 11);
     struct itera_session *s = NULL;
     static const struct itera_session_options bad[] = {
         {.batch = -1}, {.batch = 1 << 20}, {.positions = -1}, {.positions = 31}, {.chunk = -1}};
@@ -424,7 +410,7 @@ static void test_bad_arguments(void **state)
 
 static struct itera_model *byte_model(const char *config, const struct itera_corpus *corpus)
 {
-    struct itera_model *model = make_model(config, 257);
+    struct itera_model *model = make_model(device, config, 257, 11);
     struct itera_tokenizer *tokenizer;
     assert_int_equal(itera_tokenizer_create("byte", corpus, &tokenizer), ITERA_OK);
     assert_int_equal(itera_model_set_tokenizer(model, tokenizer), ITERA_OK);
@@ -542,7 +528,7 @@ static void test_evaluate(void **state)
         assert_int_equal(itera_evaluate(model, dataset, &part, &r), ITERA_OK);
         assert_int_equal(r.tokens, 16);
         /* A model with fewer tokens than the text has. */
-        struct itera_model *small = make_model(configs[f], VOCAB);
+        struct itera_model *small = make_model(device, configs[f], VOCAB, 11);
         assert_int_equal(itera_evaluate(small, dataset, NULL, &r), ITERA_ERR_ARGUMENT);
         itera_model_destroy(&small);
         free(logits);

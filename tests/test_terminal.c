@@ -1,10 +1,6 @@
 /* Text on a terminal is harmless, and a message never stands in the middle of a line; into a pipe
  * everything goes as it is. The command runs on a terminal of the test's own. */
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,10 +8,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "cli/terminal.c"
 #include "core/file.h"
+#include "tests/support/test.h"
 
 /* A control of every kind, and the letters between. */
 #define HOSTILE                                                                                    \
@@ -67,17 +62,6 @@ static void controls_become_pictures(void **state)
 }
 
 #ifdef ITERA_COMMAND
-static char root[64];
-
-static void put(const char *name, const char *text)
-{
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", root, name);
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    assert_int_equal(fclose(f), 0);
-}
 
 /* What the command prints in `root`, stdout and stderr together; *code is its exit status. */
 static char *run(bool terminal, int *code, char *const *args)
@@ -196,17 +180,16 @@ static void names_and_messages(void **state)
 static int set_up(void **state)
 {
     (void)state;
-    snprintf(root, sizeof root, "/tmp/itera-terminal-XXXXXX");
-    if (!mkdtemp(root))
+    if (make_root())
         return -1;
-    put("config.json",
+    put(in_root("config.json"),
         "{\"architecture\": \"transformer\", \"vocab_size\": 257, \"hidden_size\": 16,"
         " \"num_layers\": 1, \"num_attention_heads\": 2, \"intermediate_size\": 32,"
         " \"max_seq_length\": 16}");
     char text[4000];
     memset(text, 'x', sizeof text - 1);
     text[sizeof text - 1] = '\0';
-    put("text", text);
+    put(in_root("text"), text);
     int code;
     const char *said =
         RUN(true, &code, ARG("train"), ARG("--config"), ARG("config.json"), ARG("--data"),
@@ -220,7 +203,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    return itera_remove_tree(root);
+    return remove_root();
 }
 #endif
 

@@ -2,15 +2,11 @@
  * with the evaluation data (tokenizers/gpt2, tinystories, wikitext-2); without it those tests skip.
  */
 #include <dlfcn.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include <cmocka.h>
 #include <jansson.h>
 
 #include "core/file.h"
@@ -18,6 +14,7 @@
 #include "itera/corpus.h"
 #include "itera/tokenizer.h"
 #include "tests/support/parts.h"
+#include "tests/support/test.h"
 #include "text/byte_letters.h"
 #include "text/tokenizer_impl.h"
 #include "text/utf8.h"
@@ -345,15 +342,16 @@ static void steps_as_hugging_face(void **state)
     assert_true(json_array_size(rows) > 40);
     for (size_t i = 0; i < json_array_size(rows); i++) {
         json_t *row = json_array_get(rows, i), *ids = json_object_get(row, "ids"), *entry;
-        json_t *root = json_loads(hugging_face("", "null", ""), 0, NULL);
+        json_t *definition = json_loads(hugging_face("", "null", ""), 0, NULL);
         size_t index;
-        json_object_set(root, "normalizer", json_object_get(row, "normalizer"));
-        json_object_set(root, "pre_tokenizer", json_object_get(row, "pre_tokenizer"));
-        json_object_update(json_object_get(root, "model"), json_object_get(row, "model"));
-        json_array_extend(json_object_get(root, "added_tokens"), json_object_get(row, "added"));
+        json_object_set(definition, "normalizer", json_object_get(row, "normalizer"));
+        json_object_set(definition, "pre_tokenizer", json_object_get(row, "pre_tokenizer"));
+        json_object_update(json_object_get(definition, "model"), json_object_get(row, "model"));
+        json_array_extend(json_object_get(definition, "added_tokens"),
+                          json_object_get(row, "added"));
         int32_t wanted[64];
         json_array_foreach(ids, index, entry) wanted[index] = (int32_t)json_integer_value(entry);
-        char *file = json_dumps(root, JSON_COMPACT);
+        char *file = json_dumps(definition, JSON_COMPACT);
         const char *input = json_string_value(json_object_get(row, "text"));
         struct itera_tokenizer *t = parse(file);
         struct itera_tokens tokens = {0};
@@ -366,7 +364,7 @@ static void steps_as_hugging_face(void **state)
         assert_json_round_trip(t, input);
         itera_tokenizer_destroy(&t);
         free(file);
-        json_decref(root);
+        json_decref(definition);
     }
     json_decref(rows);
     free(text);

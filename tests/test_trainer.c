@@ -2,25 +2,19 @@
  * directories are safe. */
 #include <dirent.h>
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "core/file.h"
 #include "itera/trainer.h"
+#include "tests/support/test.h"
 #include "train/trainer_impl.h"
 
 enum { STEPS = 24 };
 
-static char root[64];
 static struct itera_device *device;
 
 /* A tiny model of the itera family, with one MoE layer. */
@@ -28,50 +22,20 @@ static const char config[] =
     "{\"architecture\": \"itera\", \"vocab_size\": 257, \"hidden_size\": 16, \"num_layers\": 2,"
     " \"ssm_state_size\": 4, \"num_experts\": 4, \"expert_size\": 8, \"max_seq_length\": 32}";
 
-static char *in_root(const char *name)
-{
-    static char paths[8][256];
-    static int next;
-    char *path = paths[next++ % 8];
-    snprintf(path, sizeof paths[0], "%s/%s", root, name);
-    return path;
-}
-
-static void put(const char *path, const char *text)
-{
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    assert_int_equal(fclose(f), 0);
-}
-
-static char *get(const char *path)
-{
-    FILE *f = fopen(path, "r");
-    assert_non_null(f);
-    char *text = calloc(1, 1 << 16);
-    assert_non_null(text);
-    assert_true(fread(text, 1, (1 << 16) - 1, f) > 0);
-    fclose(f);
-    return text;
-}
-
 static int set_up(void **state)
 {
     (void)state;
-    strcpy(root, "/tmp/itera-trainer-XXXXXX");
-    if (!mkdtemp(root))
+    if (make_root())
         return -1;
     put(in_root("config.json"), config);
-    const struct itera_device_options options = {.threads = 1};
-    return itera_device_open("cpu", &options, &device);
+    return (device = open_cpu(1)) ? 0 : -1;
 }
 
 static int tear_down(void **state)
 {
     (void)state;
     itera_device_close(&device);
-    return itera_remove_tree(root);
+    return remove_root();
 }
 
 /* Arguments for a small run; directory NULL: in memory. */

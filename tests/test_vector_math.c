@@ -2,17 +2,12 @@
  * at every level that this processor has: relative errors of a few ulp over their whole range, the
  * values at the ends of it, and dropout's draws bit for bit. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "backend/cpu/isa.h"
 #include "core/rng.h"
+#include "tests/support/test.h"
 
 enum { N = 20011 }; /* odd, so that there is a tail */
 

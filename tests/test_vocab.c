@@ -1,21 +1,16 @@
 /* Smaller vocabularies: text is cut as before, logits of kept tokens are the original's, what a new
  * tokenizer's tokens begin with, coverage, and what cannot be. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "core/file.h"
 #include "itera/compress.h"
 #include "itera/eval.h"
 #include "model/model.h"
+#include "tests/support/test.h"
 #include "text/tokenizer_impl.h"
 
 /* A head of its own, ids of special tokens, and three rows more than the tokenizer has tokens. */
@@ -24,7 +19,7 @@ static const char untied[] =
     " \"num_hidden_layers\": 2, \"tie_word_embeddings\": false, \"eos_token_id\": 399,"
     " \"pad_token_id\": 402}";
 
-static char root[64], config[96];
+static char config[96];
 static struct itera_device *device;
 static struct itera_corpus *stories;
 
@@ -32,8 +27,7 @@ static int set_up(void **state)
 {
     (void)state;
     struct itera_device_options options = {.threads = 2};
-    strcpy(root, "/tmp/itera-vocab-XXXXXX");
-    if (!mkdtemp(root) || itera_device_open("cpu", &options, &device) ||
+    if (make_root() || itera_device_open("cpu", &options, &device) ||
         itera_corpus_open("builtin:stories?bytes=60000", &stories))
         return -1;
     snprintf(config, sizeof config, "%s/config.json", root);
@@ -49,7 +43,7 @@ static int tear_down(void **state)
     (void)state;
     itera_corpus_destroy(&stories);
     itera_device_close(&device);
-    return itera_remove_tree(root);
+    return remove_root();
 }
 
 static struct itera_corpus *corpus_of(const char *text)
@@ -60,7 +54,7 @@ static struct itera_corpus *corpus_of(const char *text)
 }
 
 /* A model with random weights and a tokenizer made from the stories. */
-static struct itera_model *make_model(const char *preset, const char *spec, int32_t vocab)
+static struct itera_model *make_with_tokenizer(const char *preset, const char *spec, int32_t vocab)
 {
     struct itera_model *m;
     struct itera_tokenizer *tokenizer;
@@ -162,7 +156,8 @@ static void test_used_tokens(void **state)
                  {"micro", "word:300", 0},
                  {"transformer-micro", "char", 0}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct itera_model *m = make_model(cases[i].config, cases[i].spec, cases[i].vocab), *small;
+        struct itera_model *m = make_with_tokenizer(cases[i].config, cases[i].spec, cases[i].vocab),
+                           *small;
         struct itera_vocab_options options = {0};
         struct itera_vocab_report report;
         assert_int_equal(itera_vocab_reduce(m, corpus, &options, &small, &report), ITERA_OK);
@@ -201,7 +196,7 @@ static void test_used_tokens(void **state)
 static void test_size(void **state)
 {
     (void)state;
-    struct itera_model *m = make_model("itera-m-micro", "bpe:900", 0), *small;
+    struct itera_model *m = make_with_tokenizer("itera-m-micro", "bpe:900", 0), *small;
     struct itera_vocab_options options = {.size = 500};
     struct itera_vocab_report report;
     struct itera_vocab_coverage c;
@@ -229,7 +224,7 @@ static void test_size(void **state)
     itera_model_destroy(&small);
     itera_model_destroy(&m);
 
-    m = make_model("micro", "word:300", 0);
+    m = make_with_tokenizer("micro", "word:300", 0);
     options = (struct itera_vocab_options){.size = 100};
     assert_int_equal(itera_vocab_reduce(m, stories, &options, &small, &report), ITERA_OK);
     assert_int_equal(report.vocab_after, 100);
@@ -259,7 +254,7 @@ static void test_retrain(void **state)
     static const char text[] =
         "zqzqzqzq the the the zqzq the ball the zqzq ball zqzq the ball ball the zqzqzqzq";
     struct itera_corpus *corpus = corpus_of(text);
-    struct itera_model *m = make_model(config, "bpe:400", 403), *small;
+    struct itera_model *m = make_with_tokenizer(config, "bpe:400", 403), *small;
     struct itera_vocab_options options = {.retrain = 270};
     struct itera_vocab_report report;
     assert_int_equal(itera_vocab_reduce(m, corpus, &options, &small, &report), ITERA_OK);
@@ -324,7 +319,7 @@ static void test_errors(void **state)
         {"micro", "byte", {.size = 200}, "bytes has nothing that could go"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct itera_model *m = make_model(cases[i].preset, cases[i].spec, 0), *small = m;
+        struct itera_model *m = make_with_tokenizer(cases[i].preset, cases[i].spec, 0), *small = m;
         struct itera_vocab_report report;
         assert_int_equal(itera_vocab_reduce(m, stories, &cases[i].options, &small, &report),
                          ITERA_ERR_ARGUMENT);
