@@ -62,6 +62,8 @@ static enum itera_status profile(struct itera_executable *executable, double *op
 static const struct itera_backend backend = {.name = "recording",
                                              .buffer_create = create_buffer,
                                              .buffer_destroy = destroy_buffer,
+                                             .supports = itera_gpu_supports,
+                                             .tune = itera_gpu_tune,
                                              .compile = compile,
                                              .executable_destroy = destroy_executable,
                                              .profile = profile};
@@ -234,6 +236,47 @@ static void tuning_stops_where_nothing_is_timed(void **state)
     itera_program_destroy(&p);
 }
 
+/* Compiles a product for a device of this type; returns how often it was timed. What could not be timed
+ * is no error of a call that succeeds. */
+static int times_of_compiling(enum itera_device_type type, int force_choice)
+{
+    struct itera_program *p = new_program();
+    struct itera_attr attr = {.trans_b = 1};
+    struct itera_compile_options options = {.force_choice = force_choice};
+    struct itera_compile_result result;
+    struct itera_executable *e;
+    struct itera_buffer *memory;
+    int32_t in[4] = {matrix(p, ITERA_F32, 64, 64), matrix(p, ITERA_F32, 64, 64), ITERA_NONE,
+                     ITERA_NONE};
+    int32_t out = ITERA_NEW;
+    itera_record(p, ITERA_OP_matmul, &attr, in, &out);
+    assert_int_equal(create_buffer(&device.base, 65536, &memory), ITERA_OK);
+    const struct itera_binding bindings[] = {{in[0], memory, 0}, {in[1], memory, 16384}};
+    assert_int_equal(itera_gpu_tuning_open("a device that compiles", &device.tuning), ITERA_OK);
+    device.base.info.type = type;
+    device.untimed = false;
+    profiled = 0;
+    itera_fail(ITERA_ERR_IO, "what failed before");
+    assert_int_equal(itera_compile(&device.base, p, bindings, 2, &options, &result, &e), ITERA_OK);
+    assert_string_equal(itera_last_error(), "what failed before");
+    assert_true(result.n_choices > 1);
+    assert_int_equal(result.choice_name[0] != '\0', force_choice != 0);
+    itera_executable_destroy(&e);
+    itera_buffer_destroy(&memory);
+    itera_gpu_tuning_close(&device.tuning);
+    itera_program_destroy(&p);
+    return profiled;
+}
+
+static void a_device_is_tuned_for_what_it_meets(void **state)
+{
+    (void)state;
+    assert_int_equal(times_of_compiling(ITERA_DEVICE_GPU, 0), 1);
+    assert_int_equal(times_of_compiling(ITERA_DEVICE_IGPU, 0), 1);
+    assert_int_equal(times_of_compiling(ITERA_DEVICE_GPU, 1), 0);
+    assert_int_equal(times_of_compiling(ITERA_DEVICE_SOFTWARE, 0), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -242,6 +285,7 @@ int main(void)
         cmocka_unit_test(barriers_are_where_memory_is_shared),
         cmocka_unit_test(columns_of_one_matrix_are_apart),
         cmocka_unit_test(tuning_stops_where_nothing_is_timed),
+        cmocka_unit_test(a_device_is_tuned_for_what_it_meets),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }
