@@ -14,8 +14,8 @@
 #include "itera.glsl"
 #include "args/attention.clh"
 
-layout(constant_id = 3) const uint ROWS = MAX_TILE_ROWS;
-layout(constant_id = 4) const uint WIDTH = MAX_WIDTH;
+layout(constant_id = ROWS_ID) const uint ROWS = MAX_TILE_ROWS;
+layout(constant_id = WIDTH_ID) const uint WIDTH = MAX_WIDTH;
 #define PITCH (CHUNK + 1) // of a tile: rows start in different banks
 
 #define SIDE_Y 16

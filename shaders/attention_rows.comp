@@ -17,8 +17,8 @@ OUT(7, parts)
 // Attention of few queries, as in decoding, where all there is to do is to read keys and values
 // once. attention.glsl says what a row is.
 
-layout(constant_id = 3) const uint ROWS = MAX_FEW_ROWS; // all of a sequence and key head
-layout(constant_id = 4) const uint WIDTH = MAX_WIDTH;
+layout(constant_id = ROWS_ID) const uint ROWS = MAX_FEW_ROWS; // all of a sequence and key head
+layout(constant_id = WIDTH_ID) const uint WIDTH = MAX_WIDTH;
 #define PITCH (CHUNK + 1)
 #define LOCAL ITERA_GPU_LOCAL
 #define TEAMS (LOCAL / TEAM)

@@ -8,7 +8,7 @@
 #include "args/conv.clh"
 #include "math.glsl"
 
-layout(constant_id = 3) const uint TAPS = 4;
+layout(constant_id = TAPS_ID) const uint TAPS = 4;
 #define HISTORY     (TAPS - 1)
 #define GROUP_LANES ITERA_GPU_LOCAL
 

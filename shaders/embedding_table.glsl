@@ -1,7 +1,7 @@
 // A table of any storage type, for shaders with the words p.table_at and p.scales.
 #include "weight.glsl"
 
-layout(constant_id = 3) const uint TABLE_TYPE = 0; // enum itera_dtype
+layout(constant_id = TABLE_TYPE_ID) const uint TABLE_TYPE = 0; // enum itera_dtype
 
 // Element i from the table's beginning.
 float table_element(uint i)

@@ -2,6 +2,7 @@
 #ifndef ITERA_GLSL
 #define ITERA_GLSL
 #extension GL_EXT_control_flow_attributes : require
+#include "args/words.clh"
 
 layout(local_size_x_id = 0, local_size_y_id = 1, local_size_z_id = 2) in;
 
@@ -18,7 +19,7 @@ layout(local_size_x_id = 0, local_size_y_id = 1, local_size_z_id = 2) in;
 #ifdef ITERA_ADDRESS
 #extension GL_EXT_buffer_reference : require
 #extension GL_EXT_buffer_reference_uvec2 : require
-layout(set = 0, binding = 1) uniform Addresses { uvec4 at[24]; } operand_address;
+layout(set = 0, binding = 1) uniform Addresses { uvec4 at[ITERA_GPU_MAX_BINDINGS]; } operand_address;
 #define ITERA_OPERAND(slot, access, type, name)                                                    \
     layout(buffer_reference, std430, buffer_reference_align = 4) access buffer Operand##name       \
     {                                                                                              \
@@ -47,7 +48,7 @@ layout(set = 0, binding = 1) uniform Addresses { uvec4 at[24]; } operand_address
 #define LANES  gl_WorkGroupSize.x
 // itera check --lanes upsets their order (1 reversed, 2 rotated, so that lanes of one subgroup are in
 // two): what a missing barrier leaves open comes out otherwise.
-layout(constant_id = 31) const uint LANE_ORDER = 0;
+layout(constant_id = LANE_ORDER_ID) const uint LANE_ORDER = 0;
 #define LANE                                                                                       \
     (LANE_ORDER == 0   ? gl_LocalInvocationID.x                                                    \
      : LANE_ORDER == 1 ? LANES - 1 - gl_LocalInvocationID.x                                        \

@@ -7,8 +7,8 @@
 #include "weight.glsl"
 
 // How a and b are stored (enum itera_dtype: 0 is f32, 1 f16, 2 bf16; b also 4, q8, and 5, q4).
-layout(constant_id = 3) const uint A_TYPE = 0;
-layout(constant_id = 4) const uint B_TYPE = 0;
+layout(constant_id = A_TYPE_ID) const uint A_TYPE = 0;
+layout(constant_id = B_TYPE_ID) const uint B_TYPE = 0;
 
 // The same memory as words, pairs and fours of words: 16-bit elements need no extension to be read.
 #define PRODUCT_OPERAND(slot, name)                                                                \

@@ -8,7 +8,7 @@
 
 // Whether a is as matmul_round leaves it: words of four int8, rows without padding, and for each
 // block of 32 its scale (a float) and the sum of its integers.
-layout(constant_id = 8) const uint INTEGER = 0;
+layout(constant_id = INTEGER_ID) const uint INTEGER = 0;
 ITERA_OPERAND(3, readonly, uvec2, sums)
 
 const uint CHUNK = B_TYPE == 4 ? 16 : 32;

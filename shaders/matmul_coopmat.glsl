@@ -8,14 +8,14 @@
 #extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
 #include "matmul.glsl"
 
-layout(constant_id = 5) const uint TILE = 128;        // 64 or 128
-layout(constant_id = 6) const uint A_ALONG = 0;       // op(a) is contiguous along its rows' index,
-layout(constant_id = 7) const uint B_ALONG = 0;       // op(b) along its columns'; else along k
-layout(constant_id = 8) const uint INVOCATIONS = 128; // of all subgroups
-layout(constant_id = 9) const uint ACROSS = 2;
-layout(constant_id = 10) const uint M = 16; // of the device's matrices: 8 or 16
-layout(constant_id = 11) const uint N = 16;
-layout(constant_id = 12) const uint K = 16;
+layout(constant_id = TILE_ID) const uint TILE = 128;        // 64 or 128
+layout(constant_id = A_ALONG_ID) const uint A_ALONG = 0;       // op(a) is contiguous along its rows' index,
+layout(constant_id = B_ALONG_ID) const uint B_ALONG = 0;       // op(b) along its columns'; else along k
+layout(constant_id = INVOCATIONS_ID) const uint INVOCATIONS = 128; // of all subgroups
+layout(constant_id = ACROSS_ID) const uint ACROSS = 2;
+layout(constant_id = M_ID) const uint M = 16; // of the device's matrices: 8 or 16
+layout(constant_id = N_ID) const uint N = 16;
+layout(constant_id = K_ID) const uint K = 16;
 const uint DEPTH = COOP_DEPTH;
 const uint SHARE = TILE / ACROSS; // columns of a subgroup; it has TILE / 2 rows
 const uint DOWN = TILE / 2 / M, BLOCKS = SHARE / N; // its blocks, down and across

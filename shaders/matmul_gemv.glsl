@@ -4,9 +4,9 @@
 // in k where b is contiguous there, else neighbouring columns.
 #include "matmul.glsl"
 
-layout(constant_id = 5) const uint K_LANES = 32; // a power of two up to 128
-layout(constant_id = 6) const uint COLS = 4;     // of an invocation, C_LANES apart
-layout(constant_id = 7) const uint ROWS = 1;     // COLS * ROWS <= MAX_OUTPUTS
+layout(constant_id = K_LANES_ID) const uint K_LANES = 32; // a power of two up to 128
+layout(constant_id = COLS_ID) const uint COLS = 4;     // of an invocation, C_LANES apart
+layout(constant_id = ROWS_ID) const uint ROWS = 1;     // COLS * ROWS <= MAX_OUTPUTS
 const uint GEMV_LANES = ITERA_GPU_LOCAL;
 const uint C_LANES = GEMV_LANES / K_LANES;
 const uint OUTPUTS = C_LANES * COLS * ROWS;

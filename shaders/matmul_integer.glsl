@@ -8,8 +8,8 @@
 #include "math.glsl"
 #include "weight.glsl"
 
-layout(constant_id = 4) const uint B_TYPE = 4; // 4, q8, or 5, q4
-layout(constant_id = 5) const uint TILE = 64;  // 32, 64 or 128
+layout(constant_id = B_TYPE_ID) const uint B_TYPE = 4; // 4, q8, or 5, q4
+layout(constant_id = TILE_ID) const uint TILE = 64;  // 32, 64 or 128
 const uint DEPTH = TILE_DEPTH;
 const uint TM = TILE == 32 ? 4 : 8, TN = TILE == 128 ? 8 : 4;
 const uint TX = TILE / TN, TY = TILE / TM; // invocations across and down: 2 * TILE in all

@@ -3,7 +3,7 @@
 // are kept with k as the slow index, so that every access there is a whole vec4.
 #include "matmul.glsl"
 
-layout(constant_id = 5) const uint TILE = 64; // 32, 64 or 128
+layout(constant_id = TILE_ID) const uint TILE = 64; // 32, 64 or 128
 const uint DEPTH = TILE_DEPTH;
 const uint TM = TILE == 32 ? 4 : 8, TN = TILE == 128 ? 8 : 4;
 const uint TX = TILE / TN, TY = TILE / TM; // invocations across and down: 64, 128 or 256 in all

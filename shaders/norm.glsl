@@ -10,8 +10,8 @@
 #include "args/norm.clh"
 #include "math.glsl"
 
-layout(constant_id = 3) const uint ITEMS = USUAL_ITEMS;
-layout(constant_id = 4) const uint GROUP_LANES = ITERA_GPU_LOCAL;
+layout(constant_id = ITEMS_ID) const uint ITEMS = USUAL_ITEMS;
+layout(constant_id = GROUP_LANES_ID) const uint GROUP_LANES = ITERA_GPU_LOCAL;
 #define LANE_BUFFER GROUP_LANES
 #include "reduce.glsl"
 

@@ -10,9 +10,9 @@
 #include "args/scan_selective.clh"
 #include "math.glsl"
 
-layout(constant_id = 3) const uint SPLIT = 4;
-layout(constant_id = 4) const uint STATES = 4;
-layout(constant_id = 5) const uint STEPS = 8;
+layout(constant_id = SPLIT_ID) const uint SPLIT = 4;
+layout(constant_id = STATES_ID) const uint STATES = 4;
+layout(constant_id = STEPS_ID) const uint STEPS = 8;
 const uint SIZE = ITERA_GPU_LOCAL;
 const uint WIDE = SIZE / SPLIT;    // channels of a workgroup
 const uint SLOTS = SPLIT * STATES; // states of a channel, rounded up
@@ -20,7 +20,7 @@ const uint SLOTS = SPLIT * STATES; // states of a channel, rounded up
 // The parallel variants have lanes over time: CHANNELS neighbouring lanes take one channel each,
 // and ITEMS steps of it; the next CHANNELS lanes the ITEMS steps after those. They go through the
 // states BUNCH at a time.
-layout(constant_id = 6) const uint CHANNELS = PARALLEL_CHANNELS;
+layout(constant_id = CHANNELS_ID) const uint CHANNELS = PARALLEL_CHANNELS;
 const uint TIMES = SIZE / CHANNELS;
 const uint ITEMS = PARALLEL_ITEMS;
 const uint BUNCH = 4;

@@ -5,7 +5,7 @@
 #include "scan.glsl"
 #include "scan_ssd.glsl"
 
-layout(constant_id = 3) const uint STATE_SLICES = 4;
+layout(constant_id = STATE_SLICES_ID) const uint STATE_SLICES = 4;
 
 ARGS(ssd_scan_sequential_args)
 IN(1, x)

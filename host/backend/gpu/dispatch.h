@@ -16,7 +16,6 @@
 #include "backend/gpu/traits.h"
 #include "tensor/blocks.h"
 
-#define ITERA_GPU_MAX_BINDINGS  24
 #define ITERA_GPU_MAX_WORDS     96
 #define ITERA_GPU_MAX_CONSTANTS 12
 #define ITERA_GPU_ALIGN         256 /* bytes: where activations and scratch begin */
@@ -107,6 +106,8 @@ void itera_gpu_use(struct itera_gpu_dispatch *d, struct itera_gpu_scratch scratc
 #define ITERA_GPU_COUNT_(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, count, ...)   \
     count
 void itera_gpu_words(struct itera_gpu_dispatch *d, const void *words, size_t bytes);
+/* Sets a constant of compilation by its name: NAME_ID stands in kernels_cl/args/. */
+#define ITERA_GPU_CONSTANT(d, name, value) itera_gpu_constant(d, name##_ID, #name, value)
 void itera_gpu_constant(struct itera_gpu_dispatch *d, uint32_t id, const char *name, int64_t value);
 void itera_gpu_local(struct itera_gpu_dispatch *d, uint32_t x, uint32_t y, uint32_t z);
 /* The grid in workgroups. x may be anything up to 2^31: beyond 65535 it goes on in y, when y is 1;

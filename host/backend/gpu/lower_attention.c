@@ -63,8 +63,8 @@ static struct sizes sizes_of(const struct itera_gpu_lowering *l, const struct it
 
 static void tile_constants(struct itera_gpu_dispatch *d, const struct sizes *s, int64_t rows)
 {
-    itera_gpu_constant(d, 3, "ROWS", rows);
-    itera_gpu_constant(d, 4, "WIDTH", s->width);
+    ITERA_GPU_CONSTANT(d, ROWS, rows);
+    ITERA_GPU_CONSTANT(d, WIDTH, s->width);
 }
 
 static void store_keys(struct itera_gpu_lowering *l, const struct itera_op *op)

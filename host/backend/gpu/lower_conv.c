@@ -40,7 +40,7 @@ enum itera_status itera_lower_causal_conv1d(struct itera_gpu_lowering *l, const 
     bool state = op->in[3] != ITERA_NONE && taps > 1;
     bool last = state && blocks == 1;
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "causal_conv1d");
-    itera_gpu_constant(d, 3, "TAPS", taps);
+    ITERA_GPU_CONSTANT(d, TAPS, taps);
     for (int i = 0; i < 3; i++)
         itera_gpu_in(l, d, op->in[i]);
     if (last)
@@ -56,7 +56,7 @@ enum itera_status itera_lower_causal_conv1d(struct itera_gpu_lowering *l, const 
         return ITERA_OK;
     /* Blocks of steps run in any order, so the state is replaced when all have read it. */
     d = itera_gpu_begin(l, "causal_conv1d_state");
-    itera_gpu_constant(d, 3, "TAPS", taps);
+    ITERA_GPU_CONSTANT(d, TAPS, taps);
     itera_gpu_in(l, d, op->in[0]);
     itera_gpu_inout(l, d, op->in[3]);
     ITERA_GPU_ARGS(d, causal_conv1d_state_args, SIZES(x, w));
@@ -93,7 +93,7 @@ enum itera_status itera_lower_causal_conv1d_bwd(struct itera_gpu_lowering *l,
     struct itera_gpu_scratch weights = itera_gpu_scratch(l, down * taps * channels);
     struct itera_gpu_scratch biases = itera_gpu_scratch(l, want_dbias ? down * channels : 0);
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "causal_conv1d_bwd");
-    itera_gpu_constant(d, 3, "TAPS", taps);
+    ITERA_GPU_CONSTANT(d, TAPS, taps);
     for (int i = 0; i < 4; i++)
         itera_gpu_in(l, d, op->in[i]);
     itera_gpu_out(l, d, op->out[0]);

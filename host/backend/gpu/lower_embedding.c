@@ -10,7 +10,7 @@ static void invocations(struct itera_gpu_lowering *l, struct itera_gpu_dispatch 
 
 static void table_storage(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d, int32_t table)
 {
-    itera_gpu_constant(d, 3, "TABLE_TYPE", itera_gpu_tensor(l, table)->dtype);
+    ITERA_GPU_CONSTANT(d, TABLE_TYPE, itera_gpu_tensor(l, table)->dtype);
 }
 
 enum itera_status itera_lower_embedding(struct itera_gpu_lowering *l, const struct itera_op *op)

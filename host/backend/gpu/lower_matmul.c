@@ -262,8 +262,8 @@ static enum candidate choose_product(struct itera_gpu_lowering *l, const struct 
 static void storage_constants(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d, int32_t a,
                               int32_t b)
 {
-    itera_gpu_constant(d, 3, "A_TYPE", itera_gpu_tensor(l, a)->dtype);
-    itera_gpu_constant(d, 4, "B_TYPE", itera_gpu_tensor(l, b)->dtype);
+    ITERA_GPU_CONSTANT(d, A_TYPE, itera_gpu_tensor(l, a)->dtype);
+    ITERA_GPU_CONSTANT(d, B_TYPE, itera_gpu_tensor(l, b)->dtype);
 }
 
 /* a_along: op(a) is contiguous along its rows' index, else along k; b_along likewise. */
@@ -271,15 +271,15 @@ static void tile_constants(struct itera_gpu_lowering *l, struct itera_gpu_dispat
                            enum candidate way, bool a_along, bool b_along)
 {
     const uint32_t lanes = tile_lanes(l->traits, way);
-    itera_gpu_constant(d, 5, "TILE", ways[way].tile);
+    ITERA_GPU_CONSTANT(d, TILE, ways[way].tile);
     if (ways[way].coop) {
-        itera_gpu_constant(d, 6, "A_ALONG", a_along);
-        itera_gpu_constant(d, 7, "B_ALONG", b_along);
-        itera_gpu_constant(d, 8, "INVOCATIONS", lanes);
-        itera_gpu_constant(d, 9, "ACROSS", subgroups_across(l->traits, way));
-        itera_gpu_constant(d, 10, "M", l->traits->matrix.m);
-        itera_gpu_constant(d, 11, "N", l->traits->matrix.n);
-        itera_gpu_constant(d, 12, "K", l->traits->matrix.k);
+        ITERA_GPU_CONSTANT(d, A_ALONG, a_along);
+        ITERA_GPU_CONSTANT(d, B_ALONG, b_along);
+        ITERA_GPU_CONSTANT(d, INVOCATIONS, lanes);
+        ITERA_GPU_CONSTANT(d, ACROSS, subgroups_across(l->traits, way));
+        ITERA_GPU_CONSTANT(d, M, l->traits->matrix.m);
+        ITERA_GPU_CONSTANT(d, N, l->traits->matrix.n);
+        ITERA_GPU_CONSTANT(d, K, l->traits->matrix.k);
     }
     itera_gpu_local(d, lanes, 1, 1);
 }
@@ -370,9 +370,9 @@ static struct gemv_shape gemv_shape(const struct itera_gpu_lowering *l, enum can
 
 static void gemv_constants(struct itera_gpu_dispatch *d, const struct gemv_shape *s, int64_t rows)
 {
-    itera_gpu_constant(d, 5, "K_LANES", s->k_lanes);
-    itera_gpu_constant(d, 6, "COLS", s->cols);
-    itera_gpu_constant(d, 7, "ROWS", rows);
+    ITERA_GPU_CONSTANT(d, K_LANES, s->k_lanes);
+    ITERA_GPU_CONSTANT(d, COLS, s->cols);
+    ITERA_GPU_CONSTANT(d, ROWS, rows);
 }
 
 static void lower_gemv(struct itera_gpu_lowering *l, const struct itera_product *g,

@@ -51,10 +51,10 @@ static struct itera_gpu_dispatch *begin(struct itera_gpu_lowering *l, const char
         itera_gpu_use(d, r->sums, ITERA_GPU_READ);
     else
         itera_gpu_in(l, d, ITERA_NONE);
-    itera_gpu_constant(d, 3, "A_TYPE", r->integer ? ITERA_F32 : itera_gpu_tensor(l, r->a)->dtype);
-    itera_gpu_constant(d, 4, "B_TYPE", itera_gpu_tensor(l, b)->dtype);
+    ITERA_GPU_CONSTANT(d, A_TYPE, r->integer ? ITERA_F32 : itera_gpu_tensor(l, r->a)->dtype);
+    ITERA_GPU_CONSTANT(d, B_TYPE, itera_gpu_tensor(l, b)->dtype);
     if (dot)
-        itera_gpu_constant(d, 9, "DOT", 1);
+        ITERA_GPU_CONSTANT(d, DOT, 1);
     return d;
 }
 
@@ -103,10 +103,10 @@ static struct shape shape_of(const struct itera_gpu_lowering *l, int32_t b, int6
 static void shape_constants(struct itera_gpu_dispatch *d, const struct shape *s, int64_t rows,
                             bool integer)
 {
-    itera_gpu_constant(d, 5, "K_LANES", s->k_lanes);
-    itera_gpu_constant(d, 6, "COLS", s->cols);
-    itera_gpu_constant(d, 7, "ROWS", rows);
-    itera_gpu_constant(d, 8, "INTEGER", integer);
+    ITERA_GPU_CONSTANT(d, K_LANES, s->k_lanes);
+    ITERA_GPU_CONSTANT(d, COLS, s->cols);
+    ITERA_GPU_CONSTANT(d, ROWS, rows);
+    ITERA_GPU_CONSTANT(d, INTEGER, integer);
 }
 
 void itera_lower_blocks(struct itera_gpu_lowering *l, const struct itera_product *g, bool integer)
@@ -124,7 +124,7 @@ void itera_lower_blocks(struct itera_gpu_lowering *l, const struct itera_product
 
 static void tile_constants(struct itera_gpu_dispatch *d, uint32_t tile)
 {
-    itera_gpu_constant(d, 5, "TILE", tile);
+    ITERA_GPU_CONSTANT(d, TILE, tile);
     itera_gpu_local(d, itera_integer_lanes(tile), 1, 1);
 }
 

@@ -37,9 +37,9 @@ static void finish_slices(struct itera_gpu_lowering *l, struct itera_gpu_dispatc
     int64_t items = itera_gpu_class(itera_gpu_div_up(cols, width));
     int64_t local = larger(width, ITERA_GPU_LOCAL);
     if (items > USUAL_ITEMS)
-        itera_gpu_constant(d, 3, "ITEMS", items);
+        ITERA_GPU_CONSTANT(d, ITEMS, items);
     if (local != ITERA_GPU_LOCAL)
-        itera_gpu_constant(d, 4, "GROUP_LANES", local);
+        ITERA_GPU_CONSTANT(d, GROUP_LANES, local);
     itera_gpu_local(d, (uint32_t)local, 1, 1);
     itera_gpu_groups(l, d, itera_gpu_div_up(slices, local / width), 1, 1);
 }

@@ -71,9 +71,9 @@ static struct division divide(const struct scan_shape *s)
 
 static void give_division(struct itera_gpu_dispatch *d, const struct division *v)
 {
-    itera_gpu_constant(d, 3, "SPLIT", v->split);
-    itera_gpu_constant(d, 4, "STATES", v->states);
-    itera_gpu_constant(d, 5, "STEPS", v->steps);
+    ITERA_GPU_CONSTANT(d, SPLIT, v->split);
+    ITERA_GPU_CONSTANT(d, STATES, v->states);
+    ITERA_GPU_CONSTANT(d, STEPS, v->steps);
 }
 
 /* Spans of a chunked run: as long as the device stays full. */
@@ -168,7 +168,7 @@ static void run_parallel(struct itera_gpu_lowering *l, const struct scan_shape *
     itera_gpu_out(l, d, r->boundaries);
     ITERA_GPU_ARGS(d, parallel_args, .batch = s->batch, .time = s->time, .channels = s->channels,
                    .states = s->states, .chunk = s->chunk, .chunks = s->chunks, .has = r->has);
-    itera_gpu_constant(d, 6, "CHANNELS", across);
+    ITERA_GPU_CONSTANT(d, CHANNELS, across);
     itera_gpu_groups(l, d, s->batch * itera_gpu_div_up(s->channels, across), 1, 1);
 }
 
@@ -352,7 +352,7 @@ static void run_gradient(struct itera_gpu_lowering *l, const struct gradient *g,
                        .channels = s->channels, .all_states = s->states, .first_state = first,
                        .states = states, .piece = g->piece, .chunk = g->chunk, .chunks = g->chunks,
                        .has = g->has);
-        itera_gpu_constant(d, 6, "CHANNELS", LANES / g->v.split);
+        ITERA_GPU_CONSTANT(d, CHANNELS, LANES / g->v.split);
     } else {
         ITERA_GPU_ARGS(d, bwd_args, .batch = s->batch, .time = s->time, .channels = s->channels,
                        .all_states = s->states, .first_state = first, .states = states,

@@ -123,7 +123,7 @@ static void sequential(struct itera_gpu_lowering *l, const struct itera_op *op,
     int64_t rows = s->batch * s->heads * s->width;
     struct itera_gpu_dispatch *d = begin_whole(l, op, "ssd_scan_sequential");
     ITERA_GPU_ARGS(d, ssd_scan_sequential_args, WHOLE_WORDS(s, op), .lanes = s->lanes);
-    itera_gpu_constant(d, 3, "STATE_SLICES", s->slices);
+    ITERA_GPU_CONSTANT(d, STATE_SLICES, s->slices);
     itera_gpu_groups(l, d, itera_gpu_div_up(rows, ITERA_GPU_LOCAL / s->lanes), 1, 1);
 }
 

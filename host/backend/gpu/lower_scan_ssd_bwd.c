@@ -250,7 +250,7 @@ static void segment(struct itera_gpu_lowering *l, const struct itera_op *op,
                    .chunks = s->boundary_chunks, .lanes = s->lanes, .tiles = q->tiles,
                    .first_chunk = first, .end_chunk = end, .span = rows.span,
                    .part = index * s->batch * q->tiles);
-    itera_gpu_constant(d, 3, "STATE_SLICES", s->slices);
+    ITERA_GPU_CONSTANT(d, STATE_SLICES, s->slices);
     itera_gpu_groups(l, d, s->batch * s->heads * q->tiles, 1, 1);
     itera_gpu_scan_sum(l, q->dB, count, rows, s->groups * s->states, op->out[DB]);
     itera_gpu_scan_sum(l, q->dC, count, rows, s->groups * s->states, op->out[DC]);

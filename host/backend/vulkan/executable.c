@@ -31,7 +31,7 @@ struct vulkan_executable {
     uint64_t *ticks; /* one more than there are dispatches */
 };
 
-enum { ADDRESS_BYTES = 24 * 16 }; /* uvec4[24]: shaders/itera.glsl */
+enum { ADDRESS_BYTES = ITERA_GPU_MAX_BINDINGS * 16 }; /* of uvec4: shaders/itera.glsl */
 
 static uint64_t align_up(uint64_t x, uint64_t to)
 {

@@ -187,7 +187,6 @@ static bool same(const struct vulkan_pipeline *a, const struct vulkan_pipeline *
 static VkResult create_pipeline(struct vulkan_device *d, const struct vulkan_pipeline *key,
                                 VkPipelineLayout layout, bool subgroups, VkPipeline *out)
 {
-    enum { LANE_ORDER_ID = 31 }; /* shaders/itera.glsl */
     uint32_t value[4 + ITERA_GPU_MAX_CONSTANTS];
     VkSpecializationMapEntry entry[4 + ITERA_GPU_MAX_CONSTANTS];
     uint32_t n = 3 + key->n_constants;
