@@ -5,51 +5,9 @@
 # Usage: tests/bad_input.sh ITERA FIXTURES
 set -u
 
-itera=$(realpath "$1")
 fixtures=$(realpath "$2")
-dir=$(mktemp -d)
-pid=
-cleanup() {
-    [ -z "$pid" ] || kill -9 "$pid" 2>/dev/null
-    rm -rf "$dir"
-}
-trap cleanup EXIT
-cd "$dir" || exit 1
-
-passed=0
-failed=0
+. "$(dirname "$0")/command.sh"
 pass() { passed=$((passed + 1)); }
-fail() {
-    failed=$((failed + 1))
-    echo "FAIL: $*"
-    head -n 5 err | sed 's/^/    /'
-}
-
-# crashed STATUS: a signal, or a report of a sanitizer.
-crashed() {
-    [ "$1" -gt 127 ] || grep -q -e Sanitizer -e 'runtime error' err
-}
-
-# refused STATUS WORDS ITERA_ARGUMENT...: exits with STATUS and a single line on stderr that has
-# WORDS (a basic regular expression) in it.
-refused() {
-    want=$1
-    words=$2
-    shift 2
-    timeout 60 "$itera" "$@" >out 2>err </dev/null
-    got=$?
-    if crashed $got; then
-        fail "$* crashed with status $got"
-    elif [ $got -ne "$want" ]; then
-        fail "$* exited with $got, not $want"
-    elif [ "$(wc -l <err)" -ne 1 ]; then
-        fail "$* printed $(wc -l <err) lines of error, not one"
-    elif ! grep -q -e "$words" err; then
-        fail "$* did not say '$words'"
-    else
-        pass
-    fi
-}
 
 # accepted ITERA_ARGUMENT...: what is odd, but no error.
 accepted() {

@@ -6,13 +6,6 @@ set -eu
 source=$(realpath "$2")
 . "$(dirname "$0")/command.sh"
 
-# refused WORDS FILE: status 1 and one line of error.
-refused() {
-    exits 1 compare --check "$2"
-    [ "$(wc -l <err)" -eq 1 ] || die "$2: not one line of error"
-    grep -q -e "$1" err || die "$2 did not say '$1'"
-}
-
 # row OP P50 LOW HIGH [MORE]
 row() {
     echo "{\"device\":\"cpu\",\"threads\":2,\"dtype\":\"f32\",\"phase\":\"decode\",\"op\":\"$1\",
@@ -125,21 +118,21 @@ cmp -s results.md "$source/docs/results.md" ||
 
 # ---- broken files
 
-refused 'nosuch.json: cannot read results' nosuch.json
+refused 1 'nosuch.json: cannot read results' compare --check nosuch.json
 mkdir folder
-refused 'folder: is a directory' folder
+refused 1 'folder: is a directory' compare --check folder
 echo '{"schema":"itera-bench/1"' >x.json
-refused 'x.json: line [12] is not JSON' x.json
+refused 1 'x.json: line [12] is not JSON' compare --check x.json
 echo '[]' >x.json
-refused 'x.json: no result of itera bench: the file: is an array; expected: object' x.json
+refused 1 'x.json: no result of itera bench: the file: is an array; expected: object' compare --check x.json
 echo '{"host":{}}' >x.json
-refused 'has no "runs"' x.json
+refused 1 'has no "runs"' compare --check x.json
 echo '{"schema":"itera-bench/2","host":{},"runs":[]}' >x.json
-refused 'schema: is not "itera-bench/1"' x.json
+refused 1 'schema: is not "itera-bench/1"' compare --check x.json
 # broken WORDS SED_EXPRESSION: the last of the rows.
 broken() {
     sed "$2" base.json >x.json
-    refused "$1" x.json
+    refused 1 "$1" compare --check x.json
 }
 broken 'runs\[1\]: has no "threads"' 's/"op":"slow"/"op":"slow"/;:a;N;$!ba;s/"threads":2,//2'
 broken 'runs\[0\].latency_ms.p50: is a string; expected: number' 's/"p50":10,"low":9.9/"p50":"10","low":9.9/;t'
@@ -150,7 +143,7 @@ broken 'not JSON: real number overflow' '0,/"p50":10/s//"p50":1e999/'
 broken 'not JSON: .*NaN\|not JSON: invalid token' '0,/"p50":10/s//"p50":NaN/'
 broken 'threads: is a number; expected: integer' '0,/"threads":2/s//"threads":2.5/'
 head -c 100000 /dev/zero | tr '\0' '[' >x.json
-refused 'maximum parsing depth' x.json
+refused 1 'maximum parsing depth' compare --check x.json
 # What a terminal would obey is not printed.
 sed 's/"op":"slow"/"op":"\\u001b[31mslow\\u009b1m"/' base.json >x.json
 exits 0 compare x.json x.json

@@ -4,34 +4,10 @@
 # Usage: tests/devices.sh ITERA FIXTURES DEVICE...    exits with 77 when none of the devices is there
 set -u
 
-itera=$(realpath "$1")
 fixtures=$(realpath "$2")
+. "$(dirname "$0")/command.sh"
 shift 2
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
 [ -n "${ITERA_CACHE_DIR:-}" ] || export ITERA_CACHE_DIR="$dir/cache"
-
-failed=0
-fail() {
-    failed=$((failed + 1))
-    echo "FAIL: $*"
-    tail -n 5 err | sed 's/^/    /'
-}
-
-# expect STATUS WORDS ITERA_ARGUMENT...: exits with STATUS, and stderr has WORDS in it.
-expect() {
-    want=$1
-    words=$2
-    shift 2
-    timeout 300 "$itera" "$@" >out 2>err </dev/null
-    got=$?
-    if [ $got -ne "$want" ]; then
-        fail "$* exited with $got, not $want"
-    elif [ -n "$words" ] && ! grep -q -e "$words" err; then
-        fail "$* did not say '$words'"
-    fi
-}
 
 cat >config.json <<'JSON'
 {"architecture": "itera", "vocab_size": 257, "hidden_size": 32, "num_layers": 2,

@@ -4,23 +4,9 @@
 # Usage: tests/distill.sh ITERA [SEED]      the seed picks the moments of the kills
 set -eu
 
-itera=$(realpath "$1")
 seed=${2:-$(date +%s)}
 echo "seed $seed"
-dir=$(mktemp -d)
-pid=
-cleanup() {
-    [ -z "$pid" ] || kill -9 "$pid" 2>/dev/null || true
-    rm -rf "$dir"
-}
-trap cleanup EXIT
-cd "$dir"
-
-fail() {
-    echo "FAIL: $*" >&2
-    cat log >&2
-    exit 1
-}
+. "$(dirname "$0")/command.sh"
 
 cat >config.json <<'JSON'
 {"architecture": "itera", "vocab_size": 257, "hidden_size": 32, "num_layers": 2,
@@ -31,7 +17,7 @@ common="$text --batch 4 --seq 32 --log-every 1 --eval-every 50 --threads 1 --dev
 
 # shellcheck disable=SC2086
 "$itera" train --preset itera-m-micro --tokenizer byte $common --steps 30 --out teacher >log 2>&1 ||
-    fail "training a teacher"
+    die "training a teacher"
 teacher=teacher/model.safetensors
 
 # become_distill OUT [OPTION...]: two stages of 120 steps.
@@ -48,12 +34,12 @@ losses() {
 }
 
 begun=$(date +%s%N)
-(become_distill whole --json whole.json) >log 2>&1 || fail "the uninterrupted distillation"
+(become_distill whole --json whole.json) >log 2>&1 || die "the uninterrupted distillation"
 whole_seconds=$(awk -v begun="$begun" -v ended="$(date +%s%N)" 'BEGIN { print (ended - begun) / 1e9 }')
-grep -q '"kl_loss": [0-9]' whole/train.jsonl || fail "train.jsonl has no kl_loss"
-grep -q 'teacher_valid_loss' whole/stage-1/train.jsonl || fail "the teacher's loss is missing"
+grep -q '"kl_loss": [0-9]' whole/train.jsonl || die "train.jsonl has no kl_loss"
+grep -q 'teacher_valid_loss' whole/stage-1/train.jsonl || die "the teacher's loss is missing"
 [ "$(tr -d ' \n' <whole.json | grep -o '"finished":true' | wc -l)" -eq 3 ] ||
-    fail "the JSON does not have two finished stages"
+    die "the JSON does not have two finished stages"
 echo "ok: two stages"
 
 # kill -9 at moments that range over both stages; only the directory is needed to go on.
@@ -70,59 +56,56 @@ for delay in $(awk -v seed="$seed" -v whole="$whole_seconds" 'BEGIN { srand(seed
     wait "$pid" 2>/dev/null || true
     pid=
 done
-(become_distill killed --resume) >log 2>&1 || fail "going on after kill -9"
+(become_distill killed --resume) >log 2>&1 || die "going on after kill -9"
 "$itera" distill --out killed --resume --threads 1 --device cpu >log 2>&1 ||
-    fail "going on with a finished distillation"
-grep -q 'stage 1 of 2 is finished' log || fail "a finished stage is not skipped"
-[ "$kills" -ge 1 ] || fail "the distillation was too quick to be killed"
+    die "going on with a finished distillation"
+grep -q 'stage 1 of 2 is finished' log || die "a finished stage is not skipped"
+[ "$kills" -ge 1 ] || die "the distillation was too quick to be killed"
 for stage in . stage-1; do
     losses whole/$stage >a
     losses killed/$stage >b
-    cmp a b || fail "$stage: other losses after $kills kills"
+    cmp a b || die "$stage: other losses after $kills kills"
     cmp whole/$stage/model.safetensors killed/$stage/model.safetensors ||
-        fail "$stage: another model after $kills kills"
+        die "$stage: another model after $kills kills"
 done
 echo "ok: $kills times kill -9"
 
-# refused STATUS WORDS ARGUMENT...
-refused() {
-    want=$1
+# no_distill STATUS WORDS ARGUMENT...
+no_distill() {
+    status=$1
     words=$2
     shift 2
-    got=0
-    "$itera" distill "$@" --device cpu >log 2>&1 || got=$?
-    [ $got -eq "$want" ] || fail "$* exited with $got, not $want"
-    grep -q -e "$words" log || fail "$* did not say '$words'"
+    refused "$status" "$words" distill "$@" --device cpu
 }
-refused 2 'TEACHER is missing' --out new
-refused 2 '--out DIR' $teacher
-refused 2 'temperature' $teacher --out new --temperature 0
-refused 2 'temperature' $teacher --out new --temperature -1
-refused 2 'stage-steps' $teacher --out new --stage-steps 5
-refused 1 'nobody.safetensors' nobody.safetensors --out new
-refused 1 'unknown preset' $teacher --via itera-giant --out new
-refused 1 '128 positions' $teacher --via micro --preset itera-m-micro --seq 256 --out new
-refused 1 'its own tokenizer' $teacher --tokenizer byte --out unused
-refused 1 'nothing.txt' $teacher --data nothing.txt --out unused # which is no run yet
-refused 1 'is what is read' $teacher --out teacher --force
-refused 1 'is what is read' teacher --out teacher --force
-refused 1 'cannot make the directory: Not a directory' $teacher --out $teacher --force
-refused 1 '--resume' $teacher --out whole
-refused 1 '--weight is not what' --out whole --resume --weight 0.7
-refused 1 '--via is not what' --out whole --resume --via micro
+no_distill 2 'TEACHER is missing' --out new
+no_distill 2 '--out DIR' $teacher
+no_distill 2 'temperature' $teacher --out new --temperature 0
+no_distill 2 'temperature' $teacher --out new --temperature -1
+no_distill 2 'stage-steps' $teacher --out new --stage-steps 5
+no_distill 1 'nobody.safetensors' nobody.safetensors --out new
+no_distill 1 'unknown preset' $teacher --via itera-giant --out new
+no_distill 1 '128 positions' $teacher --via micro --preset itera-m-micro --seq 256 --out new
+no_distill 1 'its own tokenizer' $teacher --tokenizer byte --out unused
+no_distill 1 'nothing.txt' $teacher --data nothing.txt --out unused # which is no run yet
+no_distill 1 'is what is read' $teacher --out teacher --force
+no_distill 1 'is what is read' teacher --out teacher --force
+no_distill 1 'cannot make the directory: Not a directory' $teacher --out $teacher --force
+no_distill 1 '--resume' $teacher --out whole
+no_distill 1 '--weight is not what' --out whole --resume --weight 0.7
+no_distill 1 '--via is not what' --out whole --resume --via micro
 # shellcheck disable=SC2086
 "$itera" train --config config.json --tokenizer char $common --steps 1 --out chars >log 2>&1 ||
-    fail "training with another tokenizer"
-refused 1 'has a vocabulary of' $teacher --init chars/model.safetensors --out new
-[ ! -e new ] || fail "a refused distillation left a directory"
+    die "training with another tokenizer"
+no_distill 1 'has a vocabulary of' $teacher --init chars/model.safetensors --out new
+[ ! -e new ] || die "a refused distillation left a directory"
 
 # A teacher that has changed.
 # shellcheck disable=SC2086
 "$itera" distill $teacher --config config.json $common --steps 2 --out one >log 2>&1 ||
-    fail "a distillation in one stage"
+    die "a distillation in one stage"
 cp whole/model.safetensors other.safetensors
-refused 1 'is not the teacher' other.safetensors --out one --resume
+no_distill 1 'is not the teacher' other.safetensors --out one --resume --threads 1
 cp $teacher moved.safetensors
 "$itera" distill moved.safetensors --out one --resume --threads 1 --device cpu >log 2>&1 ||
-    fail "the teacher under another name"
+    die "the teacher under another name"
 echo "ok: refusals"

@@ -10,30 +10,19 @@ if [ "$(id -u)" -ne 0 ] && unshare -rm true 2>/dev/null; then
 fi
 fixtures=$(realpath "$2")
 . "$(dirname "$0")/command.sh"
-trap 'umount "$dir/disk" 2>/dev/null || true; rm -rf "$dir"' EXIT
 mkdir disk
 if ! mount -t tmpfs -o size=500k tmpfs disk 2>/dev/null; then
     echo "skipped: mounting a tmpfs needs root"
     exit 77
 fi
+mounted=$dir/disk
 model=$fixtures/itera-small/model.safetensors
 cp "$fixtures/itera-small/config.json" . # some files have theirs beside them
 yes 'the cat sat on the mat.' | head -n 100 >text.txt
 
-# refuses PATTERN ARGUMENT...: fails, with one line of error that has the pattern.
-refuses() {
-    pattern=$1
-    shift
-    exits 1 "$@"
-    says "$pattern" err
-    if [ "$(wc -l <err)" -ne 1 ] || grep -q -e Sanitizer -e 'runtime error' err; then
-        die "$* did not say one line of error"
-    fi
-}
-
 # trains PATTERN DIRECTORY
 trains() {
-    refuses "$1" train --out "$2" --steps 3 --batch 2 --seq 16 --threads 1 --preset micro \
+    refused 1 "$1" train --out "$2" --steps 3 --batch 2 --seq 16 --threads 1 --preset micro \
         --tokenizer byte --data text.txt
 }
 
@@ -41,12 +30,12 @@ trains 'cannot write.*No space left' disk/run
 [ ! -e disk/run/checkpoint.new ] || die "a full disk left half a checkpoint"
 echo '{"old": true}' >disk/info.json
 head -c 1000000 /dev/zero >disk/fill 2>/dev/null || true
-refuses 'cannot write.*No space left' logits "$model" --tokens 1,2,3,4,5 -o disk/info.json
-refuses 'cannot write.*No space left' info --preset micro --json disk/info.json
+refused 1 'cannot write.*No space left' logits "$model" --tokens 1,2,3,4,5 -o disk/info.json
+refused 1 'cannot write.*No space left' info --preset micro --json disk/info.json
 grep -q old disk/info.json || die "a full disk lost a file"
 [ "$(echo disk/*)" = 'disk/fill disk/info.json disk/run' ] || die "a full disk has $(echo disk/*)"
 mount -o remount,bind,ro disk # of the mount alone: a namespace may not change the rest
 trains 'disk/new: .*Read-only file system' disk/new
-refuses 'Read-only file system' logits "$model" --tokens 1 -o disk/l.safetensors
-refuses 'Read-only file system' info --preset micro --json disk/new.json
+refused 1 'Read-only file system' logits "$model" --tokens 1 -o disk/l.safetensors
+refused 1 'Read-only file system' info --preset micro --json disk/new.json
 echo "full and read-only disks are errors"

@@ -4,7 +4,6 @@
 # Skipped without Chromium. Usage: tests/report.sh ITERA SOURCE_FOLDER
 set -eu
 
-itera=$(realpath "$1")
 source=$(realpath "$2")
 browser=
 for name in chromium chromium-browser google-chrome; do
@@ -13,14 +12,7 @@ for name in chromium chromium-browser google-chrome; do
         break
     fi
 done
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir"
-
-die() {
-    echo "FAIL: $*"
-    exit 1
-}
+. "$(dirname "$0")/command.sh"
 
 full=$source/tests/data/bench/full.json
 peer=$source/tests/data/bench/peer.json

@@ -4,23 +4,9 @@
 # Usage: tests/resume.sh ITERA [SEED]      the seed picks the moments of the kills
 set -eu
 
-itera=$1
 seed=${2:-$(date +%s)}
 echo "seed $seed"
-dir=$(mktemp -d)
-mounted=
-pid=
-cleanup() {
-    [ -z "$pid" ] || kill -9 "$pid" 2>/dev/null || true
-    [ -z "$mounted" ] || umount "$mounted" 2>/dev/null || true
-    rm -rf "$dir"
-}
-trap cleanup EXIT
-
-fail() {
-    echo "FAIL: $*" >&2
-    exit 1
-}
+. "$(dirname "$0")/command.sh"
 
 cat >"$dir/config.json" <<'JSON'
 {"architecture": "itera", "vocab_size": 257, "hidden_size": 32, "num_layers": 2,
@@ -49,15 +35,15 @@ losses() {
 
 same_as_whole() {
     losses "$1" >"$dir/losses"
-    cmp "$dir/whole.losses" "$dir/losses" || fail "$2: other losses than the uninterrupted run"
-    cmp "$dir/whole/model.safetensors" "$1/model.safetensors" || fail "$2: another model"
+    cmp "$dir/whole.losses" "$dir/losses" || die "$2: other losses than the uninterrupted run"
+    cmp "$dir/whole/model.safetensors" "$1/model.safetensors" || die "$2: another model"
 }
 
 begun=$(date +%s%N)
-train "$dir/whole" >"$dir/log" 2>&1 || { cat "$dir/log" >&2; fail "the uninterrupted run"; }
+train "$dir/whole" >"$dir/log" 2>&1 || die "the uninterrupted run"
 whole_seconds=$(awk -v begun="$begun" -v ended="$(date +%s%N)" 'BEGIN { print (ended - begun) / 1e9 }')
 losses "$dir/whole" >"$dir/whole.losses"
-[ "$(wc -l <"$dir/whole.losses")" -eq 408 ] || fail "train.jsonl has not 400 steps, 8 evaluations"
+[ "$(wc -l <"$dir/whole.losses")" -eq 408 ] || die "train.jsonl has not 400 steps, 8 evaluations"
 echo "ok: uninterrupted run"
 
 # kill -9, at moments that range over start-up, steps, evaluations and checkpoints; as fractions of
@@ -81,27 +67,27 @@ for delay in $(awk -v seed="$seed" -v whole="$whole_seconds" 'BEGIN { srand(seed
                 [ -s "$dir/killed/$name/$file" ] || {
                     # Of .old, parts may be gone once the new one is in place.
                     [ $name = checkpoint.old ] && [ -d "$dir/killed/checkpoint" ] && continue
-                    fail "after kill -9: $name has no $file"
+                    die "after kill -9: $name has no $file"
                 }
             done
         fi
     done
 done
-train "$dir/killed" --resume >"$dir/log" 2>&1 || { cat "$dir/log" >&2; fail "resume after kill -9"; }
-[ "$kills" -ge 2 ] || fail "the run was too quick to be killed: $kills kills"
+train "$dir/killed" --resume >"$dir/log" 2>&1 || die "resume after kill -9"
+[ "$kills" -ge 2 ] || die "the run was too quick to be killed: $kills kills"
 same_as_whole "$dir/killed" "after $kills kills"
-[ ! -e "$dir/killed/checkpoint.new" ] || fail "a half-written checkpoint was left"
+[ ! -e "$dir/killed/checkpoint.new" ] || die "a half-written checkpoint was left"
 echo "ok: $kills times kill -9"
 
 # A run is not replaced by accident.
 if train "$dir/killed" >"$dir/log" 2>&1; then
-    fail "a finished run was replaced without --force"
+    die "a finished run was replaced without --force"
 fi
-grep -q -- --force "$dir/log" || fail "the refusal does not say what to do"
+grep -q -- --force "$dir/log" || die "the refusal does not say what to do"
 if "$itera" train --out "$dir/killed" --resume --batch 5 >"$dir/log" 2>&1; then
-    fail "--resume took another batch size"
+    die "--resume took another batch size"
 fi
-grep -q -- --batch "$dir/log" || fail "the refusal does not name the option"
+grep -q -- --batch "$dir/log" || die "the refusal does not name the option"
 
 # SIGINT, SIGTERM and SIGHUP: the step is finished, a checkpoint written, exit status 0.
 become_train "$dir/stopped" --resume >"$dir/log" 2>&1 &
@@ -112,13 +98,13 @@ for signal in INT TERM HUP; do
     while [ "$([ -f "$dir/stopped/train.jsonl" ] && wc -l <"$dir/stopped/train.jsonl" || echo 0)" \
         -le $((lines + 3)) ]; do
         tries=$((tries + 1))
-        [ $tries -lt 3000 ] || fail "no step was logged within a minute"
+        [ $tries -lt 3000 ] || die "no step was logged within a minute"
         sleep 0.02
     done
-    kill -$signal "$pid" || fail "the run ended before SIG$signal came"
-    wait "$pid" || fail "SIG$signal: exit status $?"
+    kill -$signal "$pid" || die "the run ended before SIG$signal came"
+    wait "$pid" || die "SIG$signal: exit status $?"
     pid=
-    grep -q -- --resume "$dir/log" || fail "SIG$signal: no word on how to go on"
+    grep -q -- --resume "$dir/log" || die "SIG$signal: no word on how to go on"
     if [ $signal != HUP ]; then
         become_train "$dir/stopped" --resume >"$dir/log" 2>&1 &
         pid=$!
@@ -126,7 +112,7 @@ for signal in INT TERM HUP; do
 done
 # Only the directory is needed to go on.
 "$itera" train --out "$dir/stopped" --resume --threads 1 >"$dir/log" 2>&1 ||
-    { cat "$dir/log" >&2; fail "resume after signals"; }
+    die "resume after signals"
 same_as_whole "$dir/stopped" "after SIGINT, SIGTERM and SIGHUP"
 echo "ok: SIGINT, SIGTERM and SIGHUP"
 
@@ -139,9 +125,9 @@ wait "$pid" 2>/dev/null || true
 pid=
 status=0
 (ulimit -f 40 && become_train "$dir/limited" --resume) >"$dir/log" 2>&1 || status=$?
-[ $status -eq 1 ] || fail "a limit of the size of files: exit status $status"
-grep -q "model.safetensors: .*too large" "$dir/log" || fail "a limit of the size of files is not named"
-train "$dir/limited" --resume >"$dir/log" 2>&1 || fail "resume after a limit of the size of files"
+[ $status -eq 1 ] || die "a limit of the size of files: exit status $status"
+grep -q "model.safetensors: .*too large" "$dir/log" || die "a limit of the size of files is not named"
+train "$dir/limited" --resume >"$dir/log" 2>&1 || die "resume after a limit of the size of files"
 same_as_whole "$dir/limited" "after a limit of the size of files"
 echo "ok: a limit of the size of files"
 
@@ -158,13 +144,13 @@ if [ "$(id -u)" -eq 0 ] && mount -t tmpfs -o size=1m tmpfs "$dir/disk" 2>/dev/nu
     pid=
     head -c 2000000 /dev/zero >"$dir/disk/filler" 2>/dev/null || true
     if train "$dir/disk/run" --resume >"$dir/log" 2>&1; then
-        fail "a run on a full disk reports success"
+        die "a run on a full disk reports success"
     fi
-    grep -qi "space" "$dir/log" || { cat "$dir/log" >&2; fail "full disk: the reason is not said"; }
+    grep -qi "space" "$dir/log" || die "full disk: the reason is not said"
     rm "$dir/disk/filler"
     cp -r "$dir/disk/run" "$dir/rescued"
     train "$dir/rescued" --resume >"$dir/log" 2>&1 ||
-        { cat "$dir/log" >&2; fail "resume after a full disk"; }
+        die "resume after a full disk"
     same_as_whole "$dir/rescued" "after a full disk"
     echo "ok: full disk"
 else

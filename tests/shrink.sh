@@ -7,16 +7,6 @@ set -eu
 
 . "$(dirname "$0")/command.sh"
 
-# refused STATUS WORDS ARGUMENT...
-refused() {
-    refused_with=$1
-    words=$2
-    shift 2
-    exits "$refused_with" "$@"
-    [ "$(wc -l <err)" -eq 1 ] || die "$*: not one line of error"
-    grep -q -e "$words" err || die "$* did not say '$words'"
-}
-
 # number KEY: the first one of that name in out.
 number() {
     sed -n "s/.*\"$1\": *\([-0-9.e]*\).*/\1/p" out | head -n 1
