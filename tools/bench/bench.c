@@ -194,6 +194,43 @@ static int goals_from(const struct outputs *out)
     return code;
 }
 
+/* What follows the command: a mode, and a model. */
+static int take_arguments(const struct command_spec *spec, const struct command_args *args,
+                          struct bench_settings *s, struct outputs *out)
+{
+    int at = 0;
+    if (args->n && (!strcmp(args->positional[0], "ops") || !strcmp(args->positional[0], "model") ||
+                    !strcmp(args->positional[0], "train")))
+        s->mode = args->positional[at++];
+    else if (args->n && !strcmp(args->positional[0], "goals"))
+        out->goals = ++at;
+    if (at < args->n && !out->goals)
+        s->model = args->positional[at++];
+    return at < args->n ? options_usage(spec, "unexpected argument '%s'", args->positional[at])
+                        : EXIT_OK;
+}
+
+/* Whether what is read is there, and what is written can be: before anything takes long. */
+static bool files_there(const struct bench_settings *s, const struct outputs *out,
+                        json_t **baseline)
+{
+    return model_there(s->model) == EXIT_OK && presets_there(&s->presets) == EXIT_OK &&
+           output_json_check(out->json.value) == EXIT_OK &&
+           (!out->html || output_file_check(out->html, "the report") == EXIT_OK) &&
+           (!out->csv || output_file_check(out->csv, "the CSV") == EXIT_OK) &&
+           (!out->baseline || (*baseline = results_load(out->baseline)));
+}
+
+static int run_with_defaults(struct bench_settings *s, const struct outputs *out,
+                             const json_t *baseline, int argc, char **argv)
+{
+    int64_t threads = s->profile ? profile_threads(s->profile) : 0;
+    if (s->profile)
+        s->threads = (struct option_integers){1, &threads};
+    set_defaults(s, out->goals);
+    return run(s, out, baseline, argc, argv);
+}
+
 int itera_command_bench(int argc, char **argv)
 {
     char notes[1600];
@@ -281,35 +318,16 @@ int itera_command_bench(int argc, char **argv)
     int code = options_parse(&spec, argc, argv, &args);
     if (code >= 0)
         return code;
-    int at = 0;
-    if (args.n && (!strcmp(args.positional[0], "ops") || !strcmp(args.positional[0], "model") ||
-                   !strcmp(args.positional[0], "train")))
-        s.mode = args.positional[at++];
-    else if (args.n && !strcmp(args.positional[0], "goals"))
-        out.goals = ++at;
-    if (at < args.n && !out.goals)
-        s.model = args.positional[at++];
-    code = at < args.n ? options_usage(&spec, "unexpected argument '%s'", args.positional[at])
-                       : check_settings(&spec, &s, threads_given);
+    code = take_arguments(&spec, &args, &s, &out);
+    if (code == EXIT_OK)
+        code = check_settings(&spec, &s, threads_given);
     if (code == EXIT_OK && !out.goals && (out.update || out.from))
         code = options_usage(&spec, "--update and --from are for 'itera bench goals'");
     json_t *baseline = NULL;
-    if (code == EXIT_OK &&
-        (model_there(s.model) != EXIT_OK || presets_there(&s.presets) != EXIT_OK ||
-         output_json_check(out.json.value) != EXIT_OK ||
-         (out.html && output_file_check(out.html, "the report") != EXIT_OK) ||
-         (out.csv && output_file_check(out.csv, "the CSV") != EXIT_OK) ||
-         (out.baseline && !(baseline = results_load(out.baseline)))))
+    if (code == EXIT_OK && !files_there(&s, &out, &baseline))
         code = EXIT_FAILED;
-    if (code == EXIT_OK && out.from) {
-        code = goals_from(&out);
-    } else if (code == EXIT_OK) {
-        int64_t threads = s.profile ? profile_threads(s.profile) : 0;
-        if (s.profile)
-            s.threads = (struct option_integers){1, &threads};
-        set_defaults(&s, out.goals);
-        code = run(&s, &out, baseline, argc, argv);
-    }
+    if (code == EXIT_OK)
+        code = out.from ? goals_from(&out) : run_with_defaults(&s, &out, baseline, argc, argv);
     json_decref(baseline);
     options_free(&args);
     return code;
