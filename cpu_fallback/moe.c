@@ -245,11 +245,13 @@ static void moe_balance_bwd_ref(const struct itera_call *call, struct itera_team
     itera_moe_balance_slope(call, mean, g);
     for (int64_t r = 0; r < logits->rows; r++) {
         softmax(itera_f32(logits) + r * logits->ld, experts, p);
-        double inner = 0;
-        for (int64_t e = 0; e < experts; e++)
-            inner += p[e] * g[e];
-        for (int64_t e = 0; e < experts; e++)
-            itera_f32(dlogits)[r * dlogits->ld + e] = (float)(p[e] * (g[e] - inner));
+        /* Differences of slopes, of which many are 0: g[e] less the mean of all would cancel. */
+        for (int64_t e = 0; e < experts; e++) {
+            double inner = 0;
+            for (int64_t k = 0; k < experts; k++)
+                inner += p[k] * (g[e] - g[k]);
+            itera_f32(dlogits)[r * dlogits->ld + e] = (float)(p[e] * inner);
+        }
     }
 }
 
