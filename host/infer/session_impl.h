@@ -90,6 +90,11 @@ struct itera_session {
 enum itera_status itera_session_expect(const struct itera_session *s, int32_t sequence);
 /* The device's positions are those of the host. */
 enum itera_status itera_session_set_starts(struct itera_session *s);
+/* Compiles what reads 1 << bits tokens, and what decodes one, unless that was done. */
+enum itera_status itera_session_make_chunk(struct itera_session *s, int bits);
+enum itera_status itera_session_make_step(struct itera_session *s);
+/* Zeroes states and positions of the sequences that have a row; their counters are the caller's. */
+enum itera_status itera_session_clear(struct itera_session *s, const int32_t *const *rows);
 /* Zeroes the state and the position of one sequence; its counters are the caller's. */
 enum itera_status itera_session_clear_one(struct itera_session *s, int32_t sequence);
 
