@@ -87,7 +87,7 @@ struct vulkan_device {
     struct itera_buffer *absent; /* bound for absent operands: VULKAN_ABSENT slots of 256 bytes */
 };
 
-/* device.c. One message for a failed call: device, call, result, and what to do. A lost device is
+/* queue.c. One message for a failed call: device, call, result, and what to do. A lost device is
  * remembered. */
 enum itera_status itera_vulkan_fail(struct vulkan_device *d, const char *call, VkResult result);
 /* Submits, and waits until it is done; `fence` is unsignalled before and undefined after. */
