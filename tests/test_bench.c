@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "bench/bench.h"
+#include "bench/bench_impl.h"
 #include "check/limits.h"
 #include "core/file.h"
 #include "core/log.h"

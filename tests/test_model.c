@@ -10,7 +10,7 @@
 #include "itera/model.h"
 #include "itera/session.h"
 #include "itera/tokenizer.h"
-#include "model/model.h"
+#include "model/model_impl.h"
 #include "tests/support/test.h"
 
 #define FIXTURES ITERA_SOURCE_DIR "/tests/fixtures/"

@@ -9,7 +9,7 @@
 #include "core/rng.h"
 #include "itera/compress.h"
 #include "itera/eval.h"
-#include "model/model.h"
+#include "model/model_impl.h"
 #include "tests/support/test.h"
 
 #define FIXTURES ITERA_SOURCE_DIR "/tests/fixtures/"

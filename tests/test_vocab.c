@@ -9,7 +9,7 @@
 #include "core/file.h"
 #include "itera/compress.h"
 #include "itera/eval.h"
-#include "model/model.h"
+#include "model/model_impl.h"
 #include "tests/support/test.h"
 #include "text/tokenizer_impl.h"
 

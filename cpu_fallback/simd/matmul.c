@@ -113,7 +113,7 @@ static bool packs_a(const struct mm_product *g)
 #define KEPT_FLOATS (128 * 1024)
 
 /* How a product is cut into blocks, and what of it is packed where. */
-struct plan {
+struct blocking {
     int64_t depth; /* of a block, at most */
     bool keeps_b; /* all panels of b (of one depth) are kept, so that c is written along its rows, a
                      few at a time; else a panel serves MM_MC rows and is packed again for the next
@@ -124,24 +124,25 @@ struct plan {
 };
 
 /* Holds for g and for any part of it (fewer rows, smaller k). */
-static struct plan make_plan(const struct mm_product *g)
+static struct blocking choose_blocking(const struct mm_product *g)
 {
-    struct plan plan = {.packs_a = packs_a(g)};
+    struct blocking blocking = {.packs_a = packs_a(g)};
     /* Coming back to c for another block costs more than a panel that is a little large for L1, so
      * blocks are deep; less so where packed a is to stay in L2. Where a result must pass through
      * act and then meet a residual that may lie in c itself, partial sums cannot rest in c: k stays
      * whole. */
     if (g->act != ITERA_ACT_NONE && g->residual)
-        plan.depth = g->k;
+        blocking.depth = g->k;
     else
-        plan.depth = least(g->k, plan.packs_a ? MM_KC / 4 : MM_KC);
+        blocking.depth = least(g->k, blocking.packs_a ? MM_KC / 4 : MM_KC);
     const int64_t panels = (g->n + MM_COLS - 1) / MM_COLS;
-    plan.keeps_b = panels * MM_COLS * plan.depth <= KEPT_FLOATS;
-    plan.b_floats = (size_t)(plan.keeps_b ? panels : 1) * MM_COLS * (size_t)plan.depth;
-    plan.floats = plan.b_floats;
-    if (plan.packs_a)
-        plan.floats += (size_t)((least(g->m, MM_MC) + MM_ROWS - 1) / MM_ROWS * A_LD * plan.depth);
-    return plan;
+    blocking.keeps_b = panels * MM_COLS * blocking.depth <= KEPT_FLOATS;
+    blocking.b_floats = (size_t)(blocking.keeps_b ? panels : 1) * MM_COLS * (size_t)blocking.depth;
+    blocking.floats = blocking.b_floats;
+    if (blocking.packs_a)
+        blocking.floats +=
+            (size_t)((least(g->m, MM_MC) + MM_ROWS - 1) / MM_ROWS * A_LD * blocking.depth);
+    return blocking;
 }
 
 /* A thread's part of the scratch memory; NULL where there is none. */
@@ -183,20 +184,21 @@ static void pack_a(const float *a, int64_t a_ld, int64_t k, int64_t begin, int64
     }
 }
 
-/* The part [m0, m1) x [n0, n1) of the product; n0 is a multiple of MM_COLS. panel: plan->floats,
+/* The part [m0, m1) x [n0, n1) of the product; n0 is a multiple of MM_COLS. panel: blocking->floats,
  * aligned; not used when that is 0. */
-static void product_tiles(const struct mm_product *g, const struct plan *plan, int64_t m0,
+static void product_tiles(const struct mm_product *g, const struct blocking *blocking, int64_t m0,
                           int64_t m1, int64_t n0, int64_t n1, float *panel)
 {
     if (m0 >= m1 || n0 >= n1)
         return;
-    const int64_t cuts = g->k > plan->depth ? (g->k + plan->depth - 1) / plan->depth : 1;
-    /* Whole blocks of weights; plan->depth is a multiple of 32 wherever k is cut. */
+    const int64_t cuts =
+        g->k > blocking->depth ? (g->k + blocking->depth - 1) / blocking->depth : 1;
+    /* Whole blocks of weights; blocking->depth is a multiple of 32 wherever k is cut. */
     const int64_t depth = ((g->k + cuts - 1) / cuts + ITERA_BLOCK - 1) / ITERA_BLOCK * ITERA_BLOCK;
     /* Copying rows of b pays when enough tiles reuse them. */
     const bool direct = !g->b_trans && g->b.dtype == ITERA_F32 && m1 - m0 <= 4 * MM_ROWS;
-    float *const a_panel = plan->packs_a ? panel + plan->b_floats : NULL;
-    const bool keep = plan->keeps_b;
+    float *const a_panel = blocking->packs_a ? panel + blocking->b_floats : NULL;
+    const bool keep = blocking->keeps_b;
     const int64_t block = keep && !a_panel ? 4 * MM_ROWS : MM_MC;
     struct mm_tile t = {.a_row = a_panel ? 1 : g->a_row, .a_col = a_panel ? A_LD : g->a_col};
     /* A tile on its way through act: c may hold the residual that is to be added after it. */
@@ -300,8 +302,8 @@ static void product(const struct itera_call *call, const struct mm_product *g,
         return;
     }
     share(team, g->m, g->n, g->b_trans, &m0, &m1, &n0, &n1);
-    const struct plan plan = make_plan(g);
-    product_tiles(g, &plan, m0, m1, n0, n1, own_floats(call, team, plan.floats));
+    const struct blocking blocking = choose_blocking(g);
+    product_tiles(g, &blocking, m0, m1, n0, n1, own_floats(call, team, blocking.floats));
 }
 
 /* Scratch memory of an integer product: a few rows are rounded by every thread for itself, so that
@@ -376,7 +378,7 @@ static size_t matmul_bytes(const struct itera_call *call, int threads)
     struct mm_product g = matmul_product(call);
     if (call->attr->integer && mm_integer_suits(&g))
         return integer_bytes(&g, threads);
-    size_t floats = mm_dot_suits(&g) ? (size_t)mm_dot_floats(&g) : make_plan(&g).floats;
+    size_t floats = mm_dot_suits(&g) ? (size_t)mm_dot_floats(&g) : choose_blocking(&g).floats;
     return ((size_t)threads * floats * sizeof(float) + 63) / 64 * 64;
 }
 
@@ -434,7 +436,7 @@ static void zero_rows(const struct itera_arg *y, int64_t begin, int64_t end)
 /* What a thread needs for any of the experts, whose rows are known in the run only. */
 static size_t grouped_floats(const struct mm_product *g)
 {
-    const size_t tiles = make_plan(g).floats;
+    const size_t tiles = choose_blocking(g).floats;
     const size_t dots = g->b_trans ? (size_t)mm_dot_floats(g) : 0;
     return tiles > dots ? tiles : dots;
 }
@@ -460,7 +462,7 @@ static void grouped_f32(const struct itera_call *call, struct itera_team *team)
     const int32_t *offsets = itera_i32(&call->in[2]);
     const int64_t experts = call->in[2].cols - 1, rows = call->in[0].rows;
     const struct mm_product all = grouped_product(call);
-    const struct plan plan = make_plan(&all);
+    const struct blocking blocking = choose_blocking(&all);
     const bool integer = call->attr->integer && mm_integer_suits(&all);
     struct mm_rounded rounded = {0};
     float *own = NULL;
@@ -487,7 +489,7 @@ static void grouped_f32(const struct itera_call *call, struct itera_team *team)
             g.a += begin * g.a_col;
             g.b = itera_weights_from(all.b, begin * g.b_ld);
             g.c += (e - 1) * g.m * g.c_ld;
-            product_tiles(&g, &plan, m0, m1, n0, n1, own);
+            product_tiles(&g, &blocking, m0, m1, n0, n1, own);
         } else {
             g.m = end - begin;
             g.a += begin * g.a_row;
@@ -502,7 +504,7 @@ static void grouped_f32(const struct itera_call *call, struct itera_team *team)
             } else if (mm_dot_suits(&g)) {
                 mm_dot(&g, lo, hi, n0, n1, own);
             } else {
-                product_tiles(&g, &plan, lo, hi, n0, n1, own);
+                product_tiles(&g, &blocking, lo, hi, n0, n1, own);
             }
         }
         begin = end;

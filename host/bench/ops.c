@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bench/bench.h"
+#include "bench/bench_impl.h"
 #include "core/log.h"
 
 #define F32 ITERA_F32

@@ -2,7 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "bench/bench.h"
+#include "bench/bench_impl.h"
 #include "core/clock.h"
 #include "core/log.h"
 #include "tensor/blocks.h"

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "bench/bench.h"
+#include "bench/bench_impl.h"
 #include "core/clock.h"
 #include "core/log.h"
 

@@ -2,9 +2,9 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "bench/bench.h"
+#include "bench/bench_impl.h"
 #include "core/log.h"
-#include "model/model.h"
+#include "model/model_impl.h"
 
 /* A size that is multiplied, in whole multiples of `unit`. */
 static int32_t scaled(int32_t size, double width, int32_t unit)

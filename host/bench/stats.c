@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bench/bench.h"
+#include "bench/bench_impl.h"
 #include "core/log.h"
 
 static int by_value(const void *a, const void *b)

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bench/bench.h"
+#include "bench/bench_impl.h"
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/number.h"

@@ -2,7 +2,7 @@
 #ifndef ITERA_CHECK_MODEL_VALUES_H
 #define ITERA_CHECK_MODEL_VALUES_H
 
-#include "model/model.h"
+#include "model/model_impl.h"
 
 /* Zeroed before it is filled; free with itera_model_values_free, after an error too. */
 struct itera_model_values {

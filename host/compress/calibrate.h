@@ -4,7 +4,7 @@
 #define ITERA_COMPRESS_CALIBRATE_H
 
 #include "itera/corpus.h"
-#include "model/model.h"
+#include "model/model_impl.h"
 
 struct itera_calibrate_options {
     /* How many tokens of the text are read, rounded up to whole batches; 0: 32768, or what there

@@ -2,7 +2,7 @@
 #ifndef ITERA_COMPRESS_SURGERY_H
 #define ITERA_COMPRESS_SURGERY_H
 
-#include "model/model.h"
+#include "model/model_impl.h"
 
 /* Of one layer. Lists name what stays by its number in the old model, rising; NULL keeps all. */
 struct itera_keep {

@@ -113,59 +113,59 @@ static struct itera_sensor *find_gpu(const struct itera_sensor_set *set,
 }
 
 /* Adds a sensor's name to a figure's source: "rapl package-0", "rapl package-0 + dram". */
-static void add_source(struct itera_figure_plan *plan, const struct itera_sensor_info *info)
+static void add_source(struct itera_figure_sensors *chosen, const struct itera_sensor_info *info)
 {
-    size_t used = strlen(plan->source);
-    if (strstr(plan->source, info->name))
+    size_t used = strlen(chosen->source);
+    if (strstr(chosen->source, info->name))
         return; /* the memory of a second package */
     if (used)
-        snprintf(plan->source + used, sizeof plan->source - used, " + %s", info->name);
+        snprintf(chosen->source + used, sizeof chosen->source - used, " + %s", info->name);
     else
-        snprintf(plan->source, sizeof plan->source, "%s %s", info->kind, info->name);
+        snprintf(chosen->source, sizeof chosen->source, "%s %s", info->kind, info->name);
 }
 
-struct planner {
+struct assignment {
     struct itera_sensor_set *set;
-    struct itera_figure_plan *plan;
+    struct itera_figure_sensors *chosen;
     int count;
 };
 
 /* A figure of `scope`: of all its sensors, or of `only`. */
-static void add_figure(struct planner *p, enum itera_energy_scope scope,
+static void add_figure(struct assignment *p, enum itera_energy_scope scope,
                        const struct itera_sensor *only)
 {
     if (p->count == ITERA_ENERGY_FIGURES)
         return;
-    struct itera_figure_plan *plan = &p->plan[p->count];
-    *plan = (struct itera_figure_plan){.scope = scope};
+    struct itera_figure_sensors *chosen = &p->chosen[p->count];
+    *chosen = (struct itera_figure_sensors){.scope = scope};
     for (int i = 0; i < p->set->count; i++) {
         struct itera_sensor *sensor = p->set->item[i];
         if (!usable(sensor) || sensor->info.scope != scope || sensor->figure >= 0 ||
             (only && sensor != only))
             continue;
         sensor->figure = p->count;
-        plan->sensors++;
-        add_source(plan, &sensor->info);
+        chosen->sensors++;
+        add_source(chosen, &sensor->info);
     }
-    if (plan->sensors)
+    if (chosen->sensors)
         p->count++;
 }
 
-static void add_missing(struct planner *p, enum itera_energy_scope scope, const char *reason)
+static void add_missing(struct assignment *p, enum itera_energy_scope scope, const char *reason)
 {
-    struct itera_figure_plan *plan = &p->plan[p->count++];
-    *plan = (struct itera_figure_plan){.scope = scope};
-    snprintf(plan->reason, sizeof plan->reason, "%s", reason);
+    struct itera_figure_sensors *chosen = &p->chosen[p->count++];
+    *chosen = (struct itera_figure_sensors){.scope = scope};
+    snprintf(chosen->reason, sizeof chosen->reason, "%s", reason);
 }
 
-int itera_figures_plan(struct itera_sensor_set *set, const struct itera_device_info *device,
-                       struct itera_figure_plan *plan)
+int itera_figures_assign(struct itera_sensor_set *set, const struct itera_device_info *device,
+                         struct itera_figure_sensors *chosen)
 {
-    struct planner p = {.set = set, .plan = plan};
+    struct assignment p = {.set = set, .chosen = chosen};
     bool discrete = device && device->type == ITERA_DEVICE_GPU;
     bool graphics = discrete || (device && device->type == ITERA_DEVICE_IGPU);
     bool package = package_complete(set);
-    char why[sizeof plan->reason] = "";
+    char why[sizeof chosen->reason] = "";
     for (int i = 0; i < set->count; i++)
         set->item[i]->figure = -1;
 

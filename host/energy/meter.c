@@ -40,7 +40,7 @@ struct itera_meter {
     struct itera_sensor_set set;
     struct channel *channel;
     int n_channels;
-    struct itera_figure_plan plan[ITERA_ENERGY_FIGURES];
+    struct itera_figure_sensors chosen[ITERA_ENERGY_FIGURES];
     double idle_watts[ITERA_ENERGY_FIGURES], idle_error[ITERA_ENERGY_FIGURES];
     int n_figures;
     double sample_hz, tdp_watts;
@@ -256,12 +256,12 @@ static bool add_channels(const struct itera_meter *meter, int index, double seco
 static void measure(const struct itera_meter *meter, int index, double seconds,
                     struct itera_energy_figure *f)
 {
-    const struct itera_figure_plan *plan = &meter->plan[index];
-    if (plan->sensors == 0) {
-        figure_fail(f, "%s", plan->reason);
+    const struct itera_figure_sensors *chosen = &meter->chosen[index];
+    if (chosen->sensors == 0) {
+        figure_fail(f, "%s", chosen->reason);
         return;
     }
-    snprintf(f->source, sizeof f->source, "%s", plan->source);
+    snprintf(f->source, sizeof f->source, "%s", chosen->source);
     if (!add_channels(meter, index, seconds, f))
         return;
     if (f->joules == 0 && seconds < f->update_seconds) {
@@ -270,7 +270,7 @@ static void measure(const struct itera_meter *meter, int index, double seconds,
                     "the work within one run",
                     seconds, f->update_seconds);
     } else if (f->joules == 0) {
-        figure_fail(f, "%s did not move in %.3g s", plan->source, seconds);
+        figure_fail(f, "%s did not move in %.3g s", chosen->source, seconds);
     } else {
         f->measured = 1;
         f->watts = f->joules / seconds;
@@ -298,7 +298,7 @@ enum itera_status itera_meter_end(struct itera_meter *meter, struct itera_energy
     energy->n_figures = meter->n_figures;
     for (int i = 0; i < meter->n_figures; i++) {
         struct itera_energy_figure *f = &energy->figure[i];
-        f->scope = meter->plan[i].scope;
+        f->scope = meter->chosen[i].scope;
         measure(meter, i, seconds, f);
         /* The reason why nothing was measured stays. */
         if (i == 0 && !f->measured && meter->tdp_watts > 0) {
@@ -399,7 +399,7 @@ enum itera_status itera_meter_open(const struct itera_meter_options *options,
         status = itera_fail(ITERA_ERR_MEMORY, "out of memory for an energy meter");
         goto fail;
     }
-    meter->n_figures = itera_figures_plan(&meter->set, o->device, meter->plan);
+    meter->n_figures = itera_figures_assign(&meter->set, o->device, meter->chosen);
     for (int f = 0; f < meter->n_figures; f++) {
         meter->idle_watts[f] = meter->idle_error[f] = NAN;
         for (int i = 0; i < meter->set.count; i++)

@@ -60,7 +60,7 @@ struct itera_session {
     struct itera_model_phase step; /* token -> logits -> token */
     struct itera_session_small clear, sample;
 
-    /* The sequences that stay while others go on are run, too, and put back after: infer/keep.c.
+    /* The sequences that stay while others go on are run, too, and put back after: infer/put_back.c.
      * Made on first use. */
     struct itera_buffer *kept; /* per state, and for the logits: (2 batch, row), before and after */
     struct itera_buffer *pick; /* i32 (batch): the row of these that stays */

@@ -1,4 +1,4 @@
-#include "model/model.h"
+#include "model/model_impl.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -12,7 +12,7 @@
 #ifndef ITERA_MODEL_PHASE_H
 #define ITERA_MODEL_PHASE_H
 
-#include "model/model.h"
+#include "model/model_impl.h"
 
 struct itera_phase_options {
     enum itera_phase phase;

@@ -4,11 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bench/bench.h"
+#include "bench/bench_impl.h"
 #include "core/log.h"
 #include "infer/session_impl.h"
 #include "itera/session.h"
-#include "model/model.h"
+#include "model/model_impl.h"
 #include "train/trainer_impl.h"
 
 /* What a phase's task is made of. */

@@ -1,6 +1,6 @@
 /* A model on a device: configuration, layout, and one flat buffer of weights. */
-#ifndef ITERA_MODEL_MODEL_H
-#define ITERA_MODEL_MODEL_H
+#ifndef ITERA_MODEL_MODEL_IMPL_H
+#define ITERA_MODEL_MODEL_IMPL_H
 
 #include "backend/program_bindings.h"
 #include "itera/model.h"

@@ -1,6 +1,6 @@
 /* What the benchmark files share: programs on random data, tasks, and timing in rounds. */
-#ifndef ITERA_BENCH_BENCH_H
-#define ITERA_BENCH_BENCH_H
+#ifndef ITERA_BENCH_BENCH_IMPL_H
+#define ITERA_BENCH_BENCH_IMPL_H
 
 #include "backend/backend.h"
 #include "itera/bench.h"

@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bench/bench.h"
+#include "bench/bench_impl.h"
 #include "check/limits.h"
 #include "core/log.h"
-#include "model/model.h"
+#include "model/model_impl.h"
 
 /* FLOPs that the scalar reference does in about a second. Beyond, the CPU's fast kernels, which
  * `itera check` holds against the reference, take its place. */

@@ -1,5 +1,5 @@
 /* Programs on random data. */
-#include "bench/bench.h"
+#include "bench/bench_impl.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* One phase of a model, compiled on buffers of its own. */
 #include <stdlib.h>
 
-#include "bench/bench.h"
+#include "bench/bench_impl.h"
 #include "core/log.h"
 #include "core/rng.h"
 
