@@ -13,17 +13,6 @@
 #include "core/siphash.h"
 #include "tests/support/test.h"
 
-static char folder[64];
-
-static char *in_folder(const char *name)
-{
-    static char paths[4][128]; /* a call may need two of them */
-    static int next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
-    return path;
-}
-
 /* The first of the vectors that come with the reference implementation. */
 static void checksums_are_siphash(void **state)
 {
@@ -100,8 +89,8 @@ static void refused(const char *why, bool replaced)
 
 static void begin(void)
 {
-    itera_remove_tree(folder);
-    assert_int_equal(mkdir(folder, 0755), 0);
+    itera_remove_tree(root);
+    assert_int_equal(mkdir(root, 0755), 0);
     assert_false(taken());
     assert_string_equal(logged, "");
     write_entry();
@@ -113,30 +102,30 @@ static void entries_are_the_users(void **state)
     (void)state;
     begin();
     struct stat st;
-    assert_int_equal(stat(in_folder("key"), &st), 0);
+    assert_int_equal(stat(in_root("key"), &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
-    assert_int_equal(stat(in_folder(name), &st), 0);
+    assert_int_equal(stat(in_root("%s", name), &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
 
-    assert_int_equal(chmod(in_folder(name), 0666), 0);
+    assert_int_equal(chmod(in_root("%s", name), 0666), 0);
     refused("can be written by others", true);
-    assert_int_equal(chmod(in_folder(name), 0644), 0);
+    assert_int_equal(chmod(in_root("%s", name), 0644), 0);
     assert_true(taken());
 
     begin();
-    assert_int_equal(chmod(in_folder("key"), 0644), 0);
+    assert_int_equal(chmod(in_root("key"), 0644), 0);
     refused("can be read by others", false);
-    assert_int_equal(chmod(in_folder("key"), 0600), 0);
+    assert_int_equal(chmod(in_root("key"), 0600), 0);
     assert_true(taken());
 
     if (geteuid() != 0) {
         puts("not root: no file of another user to try");
         return;
     }
-    assert_int_equal(chown(in_folder(name), 65534, 65534), 0);
+    assert_int_equal(chown(in_root("%s", name), 65534, 65534), 0);
     refused("belongs to another user", false);
     begin();
-    assert_int_equal(chown(in_folder("key"), 65534, 65534), 0);
+    assert_int_equal(chown(in_root("key"), 65534, 65534), 0);
     refused("belongs to another user", false);
 }
 
@@ -146,36 +135,36 @@ static void nothing_hangs(void **state)
     (void)state;
     alarm(60);
     begin();
-    unlink(in_folder(name));
-    assert_int_equal(mkfifo(in_folder(name), 0600), 0);
+    unlink(in_root("%s", name));
+    assert_int_equal(mkfifo(in_root("%s", name), 0600), 0);
     refused("is not a regular file", false);
-    unlink(in_folder(name));
-    assert_int_equal(mkdir(in_folder(name), 0700), 0);
+    unlink(in_root("%s", name));
+    assert_int_equal(mkdir(in_root("%s", name), 0700), 0);
     refused("is not a regular file", false);
 
     /* Links: the file behind one is sound, and neither read nor written. */
     begin();
     char other[128];
-    snprintf(other, sizeof other, "%s/other", folder);
-    assert_int_equal(rename(in_folder(name), other), 0);
-    assert_int_equal(symlink("other", in_folder(name)), 0);
+    snprintf(other, sizeof other, "%s/other", root);
+    assert_int_equal(rename(in_root("%s", name), other), 0);
+    assert_int_equal(symlink("other", in_root("%s", name)), 0);
     refused("is a symbolic link", false);
 
     begin();
-    unlink(in_folder("key"));
-    assert_int_equal(mkfifo(in_folder("key"), 0600), 0);
+    unlink(in_root("key"));
+    assert_int_equal(mkfifo(in_root("key"), 0600), 0);
     refused("is not a regular file", false);
-    unlink(in_folder("key"));
-    assert_int_equal(symlink(name, in_folder("key")), 0);
+    unlink(in_root("key"));
+    assert_int_equal(symlink(name, in_root("key")), 0);
     refused("is a symbolic link", false);
 
     /* Half a key, of a run that was killed, is replaced. */
     begin();
-    assert_int_equal(truncate(in_folder("key"), 7), 0);
+    assert_int_equal(truncate(in_root("key"), 7), 0);
     refused("made elsewhere", true);
     /* An entry is no key. */
-    unlink(in_folder("key"));
-    assert_int_equal(rename(in_folder(name), in_folder("key")), 0);
+    unlink(in_root("key"));
+    assert_int_equal(rename(in_root("%s", name), in_root("key")), 0);
     write_entry();
     assert_true(taken());
     alarm(0);
@@ -186,7 +175,7 @@ static void forged_entries_are_refused(void **state)
     (void)state;
     begin();
     struct itera_map map;
-    assert_int_equal(itera_map_open(in_folder(name), &map), ITERA_OK);
+    assert_int_equal(itera_map_open(in_root("%s", name), &map), ITERA_OK);
     const size_t size = map.size;
     uint8_t *sound = malloc(size);
     assert_non_null(sound);
@@ -194,7 +183,7 @@ static void forged_entries_are_refused(void **state)
     itera_map_close(&map);
     /* Any bit, any cut. */
     for (size_t i = 0; i < 2 * size; i++) {
-        FILE *file = fopen(in_folder(name), "wb");
+        FILE *file = fopen(in_root("%s", name), "wb");
         assert_non_null(file);
         const size_t keep = i < size ? size : i - size;
         if (i < size)
@@ -208,16 +197,16 @@ static void forged_entries_are_refused(void **state)
     }
     /* Another folder's, whole and sound there: it is what one who cannot read the key can make. */
     begin();
-    FILE *file = fopen(in_folder(name), "wb");
+    FILE *file = fopen(in_root("%s", name), "wb");
     assert_non_null(file);
     assert_int_equal(fwrite(sound, 1, size, file), size);
     fclose(file);
     refused("made elsewhere", true);
     /* This folder's under another name. */
     char other[128];
-    snprintf(other, sizeof other, "%s/other.bin", folder);
+    snprintf(other, sizeof other, "%s/other.bin", root);
     itera_gpu_cache_write("other.bin", identity, "a binary", 8);
-    assert_int_equal(rename(other, in_folder(name)), 0);
+    assert_int_equal(rename(other, in_root("%s", name)), 0);
     refused("made elsewhere", true);
     free(sound);
 }
@@ -228,7 +217,7 @@ static void processes_share_a_key(void **state)
     (void)state;
     enum { PROCESSES = 8 };
     for (int round = 0; round < 10; round++) {
-        itera_remove_tree(folder);
+        itera_remove_tree(root);
         pid_t pids[PROCESSES];
         for (int i = 0; i < PROCESSES; i++) {
             pids[i] = fork();
@@ -271,7 +260,7 @@ static void tuning_is_the_users(void **state)
         itera_gpu_tuning_close(&tuning);
     }
     char command[128];
-    snprintf(command, sizeof command, "chmod 666 %s/tuning-*.json", folder);
+    snprintf(command, sizeof command, "chmod 666 %s/tuning-*.json", root);
     assert_int_equal(system(command), 0);
     log_clear();
     assert_int_equal(itera_gpu_tuning_open("device", &tuning), ITERA_OK);
@@ -279,7 +268,7 @@ static void tuning_is_the_users(void **state)
     assert_non_null(strstr(logged, "can be written by others"));
     itera_gpu_tuning_close(&tuning);
     snprintf(command, sizeof command, "cd %s && f=$(echo tuning-*.json) && rm $f && mkfifo $f",
-             folder);
+             root);
     assert_int_equal(system(command), 0);
     alarm(60);
     assert_int_equal(itera_gpu_tuning_open("device", &tuning), ITERA_OK);
@@ -293,10 +282,9 @@ static void tuning_is_the_users(void **state)
 static int set_up(void **state)
 {
     (void)state;
-    snprintf(folder, sizeof folder, "/tmp/itera-cache-XXXXXX");
-    if (!mkdtemp(folder))
+    if (make_root())
         return -1;
-    setenv("ITERA_CACHE_DIR", folder, 1);
+    setenv("ITERA_CACHE_DIR", root, 1);
     log_begin();
     return 0;
 }
@@ -304,7 +292,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    return itera_remove_tree(folder);
+    return remove_root();
 }
 
 int main(void)

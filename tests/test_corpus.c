@@ -57,45 +57,35 @@ static void documents_are_separated(void **state)
     }
 }
 
-static void write_file(const char *folder, const char *name, const char *text)
-{
-    char path[256];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    fputs(text, file);
-    fclose(file);
-}
-
 static void files_and_folders(void **state)
 {
     (void)state;
-    char folder[] = "/tmp/itera-corpus-XXXXXX", source[256];
+    char source[256];
     struct itera_corpus *corpus;
-    assert_non_null(mkdtemp(folder));
-    assert_int_equal(itera_corpus_open(folder, &corpus), ITERA_ERR_IO);
-    write_file(folder, "b.txt", "second");
-    write_file(folder, "a.txt", "first");
-    write_file(folder, "c.md", "not this");
-    write_file(folder, "d.txt", "");
-    assert_int_equal(itera_corpus_open(folder, &corpus), ITERA_OK);
+    assert_int_equal(make_root(), 0);
+    assert_int_equal(itera_corpus_open(root, &corpus), ITERA_ERR_IO);
+    put(in_root("b.txt"), "second");
+    put(in_root("a.txt"), "first");
+    put(in_root("c.md"), "not this");
+    put(in_root("d.txt"), "");
+    assert_int_equal(itera_corpus_open(root, &corpus), ITERA_OK);
     assert_int_equal(itera_corpus_documents(corpus), 2);
     assert_document(corpus, 0, "first");
     assert_document(corpus, 1, "second");
     itera_corpus_destroy(&corpus);
-    snprintf(source, sizeof source, "%s/b.txt,builtin:stories?bytes=1000,%s/c.md", folder, folder);
+    snprintf(source, sizeof source, "%s/b.txt,builtin:stories?bytes=1000,%s/c.md", root, root);
     assert_int_equal(itera_corpus_open(source, &corpus), ITERA_OK);
     assert_document(corpus, 0, "second");
     assert_document(corpus, itera_corpus_documents(corpus) - 1, "not this");
     itera_corpus_destroy(&corpus);
-    snprintf(source, sizeof source, "%s/d.txt", folder);
+    snprintf(source, sizeof source, "%s/d.txt", root);
     assert_int_equal(itera_corpus_open(source, &corpus), ITERA_ERR_FORMAT);
     assert_non_null(strstr(itera_last_error(), "d.txt"));
-    snprintf(source, sizeof source, "%s/missing.txt", folder);
+    snprintf(source, sizeof source, "%s/missing.txt", root);
     assert_int_equal(itera_corpus_open(source, &corpus), ITERA_ERR_IO);
     assert_non_null(strstr(itera_last_error(), "missing.txt"));
     assert_int_equal(itera_corpus_open("", &corpus), ITERA_ERR_ARGUMENT);
-    assert_int_equal(itera_remove_tree(folder), ITERA_OK);
+    assert_int_equal(remove_root(), 0);
 }
 
 static uint64_t hash_corpus(const struct itera_corpus *corpus)

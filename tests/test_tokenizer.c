@@ -473,44 +473,34 @@ static void missing_bytes_are_an_error(void **state)
     itera_tokenizer_destroy(&t);
 }
 
-static void write_file(const char *folder, const char *name, const char *text)
-{
-    char path[256];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    fputs(text, file);
-    fclose(file);
-}
-
 static void files_are_found(void **state)
 {
     (void)state;
-    char folder[] = "/tmp/itera-tokenizer-XXXXXX", path[256];
+    char path[256];
     struct itera_tokenizer *t;
-    assert_non_null(mkdtemp(folder));
-    assert_int_equal(itera_tokenizer_open(folder, &t), ITERA_ERR_IO);
-    assert_non_null(strstr(itera_last_error(), folder));
-    write_file(folder, "gpt2_vocab.json", "{\"a\":0,\"b\":1,\"ab\":2,\"<|endoftext|>\":3}");
-    write_file(folder, "gpt2_merges.txt", "#version: 0.2\r\na b\n\n");
+    assert_int_equal(make_root(), 0);
+    assert_int_equal(itera_tokenizer_open(root, &t), ITERA_ERR_IO);
+    assert_non_null(strstr(itera_last_error(), root));
+    put(in_root("gpt2_vocab.json"), "{\"a\":0,\"b\":1,\"ab\":2,\"<|endoftext|>\":3}");
+    put(in_root("gpt2_merges.txt"), "#version: 0.2\r\na b\n\n");
     for (int i = 0; i < 3; i++) {
         static const char *const names[] = {"", "/gpt2_vocab.json", "/gpt2_merges.txt"};
-        snprintf(path, sizeof path, "%s%s", folder, names[i]);
+        snprintf(path, sizeof path, "%s%s", root, names[i]);
         assert_int_equal(itera_tokenizer_open(path, &t), ITERA_OK);
         ASSERT_IDS(t, "aba<|endoftext|>", ITERA_TEXT_SPECIAL, 2, 0, 3);
         assert_json_round_trip(t, "abba");
         itera_tokenizer_destroy(&t);
     }
-    write_file(folder, "gpt2_merges.txt", "#version: 0.2\na b\nb a\n");
-    assert_int_equal(itera_tokenizer_create(folder, NULL, &t), ITERA_ERR_FORMAT);
+    put(in_root("gpt2_merges.txt"), "#version: 0.2\na b\nb a\n");
+    assert_int_equal(itera_tokenizer_create(root, NULL, &t), ITERA_ERR_FORMAT);
     assert_non_null(strstr(itera_last_error(), "gpt2_merges.txt: merge 2"));
-    write_file(folder, "gpt2_merges.txt", "a \xFF\n");
-    assert_int_equal(itera_tokenizer_open(folder, &t), ITERA_ERR_FORMAT);
-    write_file(folder, "tokenizer.json", "{\"itera\":{\"version\":1,\"kind\":\"byte\"}}");
-    assert_int_equal(itera_tokenizer_open(folder, &t), ITERA_OK);
+    put(in_root("gpt2_merges.txt"), "a \xFF\n");
+    assert_int_equal(itera_tokenizer_open(root, &t), ITERA_ERR_FORMAT);
+    put(in_root("tokenizer.json"), "{\"itera\":{\"version\":1,\"kind\":\"byte\"}}");
+    assert_int_equal(itera_tokenizer_open(root, &t), ITERA_OK);
     assert_string_equal(itera_tokenizer_kind(t), "byte");
     itera_tokenizer_destroy(&t);
-    assert_int_equal(itera_remove_tree(folder), ITERA_OK);
+    assert_int_equal(remove_root(), 0);
 }
 
 static void bad_specifications(void **state)
