@@ -1,7 +1,7 @@
 #!/bin/sh
 # All cases of all ops on Intel's OpenCL run time for CPUs. It takes the paths that PoCL never takes
 # (subgroups, f16, integer dot products), runs subgroups of a workgroup one after the other, which
-# shows races, and compiles in seconds what takes PoCL an hour. It is where tools/second-drivers puts
+# shows races, and compiles in seconds what takes PoCL minutes. It is where tools/second-drivers puts
 # it, or ITERA_INTEL_OPENCL names the folder that has libintelocl.so; skipped without.
 #
 #   intel_opencl.sh ITERA WORK_FOLDER SOURCE_FOLDER
