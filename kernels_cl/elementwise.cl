@@ -5,9 +5,7 @@
 #include "philox.clh"
 #include "reduce.clh"
 
-#ifndef GROUP_LANES
 #define GROUP_LANES ITERA_GPU_LOCAL
-#endif
 
 /* A workgroup takes one tile of the matrix, a lane ELEMENTS of its elements: (row, col) and then
  * each further by (row_step, col_step). `across` tiles lie side by side; 1 << shift lanes do.

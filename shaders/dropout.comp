@@ -8,7 +8,7 @@ IN(1, x)
 IN_INT(2, rng)
 OUT(3, y)
 
-layout(constant_id = 4) const uint GROUP_LANES = ITERA_GPU_LOCAL;
+const uint GROUP_LANES = ITERA_GPU_LOCAL;
 shared uint drawn[ELEMENTS * GROUP_LANES];
 
 // A workgroup takes ELEMENTS times its lanes of consecutive elements. Each lane draws one block of

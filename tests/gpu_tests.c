@@ -306,6 +306,8 @@ static void profiles_time_each_op(void **state)
         gpu_assert_result(&f, round);
         for (int i = 0; i < 3; i++)
             assert_true(seconds[i] >= 0 && seconds[i] < 10);
+        for (int i = 0; i < 3 && !strcmp(gpu_tested.backend->name, "opencl"); i++)
+            assert_true(seconds[i] > 0);
         assert_true(seconds[0] + seconds[1] + seconds[2] > 0);
     }
     gpu_destroy(&f);
@@ -358,6 +360,8 @@ static void kernels_are_kept_on_disk(void **state)
     memcpy(&length, bytes + 16, sizeof length);
     assert_true(length < sizeof identity);
     memcpy(identity, bytes + 48, (size_t)length);
+    if (!strcmp(gpu_tested.backend->name, "opencl"))
+        assert_non_null(strstr(identity, "-cl-std=CL1.2"));
     const size_t cuts[] = {size, size / 2, 0};
     for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
         bytes[size - 1] ^= 1;
@@ -498,15 +502,13 @@ static void a_lost_device_says_so_and_stays_lost(void **state)
 
 static bool find_device(void)
 {
-    struct itera_device_info *infos;
-    int n;
-    if (itera_devices(&infos, &n))
+    /* In this process, so that a listing that crashes is no missing device. */
+    struct itera_device_info infos[8];
+    int n = 0;
+    if (gpu_tested.backend->list(infos, 8, &n) || n == 0)
         return false;
-    for (int i = 0; i < n && !gpu_id[0]; i++)
-        if (!strcmp(infos[i].backend, gpu_tested.backend->name))
-            memcpy(gpu_id, infos[i].id, sizeof gpu_id);
-    free(infos);
-    return gpu_id[0] != '\0';
+    memcpy(gpu_id, infos[0].id, sizeof gpu_id);
+    return true;
 }
 
 int gpu_tests_begin(int argc, char **argv)

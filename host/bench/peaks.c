@@ -40,10 +40,15 @@ static enum itera_status matmul_rate(struct itera_device *device, int64_t n, enu
                                       "",
                                       {.trans_b = 1, .integer = itera_dtype_is_blocks(dtype)},
                                       {{"a", F32, 2, {n, n}}, {"b", dtype, 2, {n, n}}}};
-    double best;
+    double best = NAN;
+    struct itera_attempt attempt; /* a device may lack products of a type */
+    itera_attempt_begin(&attempt);
     enum itera_status status = best_of(device, &op, seconds, &best);
+    itera_attempt_end(&attempt);
     *gflops = 2.0 * (double)(n * n * n) / best / 1e9;
-    return status == ITERA_ERR_UNSUPPORTED && dtype != F32 ? ITERA_OK : status;
+    if (!status || (status == ITERA_ERR_UNSUPPORTED && dtype != F32))
+        return ITERA_OK;
+    return itera_fail(status, "%s", attempt.error);
 }
 
 /* A matrix times a vector does little more than read, and so does the gradient norm: the faster of

@@ -121,8 +121,11 @@ static void open_gauges(struct measurement *m)
         if (k < m->n_readings || device->info.type != ITERA_DEVICE_CPU)
             continue;
         m->readings[k].device = device;
+        struct itera_attempt attempt; /* it tells more of the rows, which do without */
+        itera_attempt_begin(&attempt);
         if (!itera_bench_gauge_open(device, &m->readings[k].gauge))
             m->n_readings++;
+        itera_attempt_end(&attempt);
     }
 }
 
@@ -314,7 +317,14 @@ enum itera_status itera_bench_task_breakdown(struct itera_bench_task *task, doub
     double *mean = seconds + p->n_ops;
     if (!seconds)
         return itera_fail(ITERA_ERR_MEMORY, "no memory for a profile");
+    struct itera_attempt attempt; /* a device may have no timestamps */
+    itera_attempt_begin(&attempt);
     enum itera_status status = itera_profile(task->executable, seconds); /* warms up */
+    itera_attempt_end(&attempt);
+    if (status) {
+        free(seconds);
+        return status == ITERA_ERR_UNSUPPORTED ? ITERA_OK : itera_fail(status, "%s", attempt.error);
+    }
     int runs = 0;
     for (double begin = itera_seconds();
          !status && runs < MOST && (runs < FEWEST || itera_seconds() - begin < enough); runs++) {
@@ -337,5 +347,5 @@ enum itera_status itera_bench_task_breakdown(struct itera_bench_task *task, doub
             task->row.device_p50 = itera_bench_quantile(all, runs, 0.5);
     }
     free(seconds);
-    return status == ITERA_ERR_UNSUPPORTED ? ITERA_OK : status;
+    return status;
 }

@@ -7,7 +7,7 @@
 /* Says how far a prefill is, if anybody listens. */
 static enum itera_status tell(const struct itera_session *s, size_t done, size_t n)
 {
-    if (n > 1 && s->progress && s->progress(s->user, done, n))
+    if (s->telling && s->progress && s->progress(s->user, done, n))
         return itera_fail(ITERA_ERR_CANCELLED, "reading was stopped after %zu of %zu tokens", done,
                           n);
     return ITERA_OK;
@@ -222,7 +222,10 @@ static enum itera_status prefill(struct itera_session *s, const int32_t *list, s
     no_rows(s);
     for (size_t k = 0; k < count; k++)
         s->rows[listed(list, k)] = tokens + k * n;
-    return feed(s, n);
+    s->telling = true;
+    status = feed(s, n);
+    s->telling = false;
+    return status;
 }
 
 enum itera_status itera_session_prefill(struct itera_session *session, const int32_t *tokens,

@@ -40,6 +40,7 @@ struct itera_session {
     int chunk_bits; /* the largest chunk is 1 << chunk_bits */
     int64_t window; /* positions that the model has; 0: no end */
     itera_prefill_progress_fn *progress;
+    bool telling; /* it is a prefill that reads */
     void *user;
 
     struct itera_buffer *states, *derived;

@@ -314,6 +314,11 @@ static enum itera_status add_shape(struct wave *w, const char *name, const struc
                        (long long)limit, (long long)shape->tokens);
             continue;
         }
+        if (shape->phase == ITERA_BENCH_MIXED && limit && shape->batch >= limit) {
+            bench_note(w->b, "%s has %lld positions: no rows for %lld sequences all at others.",
+                       name, (long long)limit, (long long)shape->batch);
+            continue;
+        }
         struct itera_bench_task *task;
         const double begin = progress_seconds();
         status = itera_bench_task_model(of[i].model, name, of[i].dtype, shape->phase, shape->batch,

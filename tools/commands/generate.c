@@ -224,6 +224,11 @@ static bool run(struct generation *g)
     const enum itera_status read =
         itera_session_prefill(g->session, g->prompt.ids, g->prompt.count);
     progress_finish(0);
+    if (read == ITERA_ERR_CANCELLED) {
+        g->stopped = "interrupted";
+        g->prefilled = itera_session_tokens_run(g->session);
+        return emit_end(g);
+    }
     if (read)
         return false;
     g->prefill_seconds = progress_seconds() - begin;

@@ -261,9 +261,19 @@ enum itera_status itera_lower_dropout(struct itera_gpu_lowering *l, const struct
     return ITERA_OK;
 }
 
-struct itera_gpu_blocks itera_gpu_blocks(int64_t rows, int64_t cols)
+/* How a (rows, cols) matrix is cut: a workgroup of 128 takes 1 << shift columns of block_rows
+ * rows. BLOCK_WORDS of the kernels are rows, cols, across, shift, block_rows. */
+struct blocks {
+    int64_t rows, cols;
+    int64_t across; /* workgroups side by side */
+    int64_t shift;
+    int64_t block_rows;
+    int64_t count; /* blocks above each other; at least 1, so that no rows sum to 0 */
+};
+
+static struct blocks cut_blocks(int64_t rows, int64_t cols)
 {
-    struct itera_gpu_blocks b = {.rows = rows, .cols = cols};
+    struct blocks b = {.rows = rows, .cols = cols};
     b.shift = log2_class(smaller(cols, LINE));
     b.across = itera_gpu_div_up(cols, (int64_t)1 << b.shift);
     int64_t deep = ITERA_GPU_LOCAL >> b.shift;
@@ -275,9 +285,9 @@ struct itera_gpu_blocks itera_gpu_blocks(int64_t rows, int64_t cols)
 }
 
 /* One block, and as many workgroups as there can be side by side. */
-static struct itera_gpu_blocks one_block(int64_t rows, int64_t cols)
+static struct blocks one_block(int64_t rows, int64_t cols)
 {
-    struct itera_gpu_blocks b = {.rows = rows, .cols = cols, .count = 1};
+    struct blocks b = {.rows = rows, .cols = cols, .count = 1};
     b.shift = log2_class(smaller(cols, SECTOR));
     b.across = itera_gpu_div_up(cols, (int64_t)1 << b.shift);
     b.block_rows = larger(rows, 1);
@@ -289,25 +299,25 @@ static struct itera_gpu_blocks one_block(int64_t rows, int64_t cols)
     .rows = (b)->rows, .cols = (b)->cols, .across = larger((b)->across, 1), .shift = (b)->shift,   \
     .block_rows = (b)->block_rows
 
-void itera_gpu_block_groups(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d,
-                            const struct itera_gpu_blocks *b)
+static void block_groups(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d,
+                         const struct blocks *b)
 {
     itera_gpu_groups(l, d, b->across * b->count, 1, 1);
 }
 
 static void sum_words(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d,
-                      const struct itera_gpu_blocks *b, int64_t x_row, int64_t wrap, int64_t outer,
+                      const struct blocks *b, int64_t x_row, int64_t wrap, int64_t outer,
                       int64_t inner)
 {
     ITERA_GPU_ARGS(d, column_sum_args, BLOCKS_OF(b), .x_row = x_row, .y_block = b->cols,
                    .wrap = larger(wrap, 1), .y_outer = outer, .y_inner = inner);
-    itera_gpu_block_groups(l, d, b);
+    block_groups(l, d, b);
 }
 
 void itera_gpu_sum_partial(struct itera_gpu_lowering *l, struct itera_gpu_scratch partial,
                            int64_t rows, int64_t cols, int32_t y, bool transposed)
 {
-    struct itera_gpu_blocks b = itera_gpu_blocks(rows, cols);
+    struct blocks b = cut_blocks(rows, cols);
     if (rows > MAX_BLOCKS && b.count > 1) {
         struct itera_gpu_scratch sums = itera_gpu_scratch(l, b.count * cols);
         struct itera_gpu_dispatch *d = itera_gpu_begin(l, "column_sum");
@@ -332,7 +342,7 @@ enum itera_status itera_lower_column_sum(struct itera_gpu_lowering *l, const str
 {
     int64_t rows = itera_gpu_rows(l, op->in[0]), cols = itera_gpu_cols(l, op->in[0]);
     int64_t ld = itera_gpu_tensor(l, op->in[0])->shape.ld;
-    struct itera_gpu_blocks b = itera_gpu_blocks(rows, cols);
+    struct blocks b = cut_blocks(rows, cols);
     struct itera_gpu_scratch sums = {0};
     if (b.count > 1)
         sums = itera_gpu_scratch(l, b.count * cols);
@@ -354,7 +364,7 @@ enum itera_status itera_lower_skip_gate_bwd(struct itera_gpu_lowering *l, const 
 {
     int64_t rows = itera_gpu_rows(l, op->in[0]), cols = itera_gpu_cols(l, op->in[0]);
     bool gated = op->in[4] != ITERA_NONE;
-    struct itera_gpu_blocks b = itera_gpu_blocks(rows, cols);
+    struct blocks b = cut_blocks(rows, cols);
     struct itera_gpu_scratch sums = {0};
     if (b.count > 1)
         sums = itera_gpu_scratch(l, b.count * cols);
@@ -370,7 +380,7 @@ enum itera_status itera_lower_skip_gate_bwd(struct itera_gpu_lowering *l, const 
     itera_gpu_out(l, d, op->out[3]);
     ITERA_GPU_ARGS(d, skip_gate_bwd_args, BLOCKS_OF(&b), .gated = gated,
                    .want_dz = gated && op->out[3] != ITERA_NONE);
-    itera_gpu_block_groups(l, d, &b);
+    block_groups(l, d, &b);
     if (b.count > 1)
         itera_gpu_sum_partial(l, sums, b.count, cols, op->out[2], false);
     return ITERA_OK;

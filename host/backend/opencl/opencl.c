@@ -51,12 +51,17 @@ enum itera_status opencl_fail(const struct opencl_device *device, const char *ca
                       opencl_error_name(error), advice);
 }
 
+bool opencl_is_failure(cl_int error)
+{
+    return error == CL_OUT_OF_HOST_MEMORY || error == CL_MEM_OBJECT_ALLOCATION_FAILURE ||
+           error == CL_DEVICE_NOT_AVAILABLE || error == OPENCL_NVIDIA_FAULT;
+}
+
 enum itera_status opencl_refuse(const struct opencl_device *device, const char *call, cl_int error,
                                 struct itera_reason *why)
 {
     const struct itera_device_info *info = &device->gpu.base.info;
-    if (error == CL_OUT_OF_HOST_MEMORY || error == CL_MEM_OBJECT_ALLOCATION_FAILURE ||
-        error == CL_DEVICE_NOT_AVAILABLE || error == OPENCL_NVIDIA_FAULT)
+    if (opencl_is_failure(error))
         return opencl_fail(device, call, error);
     return itera_refuse(why, "%s (%s): %s failed with %s; update the device's driver", info->id,
                         info->name, call, opencl_error_name(error));

@@ -86,8 +86,9 @@ struct opencl_buffer {
 
 /* Fails with what the device, the call and the error are, and what to do about it. */
 enum itera_status opencl_fail(const struct opencl_device *device, const char *call, cl_int error);
-/* The same for what a kernel cannot be had without: a lost device and full memory are failures,
- * other errors are reasons to leave the kernel's op to another device. */
+/* Whether an error says more than that a kernel cannot be had: a lost device, or full memory. */
+bool opencl_is_failure(cl_int error);
+/* opencl_fail for those, and for other errors the reason to leave the kernel's op to another device. */
 enum itera_status opencl_refuse(const struct opencl_device *device, const char *call, cl_int error,
                                 struct itera_reason *why);
 

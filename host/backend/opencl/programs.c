@@ -130,7 +130,9 @@ static enum itera_status build_source(struct opencl_device *d, int file, const c
                 : d->cl->BuildProgram(program, 1, &d->id, options, NULL, NULL);
     char *log = build_log(d, program);
     if (error) {
-        enum itera_status status = build_failed(d, file, error, log, why);
+        enum itera_status status = opencl_is_failure(error)
+                                       ? opencl_fail(d, "clBuildProgram", error)
+                                       : build_failed(d, file, error, log, why);
         free(log);
         d->cl->ReleaseProgram(program);
         return status;
@@ -166,6 +168,8 @@ static enum itera_status build(struct opencl_device *d, int file, const char *op
     itera_attempt_begin(&attempt);
     enum itera_status status = opencl_sources_resolve(&d->sources, file, &text, &bytes);
     itera_attempt_end(&attempt);
+    if (status == ITERA_ERR_MEMORY)
+        return itera_fail(status, "%s", attempt.error);
     if (status) {
         d->broken[file] = true;
         return itera_refuse(why, "%s", attempt.error);

@@ -460,7 +460,9 @@ uint32_t itera_vulkan_words(const struct itera_vulkan_shader *shader,
     const size_t n = shader->module[variant].bytes / sizeof *word;
     for (size_t at = HEADER; at < n; at += word[at] >> 16) {
         at = find_instruction(word, n, at, OP_DECORATE, 2, BINDING);
-        if (at == n || word[at + 3] != 0)
+        if (at == n)
+            return 0;
+        if (word[at + 3] != 0)
             continue;
         size_t variable = find_instruction(word, n, HEADER, OP_VARIABLE, 2, word[at + 1]);
         size_t pointer = variable == n ? n

@@ -14,8 +14,9 @@ extern "C" {
 
 struct itera_session;
 
-/* Called while a prefill runs: `done` of `total` tokens of each sequence were given to the device.
- * Return non-zero to stop (ITERA_ERR_CANCELLED). */
+/* Called after each chunk of a prefill: `done` of `total` tokens of each sequence were given to the
+ * device. Where windows are full, that is one position's sequences after another's, each with what is
+ * read again. Return non-zero to stop (ITERA_ERR_CANCELLED). */
 typedef int itera_prefill_progress_fn(void *user, size_t done, size_t total);
 
 /* Zero-initialise and set what matters. */
@@ -92,8 +93,8 @@ ITERA_API enum itera_status itera_session_warm(struct itera_session *session, si
  * Where a model has learned positions and they end, the session takes the last half of its window,
  * reads it again from a fresh state, and goes on from there; the log says so once.
  * Errors: ITERA_ERR_ARGUMENT for a token out of range, or without an end-of-text token where one is
- * needed; ITERA_ERR_MEMORY, device errors and ITERA_ERR_CANCELLED, after which the sequences that were
- * to read must be reset, or loaded. */
+ * needed; ITERA_ERR_MEMORY and device errors, after which the session must be reset;
+ * ITERA_ERR_CANCELLED, after which the sequences that were to read must be reset, or loaded. */
 ITERA_API enum itera_status itera_session_prefill(struct itera_session *session,
                                                   const int32_t *tokens, size_t n);
 
