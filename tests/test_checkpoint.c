@@ -261,7 +261,7 @@ static char *part(const char *directory, int file)
 {
     char name[128];
     snprintf(name, sizeof name, "%s/checkpoint/%s", directory, files[file]);
-    return in_root(name);
+    return in_root("%s", name);
 }
 
 /* Every part, of another run or of another step of the same one, and all parts but state.json. */
@@ -278,16 +278,17 @@ static void test_mixed(void **state)
     run(&o, 3);
     o.directory = strdupa(in_root("mixed"));
     for (int i = 0; i < 4; i++)
-        copy(in_root(files[i]), part("mixed", i));
+        copy(in_root("%s", files[i]), part("mixed", i));
     for (int other = 0; other < 2; other++) {
         for (int set = 1; set < 15; set++) {
             for (int i = 0; i < 4; i++)
-                copy(part("mixed", i), set >> i & 1 ? part(others[other], i) : in_root(files[i]));
+                copy(part("mixed", i),
+                     set >> i & 1 ? part(others[other], i) : in_root("%s", files[i]));
             refuse(o.directory, "mixed/checkpoint/", "the whole checkpoint");
         }
     }
     for (int i = 0; i < 4; i++)
-        copy(part("mixed", i), in_root(files[i]));
+        copy(part("mixed", i), in_root("%s", files[i]));
     struct itera_trainer *t;
     assert_int_equal(itera_trainer_resume(device, o.directory, NULL, &t), ITERA_OK);
     itera_trainer_destroy(&t);

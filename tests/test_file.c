@@ -246,7 +246,7 @@ static void test_writer_left(void **state)
     /* Left by a process that had this one's number, as the first of every container has. */
     char name[64];
     snprintf(name, sizeof name, "file.tmp.%ld.999999", (long)getpid());
-    touch(in_root(name));
+    touch(in_root("%s", name));
     write_whole(path, "new");
     assert_int_equal(entries(root), 1);
 
@@ -255,16 +255,16 @@ static void test_writer_left(void **state)
     assert_int_equal(itera_writer_open(path, &live), ITERA_OK);
     assert_int_equal(itera_writer_append(live, "live", 4), ITERA_OK);
     snprintf(name, sizeof name, "other.tmp.%ld.1", (long)child);
-    touch(in_root(name));
+    touch(in_root("%s", name));
     snprintf(name, sizeof name, "file.tmp.%ld.1", (long)child);
-    assert_int_equal(symlink("file", in_root(name)), 0);
+    assert_int_equal(symlink("file", in_root("%s", name)), 0);
     snprintf(name, sizeof name, "file.tmp.%ld.2", (long)child);
-    assert_int_equal(mkdir(in_root(name), 0700), 0);
+    assert_int_equal(mkdir(in_root("%s", name), 0700), 0);
     snprintf(name, sizeof name, "file.tmp.%ld.3.txt", (long)child);
-    touch(in_root(name));
+    touch(in_root("%s", name));
     touch(in_root("file.tmp.x.1"));
     snprintf(name, sizeof name, "file.tmp.%ld.1", (long)getppid());
-    touch(in_root(name));
+    touch(in_root("%s", name));
     write_whole(path, "newer");
     assert_int_equal(entries(root), 8);
     assert_content(path, "newer");
@@ -290,8 +290,8 @@ static void test_keep(void **state)
     assert_int_equal(link(path, in_root("hard2")), 0);
     static const char *const names[] = {"input", "link", "hard2"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        assert_int_equal(itera_file_check_output(in_root(names[i])), ITERA_ERR_IO);
-        assert_int_equal(itera_file_write(in_root(names[i]), "out", 3), ITERA_ERR_IO);
+        assert_int_equal(itera_file_check_output(in_root("%s", names[i])), ITERA_ERR_IO);
+        assert_int_equal(itera_file_write(in_root("%s", names[i]), "out", 3), ITERA_ERR_IO);
         assert_non_null(strstr(itera_last_error(), "is what is read; write to another file"));
     }
     assert_content(path, "in");
