@@ -40,6 +40,11 @@ test_device() {
         expect 0 '' check "$model" --expected "$model/expected.safetensors" --device "$device"
     done
 
+    # What its driver made of kernels: those that a preset uses.
+    expect 0 'matmul_.* micro' devices --kernels --device "$device" --preset micro --op matmul
+    expect 0 '' devices --kernels -d "$device" --preset micro --op 'add,matmul' --json kernels.json
+    grep -q '"used_by": "micro"' kernels.json || fail "$device: no kernels in JSON"
+
     # Training follows the CPU, repeats, and resumes bit for bit.
     train "$device" "$name" --steps 12 --fallback refuse || fail "training on $device"
     close_losses cpu "$name" 1e-3 || fail "$device: other losses than the CPU's"
@@ -142,6 +147,8 @@ train cpu cpu --threads 1 --steps 12 || fail "training on the CPU"
 
 tested=0
 "$itera" devices --json devices.json 2>err || fail "listing devices"
+expect 0 'no kernels' devices --kernels -d cpu
+expect 1 'nosuch' devices --kernels -d cpu --preset nosuch
 for device; do
     if grep -q "\"$device\"" devices.json; then
         echo "testing $device"

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #if defined(ITERA_HAVE_OPENCL) || defined(ITERA_HAVE_VULKAN)
+#include "backend/gpu/kernels.h"
 #include "backend/gpu/lower.h"
 #include "backend/gpu/plan.h"
 #include "backend/gpu/tuning_measure.h"
@@ -75,6 +76,21 @@ static bool has_kernel(struct itera_gpu_device *d, const char *kernel)
     return true;
 }
 
+static int described;
+
+static enum itera_status describe(struct itera_gpu_device *d,
+                                  const struct itera_gpu_dispatch *dispatch,
+                                  struct itera_kernel_info *info)
+{
+    (void)d;
+    (void)dispatch;
+    described++;
+    itera_gpu_statistic(info, "VGPRs", 24);
+    itera_gpu_statistic(info, "Spilled VGPRs", 3);
+    itera_gpu_statistic(info, "Hash", 7);
+    return ITERA_OK;
+}
+
 static int open_device(void **state)
 {
     (void)state;
@@ -83,7 +99,8 @@ static int open_device(void **state)
                                                   .max_local = 1024,
                                                   .shared_bytes = 32768,
                                                   .max_operand_bytes = (uint64_t)64 << 30},
-                                       .has_kernel = has_kernel};
+                                       .has_kernel = has_kernel,
+                                       .describe = describe};
     strcpy(device.base.info.id, "recording:0");
     return create_buffer(&device.base, 256, &absent);
 }
@@ -277,6 +294,50 @@ static void a_device_is_tuned_for_what_it_meets(void **state)
     assert_int_equal(times_of_compiling(ITERA_DEVICE_SOFTWARE, 0), 0);
 }
 
+static int count_kernels(const struct itera_kernel_list *list, const char *name)
+{
+    int n = 0;
+    for (int i = 0; i < list->n; i++)
+        n += !strcmp(list->items[i].name, name);
+    return n;
+}
+
+static void kernels_are_listed_once_with_what_is_told(void **state)
+{
+    (void)state;
+    struct itera_program *p = new_program();
+    struct itera_attr attr = {.trans_b = 1};
+    for (int i = 0; i < 2; i++) {
+        int32_t in[4] = {matrix(p, ITERA_F32, 512, 64), matrix(p, ITERA_F32, 512, 64), ITERA_NONE,
+                         ITERA_NONE};
+        int32_t out = ITERA_NEW;
+        itera_record(p, ITERA_OP_matmul, &attr, in, &out);
+    }
+    struct itera_kernel_list list = {0};
+    described = 0;
+    assert_int_equal(itera_gpu_kernels(&device.base, p, "*", false, "first", &list), ITERA_OK);
+    assert_int_equal(list.n, 1);
+    assert_int_equal(itera_gpu_kernels(&device.base, p, "*", false, "second", &list), ITERA_OK);
+    assert_int_equal(itera_gpu_kernels(&device.base, p, "*", false, "first", &list), ITERA_OK);
+    assert_int_equal(list.n, 1);
+    assert_int_equal(described, 1);
+    const struct itera_kernel_info *k = &list.items[0];
+    assert_string_equal(k->used_by, "first second");
+    assert_string_equal(k->op, "matmul");
+    assert_int_equal(k->registers, 24);
+    assert_int_equal(k->spills, 3);
+    assert_int_equal(k->shared_bytes, -1);
+    assert_string_equal(k->statistics, "VGPRs 24, Spilled VGPRs 3, Hash 7");
+    /* In every way: tiles of three sizes, products of few rows, ... */
+    assert_int_equal(itera_gpu_kernels(&device.base, p, "silu", true, NULL, &list), ITERA_OK);
+    assert_int_equal(list.n, 1);
+    assert_int_equal(itera_gpu_kernels(&device.base, p, "*", true, NULL, &list), ITERA_OK);
+    assert_int_equal(count_kernels(&list, "matmul_tile"), 3);
+    assert_string_equal(list.items[0].used_by, "first second");
+    free(list.items);
+    itera_program_destroy(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -286,6 +347,7 @@ int main(void)
         cmocka_unit_test(columns_of_one_matrix_are_apart),
         cmocka_unit_test(tuning_stops_where_nothing_is_timed),
         cmocka_unit_test(a_device_is_tuned_for_what_it_meets),
+        cmocka_unit_test(kernels_are_listed_once_with_what_is_told),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

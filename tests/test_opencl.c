@@ -270,12 +270,40 @@ static void survives_bad_kernels(void **state)
     unsetenv("ITERA_KERNEL_DIR");
 }
 
+/* As -cl-nv-verbose has it; of a kernel that is not in the log nothing is told. */
+static void reads_the_log_of_nvidias_compiler(void **state)
+{
+    (void)state;
+    static const char log[] =
+        "\nptxas info    : 0 bytes gmem\n"
+        "ptxas info    : Compiling entry function 'first' for 'sm_86'\n"
+        "ptxas info    : Function properties for first\n"
+        "ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n"
+        "ptxas info    : Used 34 registers, 384 bytes cmem[0]\n"
+        "ptxas info    : Compiling entry function 'second' for 'sm_86'\n"
+        "ptxas info    : Function properties for second\n"
+        "ptxas         .     320 bytes stack frame, 12 bytes spill stores, 16 bytes spill loads\n"
+        "ptxas info    : Used 255 registers, 384 bytes cmem[0]";
+    struct itera_kernel_info info = {.registers = -1, .spills = -1, .scratch_bytes = -1};
+    opencl_read_nvidia_log(log, "third", &info);
+    assert_int_equal(info.registers, -1);
+    assert_string_equal(info.statistics, "");
+    opencl_read_nvidia_log(log, "second", &info);
+    assert_int_equal(info.registers, 255);
+    assert_int_equal(info.spills, 12);
+    assert_int_equal(info.scratch_bytes, 320);
+    opencl_read_nvidia_log(log, "first", &info);
+    assert_int_equal(info.registers, 34);
+    assert_int_equal(info.spills, 0);
+    opencl_read_nvidia_log("Compiling entry function 'a'", "a", &info);
+    opencl_read_nvidia_log("", "a", &info);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tells_errors_by_name),
-        cmocka_unit_test(keeps_no_binaries_of_pocl),
-        cmocka_unit_test(finds_sources),
+        cmocka_unit_test(tells_errors_by_name), cmocka_unit_test(keeps_no_binaries_of_pocl),
+        cmocka_unit_test(finds_sources),        cmocka_unit_test(reads_the_log_of_nvidias_compiler),
         cmocka_unit_test(survives_bad_kernels),
     };
     const struct CMUnitTest clblast[] = {cmocka_unit_test(multiplies_with_clblast)};

@@ -5,7 +5,7 @@
 #define ITERA_BACKEND_BACKEND_H
 
 #include "core/log.h"
-#include "itera/device.h"
+#include "itera/kernels.h"
 #include "program/program.h"
 
 /* Memory of a device. Backends extend it by putting it first in their own struct. */
@@ -81,6 +81,13 @@ struct itera_backend {
      * not measured yet, which way is the fastest, and keeps that. With program NULL, forgets what
      * was measured. A backend without such choices has NULL here. */
     enum itera_status (*tune)(struct itera_device *device, const struct itera_program *program);
+    /* Adds to the list the kernels that the ops of a program take, each once, with what the driver
+     * made of them: those of the device's choice, or with `every_way` those of all ways. used_by: the
+     * preset that the program is of; NULL: none. Ops that the device lacks are left out. NULL where
+     * kernels are not compiled. */
+    enum itera_status (*kernels)(struct itera_device *device, const struct itera_program *program,
+                                 const char *ops, bool every_way, const char *used_by,
+                                 struct itera_kernel_list *list);
 };
 
 struct itera_call;

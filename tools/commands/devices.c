@@ -7,6 +7,7 @@
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "commands/devices_kernels.h"
 #include "itera/bench.h"
 #include "itera/check.h"
 #include "itera/device.h"
@@ -187,17 +188,30 @@ int itera_command_devices(int argc, char **argv)
     static const char *const usual[] = {"micro", "tiny", "itera-m", "transformer", "mamba-tiny"};
     static const char *const all[] = {"all"};
     struct option_optional json = {0};
-    bool tuning = false, listing = false;
+    bool tuning = false, listing = false, kernels = false, every = false;
+    const char *ops = NULL;
+    struct option_names dtypes = {0};
     struct option_names ids = {1, all};
     struct option_names presets = {sizeof usual / sizeof *usual, usual};
     const struct command_option options[] = {
         {"tune", 0, OPTION_FLAG, &tuning, NULL,
          "measure which kernels are fastest on each device and keep it,\ninstead of measuring "
          "shapes as they come"},
-        {"device", 'd', OPTION_NAMES, &ids, "LIST", "with --tune: which (default: all)"},
+        {"kernels", 0, OPTION_FLAG, &kernels, NULL,
+         "what the driver made of each kernel: registers, spills, memory,\nworst first, as far as "
+         "it "
+         "tells"},
+        {"device", 'd', OPTION_NAMES, &ids, "LIST",
+         "with --tune and --kernels: which (default: all)"},
         {"preset", 0, OPTION_NAMES, &presets, "LIST",
-         "with --tune: the shapes of these models\n(default: micro, tiny, itera-m, transformer, "
-         "mamba-tiny)"},
+         "with --tune and --kernels: the shapes of these models\n(default: micro, tiny, itera-m, "
+         "transformer, mamba-tiny)"},
+        {"dtype", 0, OPTION_NAMES, &dtypes, "LIST",
+         "with --kernels: weights of the presets (default: f32)", 0, 0, "f32|f16|bf16|q8|q4|mixed"},
+        {"all", 0, OPTION_FLAG, &every, NULL,
+         "with --kernels: also those that no preset uses, in every way\nthat the device has (see "
+         "itera check)"},
+        {"op", 0, OPTION_STRING, &ops, "GLOB", "with --kernels: only of these ops"},
         {"ops", 0, OPTION_FLAG, &listing, NULL, "which ops each device has kernels for"},
         {"json", 0, OPTION_OPTIONAL, &json, "FILE", "write JSON to FILE, or to stdout"},
         {0}};
@@ -218,6 +232,15 @@ int itera_command_devices(int argc, char **argv)
         code = EXIT_FAILED;
     else if (tuning)
         code = tune(infos, count, &ids, &presets);
+    else if (kernels)
+        code = devices_kernels_run(infos, count, &ids,
+                                   &(struct itera_kernel_options){.presets = presets.item,
+                                                                  .n_presets = (int)presets.n,
+                                                                  .dtypes = dtypes.item,
+                                                                  .n_dtypes = (int)dtypes.n,
+                                                                  .ops = ops,
+                                                                  .every = every},
+                                   &json);
     else if (listing)
         code = list_ops(infos, count, &json);
     else if (json.given)

@@ -52,6 +52,11 @@ struct itera_gpu_device {
     enum itera_status (*prepare)(struct itera_gpu_device *device,
                                  const struct itera_gpu_dispatch *dispatch,
                                  struct itera_reason *why);
+    /* Fills in what the driver made of the kernel of a dispatch that has been prepared: the numbers and
+     * statistics of *info, which are -1 and "" before. What the driver does not tell stays so. */
+    enum itera_status (*describe)(struct itera_gpu_device *device,
+                                  const struct itera_gpu_dispatch *dispatch,
+                                  struct itera_kernel_info *info);
 };
 
 #endif

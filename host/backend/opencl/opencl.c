@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "backend/gpu/fault.h"
+#include "backend/gpu/kernels.h"
 #include "backend/gpu/lower.h"
 #include "backend/gpu/tuning_measure.h"
 #include "backend/gpu/tuning_store.h"
@@ -147,6 +148,7 @@ static enum itera_status opencl_open(int index, const struct itera_device_option
     d->gpu.traits = found[index].traits;
     d->gpu.has_kernel = opencl_has_kernel;
     d->gpu.prepare = opencl_prepare;
+    d->gpu.describe = opencl_describe_kernel;
     d->cl = opencl_load();
     d->id = found[index].device;
     d->max_buffer = found[index].max_buffer;
@@ -261,6 +263,7 @@ const struct itera_backend itera_backend_opencl = {
     .download = opencl_download,
     .supports = itera_gpu_supports,
     .tune = itera_gpu_tune,
+    .kernels = itera_gpu_kernels,
     .compile = opencl_compile,
     .executable_destroy = opencl_executable_destroy,
     .run = opencl_run,

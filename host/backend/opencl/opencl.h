@@ -103,6 +103,18 @@ enum itera_status opencl_kernel_create(struct opencl_device *device,
                                        const struct itera_gpu_dispatch *dispatch, cl_kernel *out);
 void opencl_programs_close(struct opencl_device *device);
 
+/* Builds the program of a dispatch once more, with one more option, for what the compiler says: to be
+ * freed, NULL where it does not build. */
+char *opencl_build_log(struct opencl_device *device, const struct itera_gpu_dispatch *dispatch,
+                       const char *option);
+
+/* statistics.c: the describe of struct itera_gpu_device. */
+enum itera_status opencl_describe_kernel(struct itera_gpu_device *device,
+                                         const struct itera_gpu_dispatch *dispatch,
+                                         struct itera_kernel_info *info);
+/* Takes from NVIDIA's log (-cl-nv-verbose) what it says of one kernel. */
+void opencl_read_nvidia_log(const char *log, const char *kernel, struct itera_kernel_info *info);
+
 /* execute.c */
 enum itera_status opencl_compile(struct itera_device *device, const struct itera_program *program,
                                  const struct itera_binding *bindings, int n_bindings,

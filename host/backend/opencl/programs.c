@@ -228,6 +228,34 @@ static enum itera_status find_program(struct opencl_device *d,
     return ITERA_OK;
 }
 
+char *opencl_build_log(struct opencl_device *d, const struct itera_gpu_dispatch *dispatch,
+                       const char *option)
+{
+    char options[sizeof d->programs->options + 64], *text = NULL, *log = NULL;
+    struct itera_reason why;
+    const int file = opencl_sources_find(&d->sources, dispatch->kernel);
+    if (file < 0 || write_options(d, dispatch, options, sizeof d->programs->options, &why))
+        return NULL;
+    size_t bytes, used = strlen(options);
+    snprintf(options + used, sizeof options - used, " %s", option);
+    struct itera_attempt attempt;
+    itera_attempt_begin(&attempt); /* nothing depends on it */
+    enum itera_status status = opencl_sources_resolve(&d->sources, file, &text, &bytes);
+    itera_attempt_end(&attempt);
+    if (status)
+        return NULL;
+    cl_int error;
+    const char *source = text;
+    cl_program program = d->cl->CreateProgramWithSource(d->context, 1, &source, &bytes, &error);
+    if (!error) {
+        if (!d->cl->BuildProgram(program, 1, &d->id, options, NULL, NULL))
+            log = build_log(d, program);
+        d->cl->ReleaseProgram(program);
+    }
+    free(text);
+    return log;
+}
+
 /* Asks the driver how large a group of this kernel may be. */
 static enum itera_status look_at_kernel(struct opencl_device *d, struct opencl_program *program,
                                         const char *name, struct opencl_kernel **out,

@@ -8,6 +8,7 @@
 
 #include "backend/gpu/fault.h"
 #include "backend/gpu/hash.h"
+#include "backend/gpu/kernels.h"
 #include "backend/gpu/lower.h"
 #include "backend/gpu/tuning_measure.h"
 #include "backend/gpu/tuning_store.h"
@@ -122,7 +123,7 @@ static void set_identity(struct vulkan_device *d)
              (unsigned long long)shaders);
 }
 
-static VkResult create_device(struct vulkan_device *d)
+static VkResult create_logical(struct vulkan_device *d)
 {
     struct itera_vulkan_chain chain = d->probe.chain;
     const float priority = 1;
@@ -137,10 +138,19 @@ static VkResult create_device(struct vulkan_device *d)
                                      .enabledExtensionCount = d->probe.n_extensions,
                                      .ppEnabledExtensionNames = d->probe.extensions};
     VkResult result = d->api.CreateDevice(d->probe.physical, &info, NULL, &d->handle);
-    if (result) {
+    if (result)
         d->handle = VK_NULL_HANDLE;
+    return result;
+}
+
+static VkResult create_device(struct vulkan_device *d)
+{
+    VkResult result = create_logical(d);
+    /* A layer that looks at kernels enables the same, and drivers refuse what they are given twice. */
+    if (result && itera_vulkan_without_statistics(&d->probe))
+        result = create_logical(d);
+    if (result)
         return result;
-    }
     if (!itera_vulkan_load_device(&d->api, d->handle))
         return VK_ERROR_INITIALIZATION_FAILED;
     if (!d->api.GetBufferDeviceAddressKHR)
@@ -185,6 +195,7 @@ static enum itera_status vulkan_open(int index, const struct itera_device_option
     d->gpu.base.backend = &itera_backend_vulkan;
     d->gpu.has_kernel = itera_vulkan_has_kernel;
     d->gpu.prepare = itera_vulkan_prepare;
+    d->gpu.describe = itera_vulkan_describe_kernel;
     VkPhysicalDevice *devices = NULL;
     uint32_t n = 0;
     enum itera_status status = ITERA_OK;
@@ -241,6 +252,7 @@ const struct itera_backend itera_backend_vulkan = {
     .download = itera_vulkan_download,
     .supports = itera_gpu_supports,
     .tune = itera_gpu_tune,
+    .kernels = itera_gpu_kernels,
     .compile = itera_vulkan_compile,
     .executable_destroy = itera_vulkan_executable_destroy,
     .run = itera_vulkan_run,

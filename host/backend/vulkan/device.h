@@ -127,6 +127,10 @@ enum itera_status itera_vulkan_pipeline(struct vulkan_device *d,
                                         const struct itera_gpu_dispatch *dispatch,
                                         enum itera_vulkan_variant variant, VkPipeline *out,
                                         struct itera_reason *why);
+/* One more pipeline of a dispatch, made with these flags and without the cache; the caller's. */
+VkResult itera_vulkan_pipeline_with(struct vulkan_device *d,
+                                    const struct itera_gpu_dispatch *dispatch,
+                                    VkPipelineCreateFlags flags, VkPipeline *out);
 /* Makes the dispatch's pipeline before its operands have their places. */
 enum itera_status itera_vulkan_prepare(struct itera_gpu_device *device,
                                        const struct itera_gpu_dispatch *dispatch,
@@ -136,6 +140,11 @@ enum itera_status itera_vulkan_layout(struct vulkan_device *d, int n_bindings,
                                       VkPipelineLayout *layout);
 /* Writes the pipelines made since they were last written to the cache on disk. */
 void itera_vulkan_cache_save(struct vulkan_device *d, bool now);
+
+/* statistics.c: the describe of struct itera_gpu_device. */
+enum itera_status itera_vulkan_describe_kernel(struct itera_gpu_device *device,
+                                               const struct itera_gpu_dispatch *dispatch,
+                                               struct itera_kernel_info *info);
 
 /* executable.c */
 enum itera_status itera_vulkan_compile(struct itera_device *device,

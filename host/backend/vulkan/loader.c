@@ -112,8 +112,9 @@ bool itera_vulkan_load_device(struct itera_vulkan_api *api, VkDevice device)
     complete &= api->name != NULL;
     ITERA_VULKAN_DEVICE_FUNCTIONS(X)
 #undef X
-    api->GetBufferDeviceAddressKHR = (PFN_vkGetBufferDeviceAddressKHR)api->GetDeviceProcAddr(
-        device, "vkGetBufferDeviceAddressKHR");
+#define X(name) api->name = (PFN_vk##name)api->GetDeviceProcAddr(device, "vk" #name);
+    ITERA_VULKAN_EXTENSION_FUNCTIONS(X)
+#undef X
     return complete;
 }
 

@@ -68,13 +68,18 @@
     X(WaitForFences)                                                                               \
     X(QueueSubmit)
 
-/* Everything but the last two is never NULL; those belong to extensions. */
+#define ITERA_VULKAN_EXTENSION_FUNCTIONS(X)                                                        \
+    X(GetBufferDeviceAddressKHR)                                                                   \
+    X(GetPipelineExecutablePropertiesKHR)                                                          \
+    X(GetPipelineExecutableStatisticsKHR)
+
+/* Functions of the instance and device are never NULL; those of extensions may be. */
 struct itera_vulkan_api {
 #define X(name) PFN_vk##name name;
     ITERA_VULKAN_INSTANCE_FUNCTIONS(X)
     ITERA_VULKAN_DEVICE_FUNCTIONS(X)
+    ITERA_VULKAN_EXTENSION_FUNCTIONS(X)
 #undef X
-    PFN_vkGetBufferDeviceAddressKHR GetBufferDeviceAddressKHR;
     PFN_vkVoidFunction GetPhysicalDeviceCooperativeMatrixPropertiesKHR;
     PFN_vkGetInstanceProcAddr GetInstanceProcAddr;
     VkInstance instance;

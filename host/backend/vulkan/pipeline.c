@@ -185,7 +185,8 @@ static bool same(const struct vulkan_pipeline *a, const struct vulkan_pipeline *
 }
 
 static VkResult create_pipeline(struct vulkan_device *d, const struct vulkan_pipeline *key,
-                                VkPipelineLayout layout, bool subgroups, VkPipeline *out)
+                                VkPipelineLayout layout, bool subgroups, VkPipelineCache cache,
+                                VkPipelineCreateFlags flags, VkPipeline *out)
 {
     uint32_t value[4 + ITERA_GPU_MAX_CONSTANTS];
     VkSpecializationMapEntry entry[4 + ITERA_GPU_MAX_CONSTANTS];
@@ -218,6 +219,7 @@ static VkResult create_pipeline(struct vulkan_device *d, const struct vulkan_pip
         return result;
     const VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
+        .flags = flags,
         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
                   .pNext = subgroups && d->probe.subgroup_required ? &size : NULL,
                   .flags =
@@ -231,7 +233,7 @@ static VkResult create_pipeline(struct vulkan_device *d, const struct vulkan_pip
     if (itera_gpu_fault(ITERA_GPU_FAULT_BUILD))
         result = VK_ERROR_UNKNOWN;
     else
-        result = d->api.CreateComputePipelines(d->handle, d->pipeline_cache, 1, &info, NULL, out);
+        result = d->api.CreateComputePipelines(d->handle, cache, 1, &info, NULL, out);
     d->api.DestroyShaderModule(d->handle, module, NULL);
     return result;
 }
@@ -269,6 +271,21 @@ static enum itera_status check_words(const struct vulkan_device *d,
                       dispatch->n_words);
 }
 
+VkResult itera_vulkan_pipeline_with(struct vulkan_device *d,
+                                    const struct itera_gpu_dispatch *dispatch,
+                                    VkPipelineCreateFlags flags, VkPipeline *out)
+{
+    struct vulkan_pipeline key = key_of(dispatch, ITERA_VULKAN_DESCRIPTORS);
+    bool subgroups = false;
+    VkDescriptorSetLayout set;
+    VkPipelineLayout layout;
+    if (!key.shader ||
+        !itera_vulkan_can_run(&d->probe, key.shader, key.variant, &subgroups, NULL) ||
+        itera_vulkan_layout(d, dispatch->n_bindings, key.variant, &set, &layout))
+        return VK_ERROR_UNKNOWN;
+    return create_pipeline(d, &key, layout, subgroups, VK_NULL_HANDLE, flags, out);
+}
+
 /* Makes the pipeline of a key and keeps it, also when the driver refuses: it is not asked again. */
 static enum itera_status add_pipeline(struct vulkan_device *d, struct vulkan_pipeline *key,
                                       const struct itera_gpu_dispatch *dispatch,
@@ -296,7 +313,8 @@ static enum itera_status add_pipeline(struct vulkan_device *d, struct vulkan_pip
         d->pipelines = grown;
         d->cap_pipelines = cap;
     }
-    VkResult result = create_pipeline(d, key, layout, subgroups, &key->handle);
+    VkResult result =
+        create_pipeline(d, key, layout, subgroups, d->pipeline_cache, 0, &key->handle);
     if (result == VK_ERROR_DEVICE_LOST || result == VK_ERROR_OUT_OF_HOST_MEMORY ||
         result == VK_ERROR_OUT_OF_DEVICE_MEMORY)
         return itera_vulkan_fail(d, "vkCreateComputePipelines", result);

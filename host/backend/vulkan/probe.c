@@ -14,6 +14,7 @@ enum {
     EXT_DOT,
     EXT_MEMORY_MODEL,
     EXT_MATRIX,
+    EXT_STATISTICS,
     EXT_MEMORY_BUDGET,
     EXT_PORTABILITY,
     EXT_DRIVER,
@@ -30,6 +31,7 @@ static const char *const extension_names[EXTENSIONS] = {
     [EXT_DOT] = "VK_KHR_shader_integer_dot_product",
     [EXT_MEMORY_MODEL] = "VK_KHR_vulkan_memory_model",
     [EXT_MATRIX] = "VK_KHR_cooperative_matrix",
+    [EXT_STATISTICS] = "VK_KHR_pipeline_executable_properties",
     [EXT_MEMORY_BUDGET] = "VK_EXT_memory_budget",
     [EXT_PORTABILITY] = "VK_KHR_portability_subset",
     [EXT_DRIVER] = "VK_KHR_driver_properties",
@@ -97,6 +99,8 @@ void *itera_vulkan_chain_link(const struct itera_vulkan_probe *probe,
     LINK(has_extension(probe, EXT_MATRIX), matrix,
          VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR)
 #endif
+    LINK(has_extension(probe, EXT_STATISTICS), statistics,
+         VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR)
     LINK(has_extension(probe, EXT_MEMORY_MODEL), model,
          VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_MEMORY_MODEL_FEATURES_KHR)
     LINK(has_extension(probe, EXT_DOT), dot,
@@ -113,6 +117,21 @@ void *itera_vulkan_chain_link(const struct itera_vulkan_probe *probe,
     LINK(true, core, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2)
 #undef LINK
     return next;
+}
+
+bool itera_vulkan_without_statistics(struct itera_vulkan_probe *probe)
+{
+    bool had = false;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < probe->n_extensions; i++) {
+        bool is = probe->extensions[i] == extension_names[EXT_STATISTICS];
+        if (!is)
+            probe->extensions[kept++] = probe->extensions[i];
+        had |= is;
+    }
+    probe->n_extensions = kept;
+    probe->chain.statistics.pipelineExecutableInfo = VK_FALSE;
+    return had;
 }
 
 /* Of what the device reports, keeps on what the backend has a use for: other features cost speed

@@ -39,6 +39,7 @@ struct itera_vulkan_chain {
     VkPhysicalDeviceSubgroupSizeControlFeaturesEXT subgroup;
     VkPhysicalDeviceShaderIntegerDotProductFeaturesKHR dot;
     VkPhysicalDeviceVulkanMemoryModelFeaturesKHR model;
+    VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR statistics;
 #ifdef VK_KHR_cooperative_matrix
     VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrix;
 #endif
@@ -72,6 +73,9 @@ void itera_vulkan_probe_device(const struct itera_vulkan_api *api, VkPhysicalDev
 /* Links the structs that this device knows, and returns the first. */
 void *itera_vulkan_chain_link(const struct itera_vulkan_probe *probe,
                               struct itera_vulkan_chain *chain);
+/* Leaves out the extension that tells what became of kernels, which nothing else needs: false where it
+ * was not to be enabled. */
+bool itera_vulkan_without_statistics(struct itera_vulkan_probe *probe);
 /* The largest heap of the device's own memory, in bytes. */
 uint64_t itera_vulkan_device_memory(const struct itera_vulkan_probe *probe);
 
