@@ -45,6 +45,10 @@ test_device() {
     expect 0 '' devices --kernels -d "$device" --preset micro --op 'add,matmul' --json kernels.json
     grep -q '"used_by": "micro"' kernels.json || fail "$device: no kernels in JSON"
 
+    # What a decoded token launches is told.
+    expect 0 '"dispatches": [1-9]' bench model --preset micro --device "$device" --phase decode \
+        --seconds 0.02 --json -
+
     # Training follows the CPU, repeats, and resumes bit for bit.
     train "$device" "$name" --steps 12 --fallback refuse || fail "training on $device"
     close_losses cpu "$name" 1e-3 || fail "$device: other losses than the CPU's"

@@ -43,6 +43,9 @@ struct itera_executable {
     const struct itera_backend *runner; /* set by itera_compile: whose run, profile and
                                            executable_destroy are called */
     size_t memory_bytes;                /* of the program's own memory: activations and scratch */
+    int32_t n_dispatches,
+        n_barriers;       /* of one run on a GPU: what is launched, and how often it waits
+                                         for what was launched before; 0 on the CPU */
     size_t counted_bytes; /* of these in the device's `allocated`: set by itera_compile */
 };
 

@@ -31,6 +31,10 @@ void itera_bench_task_end(struct itera_bench_task *task)
     struct itera_device *device = task->device;
     task->row.memory_bytes = device->allocated - task->row.memory_bytes;
     task->row.peak_bytes += task->row.memory_bytes;
+    if (task->executable) {
+        task->row.dispatches = task->executable->n_dispatches;
+        task->row.barriers = task->executable->n_barriers;
+    }
     for (int kind = 0; kind < ITERA_OP_COUNT; kind++) {
         bool before = task->fell_back[kind];
         task->fell_back[kind] = device->fell_back[kind];

@@ -116,6 +116,10 @@ static json_t *row_json(const struct itera_bench_row *r)
                         r->gemm_gflops > 0 ? json_real(r->gemm_gflops) : json_null());
     json_object_set_new(row, "memory_bytes", json_integer((json_int_t)r->memory_bytes));
     json_object_set_new(row, "peak_memory_bytes", json_integer((json_int_t)r->peak_bytes));
+    if (r->dispatches) {
+        json_object_set_new(row, "dispatches", json_integer(r->dispatches));
+        json_object_set_new(row, "barriers", json_integer(r->barriers));
+    }
     json_object_set_new(row, "parity", parity_json(&r->parity));
     json_object_set_new(row, "expert_load", load_json(&r->load));
     if (r->peer_p50 > 0)

@@ -118,6 +118,14 @@ fail:
     return status;
 }
 
+int32_t itera_gpu_plan_barriers(const struct itera_gpu_plan *plan)
+{
+    int32_t n = 0;
+    for (int32_t i = 0; i < plan->n; i++)
+        n += plan->dispatches[i].barrier;
+    return n;
+}
+
 void itera_gpu_plan_destroy(struct itera_gpu_plan *plan)
 {
     itera_buffer_destroy(&plan->memory);

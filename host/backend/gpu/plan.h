@@ -19,6 +19,8 @@ itera_gpu_plan_create(struct itera_gpu_device *device, const struct itera_progra
                       const struct itera_binding *bindings, int n_bindings,
                       struct itera_buffer *absent, const struct itera_compile_options *options,
                       struct itera_compile_result *result, struct itera_gpu_plan *out);
+/* How many of its dispatches wait for what is before them. */
+int32_t itera_gpu_plan_barriers(const struct itera_gpu_plan *plan);
 void itera_gpu_plan_destroy(struct itera_gpu_plan *plan); /* leaves it empty */
 
 #endif

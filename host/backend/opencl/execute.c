@@ -134,6 +134,8 @@ enum itera_status opencl_compile(struct itera_device *base, const struct itera_p
                                                      d->absent, options, result, &e->plan);
     if (!status) {
         e->base.memory_bytes = (size_t)e->plan.memory_bytes;
+        e->base.n_dispatches = e->plan.n;
+        e->base.n_barriers = itera_gpu_plan_barriers(&e->plan);
         e->steps = calloc((size_t)e->plan.n + 1, sizeof *e->steps);
         if (!e->steps)
             status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory for a program", base->info.id);

@@ -287,6 +287,8 @@ enum itera_status itera_vulkan_compile(struct itera_device *base,
         goto fail;
     spread_absent(d, &e->plan);
     e->base.memory_bytes = (size_t)e->plan.memory_bytes;
+    e->base.n_dispatches = e->plan.n;
+    e->base.n_barriers = itera_gpu_plan_barriers(&e->plan);
     e->steps = calloc((size_t)e->plan.n + 1, sizeof *e->steps);
     if (!e->steps) {
         status = itera_fail(ITERA_ERR_MEMORY, "no memory to compile a program");

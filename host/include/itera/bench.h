@@ -88,7 +88,9 @@ struct itera_bench_row {
     bool compute_bound;  /* which peak sets that time: arithmetic, else memory */
     size_t memory_bytes; /* of the program: activations, scratch, state */
     size_t peak_bytes;   /* all memory on the device that this task needs, with the weights */
-    char peer[32];       /* a peer that was run in turn with ours; "" for none */
+    int dispatches; /* of a run on a GPU: kernels launched; 0: a CPU, or more than one program */
+    int barriers;   /* how often they wait for what was launched before */
+    char peer[32];  /* a peer that was run in turn with ours; "" for none */
     double peer_p50;
     struct itera_bench_parity parity;
     struct itera_bench_load load;
