@@ -83,6 +83,6 @@ kernel void grouped_matmul_gemv(global const a_type *a, global const b_type *b,
     many.scales = p.scales;
     multiply_lines(parts, a, few, b + b_words(p.b_at), many, row, col, 0, s.owned ? p.depth : 0);
     for (uint i = LANE; i < OUTPUTS && col + i < p.cols && row < s.end; i += GEMV_LANES)
-        y[p.y_at + row * p.y_ld + col + i] = activate(parts[i * K_LANES], s.owned ? p.act : 0);
+        y[p.y_at + row * p.y_ld + col + i] = activate(output_sum(parts, i), s.owned ? p.act : 0);
 }
 #endif

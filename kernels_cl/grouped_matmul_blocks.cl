@@ -21,7 +21,7 @@ kernel void grouped_matmul_blocks(global const few_type *a, global const uint *b
     multiply_chunks(parts, a + (INTEGER ? p.a_at : 0), sums + p.sums_at, few, b + p.b_at, p.scales,
                     p.b_at % 4 == 0, s.expert * p.cols, p.cols, s.owned ? p.depth : 0, row, col);
     for (uint i = LANE; i < OUTPUTS && col + i < p.cols && row < s.end; i += GEMV_LANES)
-        y[p.y_at + row * p.y_ld + col + i] = activate(parts[i * K_LANES], s.owned ? p.act : 0);
+        y[p.y_at + row * p.y_ld + col + i] = activate(output_sum(parts, i), s.owned ? p.act : 0);
 }
 #endif
 

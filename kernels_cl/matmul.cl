@@ -73,7 +73,7 @@ kernel void matmul_gemv(global const a_type *a, global const b_type *b, global c
         uint m = p.swapped ? c : f, n = p.swapped ? f : c;
         if (idle || f >= few_count || c >= many_count)
             continue;
-        float sum = parts[i * K_LANES];
+        float sum = output_sum(parts, i);
         if (p.has_bias)
             sum += bias[p.bias_at + n];
         sum = activate(sum, p.act);

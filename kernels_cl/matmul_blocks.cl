@@ -59,7 +59,7 @@ kernel void matmul_blocks(global const few_type *a, global const uint *b, global
         uint m = row + i / (C_LANES * COLS), n = col + i % (C_LANES * COLS);
         if (m >= p.rows || n >= p.cols)
             continue;
-        float sum = parts[i * K_LANES];
+        float sum = output_sum(parts, i);
         if (p.has_bias)
             sum += bias[p.bias_at + n];
         sum = activate(sum, p.act);

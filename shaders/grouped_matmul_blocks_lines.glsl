@@ -15,5 +15,5 @@ void main()
     multiply_chunks(Side(p.a_at, p.a_ld, 1, p.rows), p.sums_at, s.expert * p.cols, p.cols,
                     s.owned ? p.depth : 0, row, col);
     for (uint i = LANE; i < OUTPUTS && col + i < p.cols && row < s.end; i += GEMV_LANES)
-        y.v[p.y_at + row * p.y_ld + col + i] = activate(parts[i * K_LANES], s.owned ? p.act : 0);
+        y.v[p.y_at + row * p.y_ld + col + i] = activate(output_sum(i), s.owned ? p.act : 0);
 }

@@ -19,5 +19,5 @@ void main()
                      p.trans_b != 0 ? 1 : p.b_ld, p.cols);
     multiply_lines(few, many, row, col, 0, s.owned ? p.depth : 0);
     for (uint i = LANE; i < OUTPUTS && col + i < p.cols && row < s.end; i += GEMV_LANES)
-        y.v[p.y_at + row * p.y_ld + col + i] = activate(parts[i * K_LANES], s.owned ? p.act : 0);
+        y.v[p.y_at + row * p.y_ld + col + i] = activate(output_sum(i), s.owned ? p.act : 0);
 }

@@ -23,12 +23,18 @@ float load_a(uint i)
     return A_TYPE == 0 ? uintBitsToFloat(a.v[i]) : half_of(A_TYPE, a.v[i >> 1], i);
 }
 
+// Elements 4 * i .. 4 * i + 3.
+vec4 load_a_quad(uint i)
+{
+    if (A_TYPE == 0)
+        return uintBitsToFloat(a_four.v[i]);
+    return halves_of(A_TYPE, a_pair.v[i]);
+}
+
 // Elements i .. i + 3, for i a multiple of 4.
 vec4 load_a_four(uint i)
 {
-    if (A_TYPE == 0)
-        return uintBitsToFloat(a_four.v[i >> 2]);
-    return halves_of(A_TYPE, a_pair.v[i >> 2]);
+    return load_a_quad(i >> 2);
 }
 
 // The blocks of b, if it has any: the first word, and the first scale's half. Their elements are
@@ -74,6 +80,24 @@ vec4 load_b_four(uint i)
     if (B_TYPE == 0)
         return uintBitsToFloat(b_four.v[i >> 2]);
     return halves_of(B_TYPE, b_pair.v[i >> 2]);
+}
+
+// The same in two steps, and 16 bytes at a time: what is at place i, whose elements are 8 of 16 bits,
+// or 4 of other types, and then four of them as numbers (half_place: which of 8).
+uvec4 fetch_b(uint i)
+{
+    if (B_TYPE >= 4)
+        return uvec4(block_word(4 * i), floatBitsToUint(block_scale(4 * i)), 0, 0);
+    return b_four.v[i];
+}
+
+vec4 expand_b(uvec4 fetched, uint half_place, uint i)
+{
+    if (B_TYPE >= 4)
+        return uintBitsToFloat(fetched.y) * values_of_block(B_TYPE, fetched.x, 4 * i);
+    if (B_TYPE == 0)
+        return uintBitsToFloat(fetched);
+    return halves_of(B_TYPE, half_place == 0 ? fetched.xy : fetched.zw);
 }
 
 // A matrix seen from a product: element (i, k) is at `at + i * along + k * deep`, where i < count

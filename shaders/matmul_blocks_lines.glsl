@@ -17,6 +17,6 @@ void main()
         uint m = row + i / (C_LANES * COLS), n = col + i % (C_LANES * COLS);
         if (m < p.rows && n < p.cols)
             store(p.y_at + m * p.y_ld + n,
-                  activate(parts[i * K_LANES] + bias_at(n), p.act) + residual_at(m, n));
+                  activate(output_sum(i) + bias_at(n), p.act) + residual_at(m, n));
     }
 }

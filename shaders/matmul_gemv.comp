@@ -33,7 +33,7 @@ void main()
         if (idle || f >= few_count || c >= many_count)
             continue;
         uint m = p.swapped != 0 ? c : f, n = p.swapped != 0 ? f : c;
-        float sum = activate(parts[i * K_LANES] + bias_at(n), p.act) + residual_at(m, n);
+        float sum = activate(output_sum(i) + bias_at(n), p.act) + residual_at(m, n);
         store(p.y_at + slice * p.rows * p.cols + m * ld + n, sum);
     }
 }
