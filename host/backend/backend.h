@@ -35,6 +35,7 @@ struct itera_compile_options {
 struct itera_compile_result {
     int n_choices;        /* the most ways that an op has on the device; 0: none has a choice */
     char choice_name[32]; /* of the way that was forced, "" when no op could take it */
+    bool half;            /* an op rounds operands to f16 (attr.half) */
 };
 
 /* A program compiled for a device with its buffers bound. */

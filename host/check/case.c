@@ -1,5 +1,6 @@
 #include "check/case.h"
 
+#include <math.h>
 #include <stdio.h>
 
 #include "check/trial.h"
@@ -8,7 +9,8 @@
 
 static bool is_real(enum itera_fill fill)
 {
-    return fill == ITERA_FILL_NORMAL || fill == ITERA_FILL_UNIFORM || fill == ITERA_FILL_EXTREME;
+    return fill == ITERA_FILL_NORMAL || fill == ITERA_FILL_UNIFORM || fill == ITERA_FILL_EXTREME ||
+           fill == ITERA_FILL_SPECIAL;
 }
 
 int32_t itera_case_strided(struct itera_case *c, const char *name, int rank, const int64_t *dim,
@@ -83,6 +85,8 @@ static float real_value(struct itera_rng *rng, enum itera_fill fill, double a, d
         return (float)(a + b * itera_rng_normal(rng));
     if (fill == ITERA_FILL_UNIFORM)
         return (float)(a + (b - a) * itera_rng_uniform(rng));
+    if (fill == ITERA_FILL_SPECIAL && itera_rng_below(rng, 1000) == 0)
+        return itera_rng_below(rng, 2) ? NAN : copysignf(INFINITY, itera_rng_normal(rng));
     switch (itera_rng_below(rng, 10)) {
     case 0:
         return 0.0f;

@@ -11,6 +11,7 @@ enum itera_fill {
     ITERA_FILL_NORMAL,  /* a + b * standard normal */
     ITERA_FILL_UNIFORM, /* uniform in [a, b) */
     ITERA_FILL_EXTREME, /* normal, with some zeros, tiny and large values up to b in magnitude */
+    ITERA_FILL_SPECIAL, /* the same, a few of them infinite or not a number */
     ITERA_FILL_INDEX,   /* int32 uniform in [a, b) */
     ITERA_FILL_IGNORE,  /* int32 uniform in [a, b), some of them -1 */
     ITERA_FILL_EXPERTS, /* int32 (rows, k): k different values in [a, b) per row */
@@ -36,7 +37,7 @@ struct itera_case {
     } input[ITERA_CASE_INPUTS];
 };
 
-/* A bound input of the case. f32 for NORMAL, UNIFORM, EXTREME, else i32; differentiated if f32. */
+/* A bound input of the case. f32 for NORMAL, UNIFORM, EXTREME, SPECIAL, else i32; differentiated if f32. */
 int32_t itera_case_input(struct itera_case *c, const char *name, int rank, const int64_t *dim,
                          enum itera_fill fill, double a, double b);
 /* The same, but laid out with padding between rows (ld > columns): a column view of a wider tensor.

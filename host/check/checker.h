@@ -72,6 +72,7 @@ double itera_check_time(struct itera_checker *checker, struct itera_runner *runn
 struct itera_check_outcome {
     enum itera_check_verdict verdict;
     struct itera_difference difference;
+    double tolerance; /* with which it was compared */
     double seconds;
     char method[32]; /* the candidate's name; "" for way 0 */
 };

@@ -81,7 +81,7 @@ static void check_target(struct itera_checker *checker, const struct itera_case 
                              way, &ways, &outcome))
             continue;
         itera_check_emit(checker, info->name, dtype_of(c), target, target->name,
-                         way ? outcome.method : method, label, outcome.verdict, tolerance,
+                         way ? outcome.method : method, label, outcome.verdict, outcome.tolerance,
                          &outcome.difference, outcome.seconds, itera_op_cost(p, op));
         if (info->def->variants)
             break; /* the candidates are its variants, which come by themselves */

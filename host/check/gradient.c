@@ -149,7 +149,7 @@ static void check_target(struct itera_checker *checker, const struct derivative 
                              d->n_forward, way, &ways, &outcome))
             continue;
         itera_check_emit(checker, d->name, "f32", target, target->name,
-                         way ? outcome.method : method, label, outcome.verdict, d->tolerance,
+                         way ? outcome.method : method, label, outcome.verdict, outcome.tolerance,
                          &outcome.difference, outcome.seconds, cost);
         if (itera_op_info(p->ops[d->n_forward - 1].kind)->def->variants)
             break; /* the candidates are its variants, which come by themselves */

@@ -19,6 +19,15 @@ static inline double itera_integer_limit(int32_t layers)
     return 1e-4 * (1 + 4 * (double)layers);
 }
 
+/* NMSE that a product may add whose operands are both rounded to f16 (attr.half of matmul): each is off
+ * by 2^-10 of itself at most, which is one unit and what rounding toward zero loses; the mean of the
+ * squares is a third of that. Below it, the same of a model on matrix units. */
+#define ITERA_CHECK_HALF (2 * 0x1p-20 / 3)
+static inline double itera_half_limit(int32_t layers)
+{
+    return ITERA_CHECK_HALF * (1 + 4 * (double)layers);
+}
+
 /* |logits - expected|^2 / |expected|^2 over (positions, vocab). routed: without the tenth of the
  * positions with the largest errors. A router close to a tie then sends a token to another expert,
  * which is another model for this token, not an error that adds up.

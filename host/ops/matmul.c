@@ -17,7 +17,9 @@
  * attr.act is one of enum itera_act (gelu is exact). attr.accumulate: y += a.b, with no bias, act
  * or residual; for gradients of tensors that are used more than once. attr.integer, with b in q8 or
  * q4 and a in f32: the product may round each row of a to blocks of 32 int8 with one f32 scale
- * (max |a| / 127) each, and sum a block's products in integers. Any other operand may be a column
+ * (max |a| / 127) each, and sum a block's products in integers. attr.half: the product may round what
+ * a and b hold to f16, sums staying f32; finite values above 65504, the largest of f16, become 65504.
+ * Any other operand may be a column
  * view. y may be the storage of residual, and otherwise overlaps nothing. Sums run in f32 (or
  * better) along k in blocks; the result does not depend on the thread count. Errors:
  * ITERA_ERR_SHAPE; ITERA_ERR_ARGUMENT for an unknown act or accumulate with bias, act or residual.
@@ -202,7 +204,7 @@ const struct itera_op_def itera_op_matmul = {
  *
  * a        (..., K) f32 or f16, its leading dims flattened to R rows
  * b        (E, K, N) f32, f16 or bf16, or (E, N, K), as weights are stored, when trans_b; then also
- *          q8 or q4, as for matmul, attr.integer too
+ *          q8 or q4, as for matmul, attr.integer too; attr.half in every form
  * offsets  (E + 1) int32: rows offsets[e] .. offsets[e + 1] - 1 belong to expert e
  * y        a's leading dims and N: y = act(a_e . b_e) for the rows of each expert e
  *

@@ -40,6 +40,7 @@ struct itera_attr {
     uint8_t inverse;       /* rope: rotate backwards (its gradient) */
     uint8_t dtype;         /* cast: enum itera_dtype of the result */
     uint8_t integer;       /* matmul, grouped_matmul with b in q8 or q4: a may be rounded to int8 */
+    uint8_t half;          /* matmul, grouped_matmul: a and b may be rounded to f16 */
     int32_t top_k;
     int32_t experts;
     int32_t heads;

@@ -69,6 +69,7 @@ struct itera_gpu_lowering {
     int n_choices, choice; /* of the op; n_choices is 0 when there was none to make */
     char choice_key[96];
     const char *choice_name;
+    bool half; /* the op's operands are rounded to f16 (attr.half) */
 };
 
 /* Begins a dispatch, with a workgroup of (128, 1, 1). It is dropped when its grid is empty. The

@@ -67,6 +67,7 @@ enum itera_status itera_gpu_lower_op(struct itera_gpu_lowering *l, int32_t index
     l->forced = forced;
     l->n_choices = l->choice = 0;
     l->choice_name = "";
+    l->half = false;
     l->status = ITERA_OK;
     check_sizes(l, op);
     enum itera_status status = l->status ? l->status : lowerings[op->kind](l, op);

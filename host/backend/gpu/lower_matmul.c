@@ -3,6 +3,7 @@
 
 #include "args/matmul.clh"
 #include "backend/gpu/choice.h"
+#include "backend/gpu/matrix_tile.h"
 
 enum candidate {
     TILE32,
@@ -67,18 +68,9 @@ int64_t itera_wanted_groups(const struct itera_gpu_traits *traits)
     return 2 * (traits->compute_units ? traits->compute_units : usual_units[traits->vendor]);
 }
 
-/* Subgroups lie two down and so many across a tile on matrix units: enough for a row of it. */
-static uint32_t subgroups_across(const struct itera_gpu_traits *traits, enum candidate way)
+/* Invocations and shared memory of a tiled kernel that does not run on matrix units. */
+static uint32_t tile_lanes(enum candidate way)
 {
-    const uint32_t across = ways[way].tile / (2 * traits->subgroup);
-    return across > 2 ? across : 2;
-}
-
-/* Invocations and shared memory of a tiled kernel. */
-static uint32_t tile_lanes(const struct itera_gpu_traits *traits, enum candidate way)
-{
-    if (ways[way].coop)
-        return 2 * subgroups_across(traits, way) * traits->subgroup;
     if (ways[way].integer)
         return itera_integer_lanes(ways[way].tile);
     return ways[way].tile == 32 ? 64 : ways[way].tile == 64 ? 128 : 256;
@@ -89,8 +81,7 @@ static uint32_t tile_shared(enum candidate way)
     const uint32_t tile = ways[way].tile;
     if (ways[way].integer)
         return itera_integer_shared(tile);
-    return ways[way].coop ? 2 * tile * (COOP_DEPTH / 4 + 2) * 8 + 32 * tile * 4
-                          : 2 * TILE_DEPTH * (tile / 4 + 1) * 16;
+    return 2 * TILE_DEPTH * (tile / 4 + 1) * 16;
 }
 
 static int64_t tiles(int64_t rows, int64_t cols, int64_t tile)
@@ -143,20 +134,21 @@ static bool has_way(struct itera_gpu_lowering *l, enum candidate way, const char
 {
     const struct itera_gpu_traits *traits = l->traits;
     struct itera_gpu_device *device = (struct itera_gpu_device *)l->device;
-    if (ways[way].coop && !(traits->matrix.m && traits->half_math && traits->subgroup >= 8 &&
-                            device->has_kernel(device, coop_kernel)))
-        return false;
-    return traits->max_local >= tile_lanes(traits, way) && traits->shared_bytes >= tile_shared(way);
+    if (ways[way].coop)
+        return itera_matrix_tile(traits, ways[way].tile).lanes &&
+               device->has_kernel(device, coop_kernel);
+    return traits->max_local >= tile_lanes(way) && traits->shared_bytes >= tile_shared(way);
 }
 
-/* The tiled ways that serve; coop_kernel is the one for matrix units, and depth what may be cut. */
+/* The tiled ways that serve; coop_kernel is the one for matrix units, which serve where the operands are
+ * f16 or may be rounded to it (half), and depth what may be cut. */
 static void offer_tiles(struct itera_gpu_lowering *l, struct choice *c, const char *coop_kernel,
-                        int32_t a, int32_t b, int64_t depth)
+                        int32_t a, int32_t b, bool half, int64_t depth)
 {
-    const bool half =
+    const bool both =
         itera_gpu_tensor(l, a)->dtype == ITERA_F16 && itera_gpu_tensor(l, b)->dtype == ITERA_F16;
     for (enum candidate way = TILE32; way <= COOPSPLIT; way++)
-        if ((!ways[way].split || depth >= 2 * MIN_SLICE) && (!ways[way].coop || half) &&
+        if ((!ways[way].split || depth >= 2 * MIN_SLICE) && (!ways[way].coop || half || both) &&
             has_way(l, way, coop_kernel))
             offer(c, way);
 }
@@ -182,6 +174,8 @@ static enum candidate default_tile(const struct itera_gpu_lowering *l, const str
                                                      [SPLIT64] = COOPSPLIT};
     if (offered(c, on_matrix_units[way]))
         return on_matrix_units[way];
+    if (way == TILE128 && offered(c, COOP64)) /* too few registers for larger ones */
+        return COOP64;
     return offered(c, way) ? way : TILE64;
 }
 
@@ -235,7 +229,7 @@ static enum candidate choose_product(struct itera_gpu_lowering *l, const struct 
     const int64_t few = swapped ? g->cols : g->rows;
     const bool contiguous_k = swapped ? !g->trans_a : g->trans_b; /* of the other */
     struct choice c = {.n = 0};
-    offer_tiles(l, &c, "matmul_coopmat", g->a, g->b, g->depth);
+    offer_tiles(l, &c, "matmul_coopmat", g->a, g->b, g->half, g->depth);
     if (few <= GEMV_MOST)
         offer(&c, GEMV);
     if (few <= GEMV_MOST && contiguous_k)
@@ -252,10 +246,11 @@ static enum candidate choose_product(struct itera_gpu_lowering *l, const struct 
         usual = default_blocks(l, &c, few <= GEMV_FEW, g->integer, usual);
     else if (few <= GEMV_FEW)
         usual = contiguous_k ? default_gemv(l->traits, g->rows + g->cols - few, g->depth) : GEMV;
-    int i = itera_gpu_choice(
-        l, c.name, c.n, place_of(&c, usual), "%lldx%lldx%lld %c%c %d%d%s", itera_gpu_class(g->rows),
-        itera_gpu_class(g->cols), itera_gpu_class(g->depth), g->trans_a ? 't' : 'n',
-        g->trans_b ? 't' : 'n', t[g->a].dtype, t[g->b].dtype, g->integer ? " i" : "");
+    int i =
+        itera_gpu_choice(l, c.name, c.n, place_of(&c, usual), "%lldx%lldx%lld %c%c %d%d%s%s",
+                         itera_gpu_class(g->rows), itera_gpu_class(g->cols),
+                         itera_gpu_class(g->depth), g->trans_a ? 't' : 'n', g->trans_b ? 't' : 'n',
+                         t[g->a].dtype, t[g->b].dtype, g->integer ? " i" : "", g->half ? " h" : "");
     return c.id[i];
 }
 
@@ -270,13 +265,17 @@ static void storage_constants(struct itera_gpu_lowering *l, struct itera_gpu_dis
 static void tile_constants(struct itera_gpu_lowering *l, struct itera_gpu_dispatch *d,
                            enum candidate way, bool a_along, bool b_along)
 {
-    const uint32_t lanes = tile_lanes(l->traits, way);
+    uint32_t lanes = ways[way].coop ? 0 : tile_lanes(way);
     ITERA_GPU_CONSTANT(d, TILE, ways[way].tile);
     if (ways[way].coop) {
+        l->half = d->constant[0].value != ITERA_F16 || d->constant[1].value != ITERA_F16;
+        const struct itera_matrix_tile t = itera_matrix_tile(l->traits, ways[way].tile);
+        lanes = t.lanes;
         ITERA_GPU_CONSTANT(d, A_ALONG, a_along);
         ITERA_GPU_CONSTANT(d, B_ALONG, b_along);
         ITERA_GPU_CONSTANT(d, INVOCATIONS, lanes);
-        ITERA_GPU_CONSTANT(d, ACROSS, subgroups_across(l->traits, way));
+        ITERA_GPU_CONSTANT(d, DOWN, t.down);
+        ITERA_GPU_CONSTANT(d, ACROSS, t.across);
         ITERA_GPU_CONSTANT(d, M, l->traits->matrix.m);
         ITERA_GPU_CONSTANT(d, N, l->traits->matrix.n);
         ITERA_GPU_CONSTANT(d, K, l->traits->matrix.k);
@@ -441,6 +440,7 @@ enum itera_status itera_lower_matmul(struct itera_gpu_lowering *l, const struct 
         .trans_a = op->attr.trans_a,
         .trans_b = op->attr.trans_b,
         .integer = op->attr.integer,
+        .half = op->attr.half,
         .act = op->attr.act,
     };
     const enum candidate way = choose_product(l, &g);
@@ -466,7 +466,7 @@ static void lower_experts(struct itera_gpu_lowering *l, const struct itera_op *o
     const int64_t rows = itera_gpu_rows(l, a), cols = itera_gpu_cols(l, y);
     const int64_t depth = itera_gpu_cols(l, a), experts = op->attr.experts;
     struct choice c = {.n = 0};
-    offer_tiles(l, &c, "grouped_matmul_coopmat", a, b, 0);
+    offer_tiles(l, &c, "grouped_matmul_coopmat", a, b, op->attr.half, 0);
     if (rows <= GEMV_MOST)
         offer(&c, GEMV);
     if (rows <= GEMV_MOST && op->attr.trans_b)
@@ -480,11 +480,11 @@ static void lower_experts(struct itera_gpu_lowering *l, const struct itera_op *o
         usual = default_blocks(l, &c, few, op->attr.integer, usual);
     else if (few)
         usual = op->attr.trans_b ? default_gemv(l->traits, rows * cols, depth) : GEMV;
-    int i = itera_gpu_choice(l, c.name, c.n, place_of(&c, usual), "%lldx%lldx%lld e%lld n%c %d%d%s",
-                             itera_gpu_class(rows), itera_gpu_class(cols), itera_gpu_class(depth),
-                             itera_gpu_class(experts), op->attr.trans_b ? 't' : 'n',
-                             itera_gpu_tensor(l, a)->dtype, itera_gpu_tensor(l, b)->dtype,
-                             op->attr.integer ? " i" : "");
+    int i = itera_gpu_choice(
+        l, c.name, c.n, place_of(&c, usual), "%lldx%lldx%lld e%lld n%c %d%d%s%s",
+        itera_gpu_class(rows), itera_gpu_class(cols), itera_gpu_class(depth),
+        itera_gpu_class(experts), op->attr.trans_b ? 't' : 'n', itera_gpu_tensor(l, a)->dtype,
+        itera_gpu_tensor(l, b)->dtype, op->attr.integer ? " i" : "", op->attr.half ? " h" : "");
     const enum candidate way = c.id[i];
     if (way == BLOCKS || ways[way].integer) {
         itera_lower_grouped_blocks(l, op, ways[way].integer, ways[way].tile);
@@ -520,13 +520,13 @@ static void lower_weights(struct itera_gpu_lowering *l, const struct itera_op *o
     const int64_t out_rows = itera_gpu_cols(l, op->in[0]), cols = itera_gpu_cols(l, op->in[1]);
     const int64_t depth = rows / experts; /* on average */
     struct choice c = {.n = 0};
-    offer_tiles(l, &c, "grouped_matmul_weights_coopmat", op->in[0], op->in[1], rows);
+    offer_tiles(l, &c, "grouped_matmul_weights_coopmat", op->in[0], op->in[1], op->attr.half, rows);
     enum candidate usual = default_tile(l, &c, out_rows, cols, experts, depth);
     int i =
-        itera_gpu_choice(l, c.name, c.n, place_of(&c, usual), "%lldx%lldx%lld e%lld tn %d%d",
+        itera_gpu_choice(l, c.name, c.n, place_of(&c, usual), "%lldx%lldx%lld e%lld tn %d%d%s",
                          itera_gpu_class(out_rows), itera_gpu_class(cols), itera_gpu_class(rows),
                          itera_gpu_class(experts), itera_gpu_tensor(l, op->in[0])->dtype,
-                         itera_gpu_tensor(l, op->in[1])->dtype);
+                         itera_gpu_tensor(l, op->in[1])->dtype, op->attr.half ? " h" : "");
     const enum candidate way = c.id[i];
     const int64_t groups = tiles(out_rows, cols, ways[way].tile) * experts;
     const int64_t slices = ways[way].split ? split_for(l, groups, depth) : 1;

@@ -9,7 +9,7 @@
 struct itera_product {
     int64_t rows, cols, depth;
     int32_t a, b, bias, residual, y;
-    bool trans_a, trans_b, integer;
+    bool trans_a, trans_b, integer, half;
     uint8_t act;
 };
 

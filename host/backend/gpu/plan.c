@@ -26,6 +26,7 @@ static enum itera_status lower_program(struct itera_gpu_lowering *l,
             return status;
         if (took)
             snprintf(result->choice_name, sizeof result->choice_name, "%s", l->choice_name);
+        result->half |= l->half;
         if (l->n_choices > result->n_choices)
             result->n_choices = l->n_choices;
         if (l->scratch_bytes > *scratch)

@@ -15,6 +15,7 @@ enum itera_gpu_vendor {
 /* A shape of cooperative matrices: (m, k) . (k, n), of f16 with f32 accumulation. */
 struct itera_gpu_matrix {
     uint32_t m, n, k;
+    uint32_t subgroup; /* size that kernels with such matrices have */
 };
 
 /* What lowering may know of a device. */

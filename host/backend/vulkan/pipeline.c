@@ -185,7 +185,7 @@ static bool same(const struct vulkan_pipeline *a, const struct vulkan_pipeline *
 }
 
 static VkResult create_pipeline(struct vulkan_device *d, const struct vulkan_pipeline *key,
-                                VkPipelineLayout layout, bool subgroups, VkPipelineCache cache,
+                                VkPipelineLayout layout, uint32_t subgroup, VkPipelineCache cache,
                                 VkPipelineCreateFlags flags, VkPipeline *out)
 {
     uint32_t value[4 + ITERA_GPU_MAX_CONSTANTS];
@@ -211,8 +211,8 @@ static VkResult create_pipeline(struct vulkan_device *d, const struct vulkan_pip
         .pCode = key->shader->module[key->variant].words};
     const VkPipelineShaderStageRequiredSubgroupSizeCreateInfoEXT size = {
         .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO_EXT,
-        .requiredSubgroupSize = d->probe.subgroup};
-    bool full = subgroups && d->probe.subgroup_full && key->local[0] % d->probe.subgroup == 0;
+        .requiredSubgroupSize = subgroup};
+    bool full = subgroup && d->probe.subgroup_full && key->local[0] % subgroup == 0;
     VkShaderModule module;
     VkResult result = d->api.CreateShaderModule(d->handle, &module_info, NULL, &module);
     if (result)
@@ -221,7 +221,7 @@ static VkResult create_pipeline(struct vulkan_device *d, const struct vulkan_pip
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .flags = flags,
         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
-                  .pNext = subgroups && d->probe.subgroup_required ? &size : NULL,
+                  .pNext = subgroup && d->probe.subgroup_required ? &size : NULL,
                   .flags =
                       full ? VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT_EXT : 0u,
                   .stage = VK_SHADER_STAGE_COMPUTE_BIT,
@@ -276,14 +276,13 @@ VkResult itera_vulkan_pipeline_with(struct vulkan_device *d,
                                     VkPipelineCreateFlags flags, VkPipeline *out)
 {
     struct vulkan_pipeline key = key_of(dispatch, ITERA_VULKAN_DESCRIPTORS);
-    bool subgroups = false;
+    uint32_t subgroup = 0;
     VkDescriptorSetLayout set;
     VkPipelineLayout layout;
-    if (!key.shader ||
-        !itera_vulkan_can_run(&d->probe, key.shader, key.variant, &subgroups, NULL) ||
+    if (!key.shader || !itera_vulkan_can_run(&d->probe, key.shader, key.variant, &subgroup, NULL) ||
         itera_vulkan_layout(d, dispatch->n_bindings, key.variant, &set, &layout))
         return VK_ERROR_UNKNOWN;
-    return create_pipeline(d, &key, layout, subgroups, VK_NULL_HANDLE, flags, out);
+    return create_pipeline(d, &key, layout, subgroup, VK_NULL_HANDLE, flags, out);
 }
 
 /* Makes the pipeline of a key and keeps it, also when the driver refuses: it is not asked again. */
@@ -292,9 +291,9 @@ static enum itera_status add_pipeline(struct vulkan_device *d, struct vulkan_pip
                                       struct itera_reason *why)
 {
     const struct itera_device_info *info = &d->gpu.base.info;
-    bool subgroups = false;
+    uint32_t subgroup = 0;
     if (!key->shader ||
-        !itera_vulkan_can_run(&d->probe, key->shader, key->variant, &subgroups, NULL))
+        !itera_vulkan_can_run(&d->probe, key->shader, key->variant, &subgroup, NULL))
         return itera_refuse(why, "%s (%s): kernel %s does not work there", info->id, info->name,
                             dispatch->kernel);
     key->n_words = itera_vulkan_words(key->shader, key->variant);
@@ -313,8 +312,7 @@ static enum itera_status add_pipeline(struct vulkan_device *d, struct vulkan_pip
         d->pipelines = grown;
         d->cap_pipelines = cap;
     }
-    VkResult result =
-        create_pipeline(d, key, layout, subgroups, d->pipeline_cache, 0, &key->handle);
+    VkResult result = create_pipeline(d, key, layout, subgroup, d->pipeline_cache, 0, &key->handle);
     if (result == VK_ERROR_DEVICE_LOST || result == VK_ERROR_OUT_OF_HOST_MEMORY ||
         result == VK_ERROR_OUT_OF_DEVICE_MEMORY)
         return itera_vulkan_fail(d, "vkCreateComputePipelines", result);

@@ -182,6 +182,7 @@ static void find_subgroups(struct itera_vulkan_probe *probe,
         return;
     probe->subgroup = subgroup->subgroupSize;
     probe->subgroup_required = !fixed;
+    probe->subgroup_least = size->minSubgroupSize;
     probe->subgroup_full = probe->chain.subgroup.computeFullSubgroups;
     bool *has = probe->features;
     has[ITERA_VULKAN_SUBGROUP] = true;
@@ -297,6 +298,16 @@ static bool matrix_serves(const VkCooperativeMatrixPropertiesKHR *p)
            p->CType == VK_COMPONENT_TYPE_FLOAT32_KHR &&
            p->ResultType == VK_COMPONENT_TYPE_FLOAT32_KHR && p->scope == VK_SCOPE_SUBGROUP_KHR;
 }
+
+/* Where pipelines may ask for a size, Intel's matrix units work as wide as their matrices are: with more
+ * lanes than columns, all else that a lane keeps takes twice the registers. */
+static uint32_t matrix_subgroup(const struct itera_vulkan_probe *probe, uint32_t columns)
+{
+    const bool may =
+        probe->subgroup_required && columns >= probe->subgroup_least && columns <= probe->subgroup;
+    const uint32_t intel = 0x8086;
+    return probe->properties.vendorID == intel && may ? columns : probe->subgroup;
+}
 #endif
 
 /* The largest of the shapes that the kernels can be made for. */
@@ -318,7 +329,8 @@ static void find_matrix(const struct itera_vulkan_api *api, struct itera_vulkan_
             const struct itera_gpu_matrix *best = &probe->matrix;
             const VkCooperativeMatrixPropertiesKHR *p = &list[i];
             if (matrix_serves(p) && p->MSize * p->NSize * p->KSize > best->m * best->n * best->k)
-                probe->matrix = (struct itera_gpu_matrix){p->MSize, p->NSize, p->KSize};
+                probe->matrix = (struct itera_gpu_matrix){p->MSize, p->NSize, p->KSize,
+                                                          matrix_subgroup(probe, p->NSize)};
         }
     probe->features[ITERA_VULKAN_COOPERATIVE_MATRIX] = probe->matrix.m > 0;
     free(list);
@@ -415,12 +427,12 @@ enum { HEADER = 5 }; /* words of a SPIR-V module before its instructions */
 /* Every OpCapability stands at a module's beginning. */
 bool itera_vulkan_can_run(const struct itera_vulkan_probe *probe,
                           const struct itera_vulkan_shader *shader,
-                          enum itera_vulkan_variant variant, bool *subgroups, bool *used)
+                          enum itera_vulkan_variant variant, uint32_t *subgroup, bool *used)
 {
     enum { OP_CAPABILITY = 17, SHADER = 1 };
     const uint32_t *word = shader->module[variant].words;
-    if (subgroups)
-        *subgroups = false;
+    if (subgroup)
+        *subgroup = 0;
     for (size_t i = HEADER; (word[i] & 0xffff) == OP_CAPABILITY; i += 2) {
         uint32_t capability = word[i + 1];
         size_t n = 0;
@@ -435,9 +447,10 @@ bool itera_vulkan_can_run(const struct itera_vulkan_probe *probe,
             return false;
         if (used)
             used[needs[n].feature] = true;
-        if (subgroups && (needs[n].feature == ITERA_VULKAN_SUBGROUP ||
-                          needs[n].feature == ITERA_VULKAN_COOPERATIVE_MATRIX))
-            *subgroups = true;
+        if (subgroup && needs[n].feature == ITERA_VULKAN_COOPERATIVE_MATRIX)
+            *subgroup = probe->matrix.subgroup;
+        else if (subgroup && needs[n].feature == ITERA_VULKAN_SUBGROUP && !*subgroup)
+            *subgroup = probe->subgroup;
     }
     return true;
 }

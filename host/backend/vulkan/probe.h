@@ -59,6 +59,7 @@ struct itera_vulkan_probe {
     uint32_t compute_units;         /* 0: unknown */
     uint32_t subgroup;              /* size; 0 without ITERA_VULKAN_SUBGROUP */
     bool dot_fast;                  /* integer dot products of packed words in hardware */
+    uint32_t subgroup_least;        /* smallest size that pipelines may ask for */
     bool subgroup_required;         /* pipelines must ask for that size */
     bool subgroup_full;             /* pipelines can ask for full subgroups */
     struct itera_gpu_matrix matrix; /* zeros without ITERA_VULKAN_COOPERATIVE_MATRIX */
@@ -79,12 +80,12 @@ bool itera_vulkan_without_statistics(struct itera_vulkan_probe *probe);
 /* The largest heap of the device's own memory, in bytes. */
 uint64_t itera_vulkan_device_memory(const struct itera_vulkan_probe *probe);
 
-/* Whether the device can do all that a module declares. *subgroups: whether the module is one whose
- * result depends on the subgroup's size (may be NULL). *used gathers the features that it needs (may
- * be NULL). */
+/* Whether the device can do all that a module declares. *subgroup is the size of subgroups with which it
+ * must run, 0 where its result does not depend on that (may be NULL). *used gathers the features that
+ * it needs (may be NULL). */
 bool itera_vulkan_can_run(const struct itera_vulkan_probe *probe,
                           const struct itera_vulkan_shader *shader,
-                          enum itera_vulkan_variant variant, bool *subgroups, bool *used);
+                          enum itera_vulkan_variant variant, uint32_t *subgroup, bool *used);
 
 /* The words of a shader's arguments: the numbers in its block at binding 0; 0 if it has none. */
 uint32_t itera_vulkan_words(const struct itera_vulkan_shader *shader,
