@@ -74,11 +74,15 @@ enum itera_status itera_bench_compare(struct itera_model *model, const int32_t *
         status = itera_buffer_download(graph.logits, (size_t)((n - positions) * vocab) * 4,
                                        expected, count * sizeof *expected);
     if (!status) {
-        const bool rounds = itera_model_is_quantised(model) && model->layout.integer;
+        const bool integer = itera_model_is_quantised(model) && model->layout.integer;
+        const bool half = itera_model_rounds_to_half(model) &&
+                          itera_device_info(model->device)->type != ITERA_DEVICE_CPU;
+        const bool rounds = integer || half;
         *out = (struct itera_bench_parity){
             .positions = positions,
-            .limit = rounds ? itera_integer_limit(model->config.layers)
-                            : ITERA_REFERENCE_LIMIT * ITERA_REFERENCE_LIMIT};
+            .limit = integer ? itera_integer_limit(model->config.layers)
+                     : half  ? itera_half_limit(model->config.layers)
+                             : ITERA_REFERENCE_LIMIT * ITERA_REFERENCE_LIMIT};
         snprintf(out->reference, sizeof out->reference, "cpu f32 (%s)",
                  exact ? "ref" : "its fastest kernels");
         measure_difference(logits, expected, (int64_t)count, out);

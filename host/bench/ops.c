@@ -208,7 +208,9 @@ static struct itera_bench_op case_of(int i, char *label)
              integer ? " integer" : "");
     return (struct itera_bench_op){ITERA_OP_matmul,
                                    label,
-                                   {.trans_b = 1, .integer = integer},
+                                   {.trans_b = 1,
+                                    .integer = integer, /* and as models run by default */
+                                    .half = dtype == ITERA_F16 || integer},
                                    {{"a", F32, 2, {m, k}}, {"b", dtype, 2, {n, k}}},
                                    .tokens = m};
 }

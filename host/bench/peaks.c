@@ -36,10 +36,12 @@ static enum itera_status best_of(struct itera_device *device, const struct itera
 static enum itera_status matmul_rate(struct itera_device *device, int64_t n, enum itera_dtype dtype,
                                      double seconds, double *gflops)
 {
-    const struct itera_bench_op op = {ITERA_OP_matmul,
-                                      "",
-                                      {.trans_b = 1, .integer = itera_dtype_is_blocks(dtype)},
-                                      {{"a", F32, 2, {n, n}}, {"b", dtype, 2, {n, n}}}};
+    const bool blocks = itera_dtype_is_blocks(dtype);
+    const struct itera_bench_op op = {
+        ITERA_OP_matmul,
+        "",
+        {.trans_b = 1, .integer = blocks, .half = blocks || dtype == ITERA_F16},
+        {{"a", F32, 2, {n, n}}, {"b", dtype, 2, {n, n}}}};
     double best = NAN;
     struct itera_attempt attempt; /* a device may lack products of a type */
     itera_attempt_begin(&attempt);

@@ -75,23 +75,22 @@ static enum itera_status check_forward(struct itera_model_check *c, const struct
     int64_t vocab = m->config.vocab, rows = expected->batch * expected->time;
     struct itera_model_error e = itera_model_compare(got->logits, expected->logits, rows * vocab);
     /* The mean loss moves by less than the NMSE, as errors of either sign cancel. */
-    const double integer = itera_integer_limit(m->config.layers);
     enum itera_status status = ITERA_OK;
-    if (c->integer)
+    if (c->rounded > 0)
         status = itera_integer_nmse(got->logits, expected->logits, rows, vocab,
                                     m->config.experts > 0, &e.nmse);
     if (status)
         return status;
-    const double figure = c->integer ? sqrt(e.nmse) : e.max_rel;
-    const double limit = c->integer ? sqrt(integer) : c->logits_limit;
+    const double figure = c->rounded > 0 ? sqrt(e.nmse) : e.max_rel;
+    const double limit = c->rounded > 0 ? sqrt(c->rounded) : c->logits_limit;
     char label[128], most[32] = "";
-    if (c->integer)
+    if (c->rounded > 0)
         itera_format(most, sizeof most, ", at most %.2g", limit);
     itera_format(label, sizeof label, "%lld x %lld tokens, %lld logits each, rms error %.2g%s",
                  (long long)expected->batch, (long long)expected->time, (long long)vocab,
                  sqrt(e.nmse), most);
     status = itera_model_report(c, "logits", label, &e, figure, limit, NULL);
-    const double loss_limit = c->integer ? integer : LOSS_LIMIT;
+    const double loss_limit = c->rounded > 0 ? c->rounded : LOSS_LIMIT;
     if (!status && expected->has_loss)
         status = check_scalar(c, "loss", got->loss, expected->loss, loss_limit);
     if (!status && expected->has_aux)
@@ -107,7 +106,7 @@ static enum itera_status check_on(struct itera_model_check *c, struct itera_devi
 {
     /* Gradients are those of f32 weights. */
     const bool training = expected->grads || expected->has_aux;
-    const struct itera_load_options load = {.expand = training, .exact = !c->integer};
+    const struct itera_load_options load = {.expand = training, .exact = !(c->rounded > 0)};
     struct itera_model *m = NULL;
     struct itera_model_values got = {.batch = expected->batch, .time = expected->time};
     size_t tokens = (size_t)expected->batch * (size_t)expected->time;
@@ -251,11 +250,14 @@ enum itera_status itera_check_model(const char *model, const char *expected,
         }
         if (!status)
             status = check_on(&c, device, model, &wanted, true);
-        if (!status && !expected && wanted.quantised) {
-            /* Once more as such a model runs by default: rounding of every product's activations,
-             * through all layers, is in the logits. */
-            c.integer = true;
-            snprintf(c.variant, sizeof c.variant, "%.20s integer", targets[i].variant);
+        /* Once more as such a model runs by default: rounding of every product's activations, through all
+         * layers, is in the logits. Only GPUs round to f16. */
+        const bool gpu = !status && itera_device_info(device)->type != ITERA_DEVICE_CPU;
+        if (!status && !expected && (wanted.quantised || (wanted.half && gpu))) {
+            c.rounded = wanted.quantised ? itera_integer_limit(wanted.layers)
+                                         : itera_half_limit(wanted.layers);
+            snprintf(c.variant, sizeof c.variant, "%.20s %s", targets[i].variant,
+                     wanted.quantised ? "integer" : "half");
             status = check_on(&c, device, model, &wanted, false);
         }
         if (!status && gradients.grads)

@@ -16,7 +16,8 @@ struct itera_model_check {
     char variant[32];
     double begin; /* of the whole check, for progress */
     double logits_limit, gradient_limit;
-    bool integer; /* products with q8 and q4 weights round activations to int8 */
+    double
+        rounded; /* not 0: products round activations, to int8 or f16; then the limit of the NMSE */
 };
 
 /* How a compares with the expected b. */

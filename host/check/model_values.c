@@ -319,7 +319,10 @@ enum itera_status itera_model_values_reference(const char *model, uint64_t seed,
             o->ids[i] = (int32_t)itera_rng_below(&rng, (uint32_t)m->config.vocab);
         if (!status)
             status = itera_model_values_compute(m, gradients, o);
+        o->layers = m->config.layers;
         o->quantised = itera_model_is_quantised(m);
+        for (int i = 0; i < m->layout.n_params; i++)
+            o->half |= m->layout.params[i].matrix && m->layout.params[i].dtype == ITERA_F16;
     }
     itera_model_destroy(&m);
     itera_device_close(&device);

@@ -13,7 +13,9 @@ struct itera_model_values {
     bool *has_grad; /* per file tensor of the layout, in order; NULL: all */
     double loss, aux;
     bool has_loss, has_aux;
+    int32_t layers; /* of the model */
     bool quantised; /* the model has q8 or q4 weights */
+    bool half;      /* it has weights whose products round to f16 on matrix units */
 };
 void itera_model_values_free(struct itera_model_values *values);
 

@@ -350,6 +350,7 @@ static enum itera_status allocate(struct quantizer *q)
     if (status)
         return status;
     q->made->layout.integer = q->model->layout.integer;
+    q->made->layout.half = q->model->layout.half;
     q->importance = malloc(widest * sizeof *q->importance);
     q->packed = calloc((size_t)q->made->layout.bytes, 1);
     return q->importance && q->packed

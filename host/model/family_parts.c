@@ -5,15 +5,27 @@
 #include "model/graph.h"
 #include "tensor/blocks.h"
 
-uint8_t itera_block_integer(const struct itera_graph *g, int32_t weight)
+bool itera_takes_half(const struct itera_layout *layout, enum itera_dtype dtype)
 {
-    return weight >= 0 && g->layout->integer && itera_dtype_is_blocks(g->p->tensors[weight].dtype);
+    const bool narrow = dtype == ITERA_F16 || itera_dtype_is_blocks(dtype);
+    return layout->half == ITERA_HALF_ALL || (layout->half == ITERA_HALF_NARROW && narrow);
+}
+
+struct itera_attr itera_block_product(const struct itera_graph *g, int32_t weight)
+{
+    struct itera_attr attr = {.trans_b = 1};
+    if (weight < 0)
+        return attr;
+    const enum itera_dtype dtype = g->p->tensors[weight].dtype;
+    attr.integer = g->layout->integer && itera_dtype_is_blocks(dtype);
+    attr.half = g->p->part != ITERA_PART_ROUTER && itera_takes_half(g->layout, dtype);
+    return attr;
 }
 
 int32_t itera_block_linear(struct itera_graph *g, int32_t x, int32_t weight, int32_t bias)
 {
     int32_t in[4] = {x, weight, bias, ITERA_NONE}, out[1] = {ITERA_NEW};
-    struct itera_attr attr = {.trans_b = 1, .integer = itera_block_integer(g, weight)};
+    const struct itera_attr attr = itera_block_product(g, weight);
     return itera_record(g->p, ITERA_OP_matmul, &attr, in, out);
 }
 
@@ -242,12 +254,13 @@ int32_t itera_block_moe(struct itera_graph *g, int32_t x, int layer,
     p->part = ITERA_PART_EXPERTS;
     int32_t gather[3] = {x, sorted[1], sorted[2]}, out[1] = {ITERA_NEW};
     int32_t rows = itera_record(p, ITERA_OP_moe_gather, &attr, gather, out);
-    struct itera_attr grouped = {
-        .trans_b = 1, .experts = experts, .integer = itera_block_integer(g, up)};
+    struct itera_attr grouped = itera_block_product(g, up);
+    grouped.experts = experts;
     int32_t in1[3] = {rows, up, sorted[0]}, out1[1] = {ITERA_NEW};
     int32_t h = itera_record(p, ITERA_OP_grouped_matmul, &grouped, in1, out1);
     h = itera_block_dropout(g, expert_activation(g, h, names->up[1]));
-    grouped.integer = itera_block_integer(g, down);
+    grouped = itera_block_product(g, down);
+    grouped.experts = experts;
     int32_t in2[3] = {h, down, sorted[0]}, out2[1] = {ITERA_NEW};
     int32_t y = itera_record(p, ITERA_OP_grouped_matmul, &grouped, in2, out2);
     if (p->status)

@@ -188,7 +188,7 @@ static void record_head(struct itera_graph *g, int32_t hidden, int32_t embedding
         s.dim[s.rank - 1] = c->vocab;
         out[0] = itera_bound(g->p, "logits", ITERA_F32, s.rank, s.dim);
     }
-    struct itera_attr attr = {.trans_b = 1, .integer = itera_block_integer(g, head)};
+    const struct itera_attr attr = itera_block_product(g, head);
     g->logits = itera_record(g->p, ITERA_OP_matmul, &attr, in, out);
 }
 

@@ -106,8 +106,11 @@ int32_t itera_graph_cache(struct itera_graph *g, const char *name, int layer, in
 int32_t itera_graph_neg_exp(struct itera_graph *g, int32_t param);
 
 /* Building blocks. x is (batch, time, C) throughout. */
-/* Whether a product with this weight is to be an integer one: attr.integer of matmul. */
-uint8_t itera_block_integer(const struct itera_graph *g, int32_t weight);
+/* Attributes of the product x.weight^T: what it may round its operands to (op matmul). A router's
+ * choices must not depend on rounding to f16. */
+struct itera_attr itera_block_product(const struct itera_graph *g, int32_t weight);
+/* Whether a product with a weight of this type may round to f16. */
+bool itera_takes_half(const struct itera_layout *layout, enum itera_dtype dtype);
 int32_t itera_block_linear(struct itera_graph *g, int32_t x, int32_t weight, int32_t bias);
 int32_t itera_block_add(struct itera_graph *g, int32_t a, int32_t b);
 int32_t itera_block_unary(struct itera_graph *g, enum itera_op_kind kind, int32_t x);

@@ -39,6 +39,12 @@ struct itera_param {
     struct itera_param_part *parts;
 };
 
+enum itera_half {
+    ITERA_HALF_NARROW, /* those with weights in f16, q8 or q4 */
+    ITERA_HALF_ALL,
+    ITERA_HALF_NONE
+};
+
 struct itera_layout {
     struct itera_arena *arena;
     struct itera_param *params;
@@ -48,6 +54,7 @@ struct itera_layout {
     int64_t parameters;     /* without gaps */
     int64_t bytes;          /* of the weights in memory, gaps included; elements * 4 in f32 */
     bool integer;           /* products with q8 or q4 weights may be integer ones (op matmul) */
+    enum itera_half half;   /* which products may round to f16 (op matmul) */
 };
 
 /* The layer in a parameter's name ("backbone.layers.3.norm.weight"), or -1. */

@@ -59,6 +59,7 @@ static enum itera_status allocate(struct itera_device *device, const struct iter
     }
     if (!status && like) {
         m->layout.integer = like->integer;
+        m->layout.half = like->half;
         itera_layout_place(&m->layout);
     }
     if (!status)
@@ -262,6 +263,11 @@ static enum itera_status untie_head(const struct itera_safetensors *file, const 
 }
 
 /* Loads the model of an open file; path as for find_config. */
+static enum itera_half find_half(bool exact, bool half)
+{
+    return exact ? ITERA_HALF_NONE : half ? ITERA_HALF_ALL : ITERA_HALF_NARROW;
+}
+
 static enum itera_status load(struct itera_device *device, const struct itera_safetensors *file,
                               const char *path, bool in_memory,
                               const struct itera_load_options *options, struct itera_model **out)
@@ -281,6 +287,7 @@ static enum itera_status load(struct itera_device *device, const struct itera_sa
     if (!status)
         status = untie_head(file, path, options && options->expand, &config, &layout);
     layout.integer = !(options && options->exact);
+    layout.half = find_half(options && options->exact, options && options->half);
     if (!status)
         status = allocate(device, &config, &layout, &m);
     if (status)
@@ -368,6 +375,7 @@ enum itera_status itera_model_create(struct itera_device *device, const char *na
     if (status)
         return status;
     m->layout.integer = !options->exact;
+    m->layout.half = find_half(options->exact, options->half);
     float *weights = calloc((size_t)m->layout.elements, sizeof *weights);
     if (weights) {
         itera_layout_initialize(&m->layout, options->seed, weights);
@@ -418,6 +426,15 @@ enum itera_status itera_model_save(const struct itera_model *model, const char *
     free(tokenizer);
     free(shapes);
     return status;
+}
+
+bool itera_model_rounds_to_half(const struct itera_model *model)
+{
+    for (int i = 0; i < model->layout.n_params; i++)
+        if (model->layout.params[i].matrix &&
+            itera_takes_half(&model->layout, model->layout.params[i].dtype))
+            return true;
+    return false;
 }
 
 bool itera_model_is_quantised(const struct itera_model *model)

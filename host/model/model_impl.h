@@ -29,6 +29,8 @@ enum itera_status itera_model_allocate_like(struct itera_device *device,
                                             struct itera_model **out);
 /* Whether any weights are q8 or q4. */
 bool itera_model_is_quantised(const struct itera_model *model);
+/* Whether any of its products may round to f16, as matrix units need it. */
+bool itera_model_rounds_to_half(const struct itera_model *model);
 /* All weights as f32, whatever they are in memory: weights has layout.elements; gaps stay. */
 enum itera_status itera_model_read_f32(const struct itera_model *model, float *weights);
 /* Sets all weights of a model that is f32 throughout, else ITERA_ERR_UNSUPPORTED. */

@@ -265,6 +265,7 @@ int itera_command_bench(int argc, char **argv)
          "f32)",
          0, 0, "f32|f16|bf16|q8|q4|mixed"},
         EXACT_OPTION(s.exact),
+        PRECISION_OPTION(s.precision),
         {"phase", 0, OPTION_NAMES, &s.phases, "LIST",
          "forward, prefill, decode, mixed, train (default: all\nbut mixed; with --quick, software "
          "devices leave some\nout); mixed is decode of sequences at different\npositions",
@@ -318,6 +319,7 @@ int itera_command_bench(int argc, char **argv)
     int code = options_parse(&spec, argc, argv, &args);
     if (code >= 0)
         return code;
+    precision_take(s.precision, &s.exact, &s.half);
     code = take_arguments(&spec, &args, &s, &out);
     if (code == EXIT_OK)
         code = check_settings(&spec, &s, threads_given);

@@ -18,7 +18,8 @@ struct bench_settings {
     struct option_names devices;
     struct option_names dtypes; /* n is 0: as the model has them, f32 for presets */
     struct option_names phases; /* n is 0: all, or what a quick run has time for */
-    bool exact;
+    bool exact, half;
+    const char *precision;
     struct option_integers threads, prompts, batches, at; /* at: points of a sweep; n 0: default */
     int64_t generate, train_batch, train_seq;
     const char *filter, *fallback, *profile;

@@ -246,8 +246,8 @@ enum itera_status bench_make_model(struct itera_device *device, const struct ben
                                    const char *preset, const char *dtype,
                                    struct itera_model **model)
 {
-    const struct itera_model_options create = {.seed = 1, .exact = s->exact};
-    const struct itera_load_options load = {.exact = s->exact};
+    const struct itera_model_options create = {.seed = 1, .exact = s->exact, .half = s->half};
+    const struct itera_load_options load = {.exact = s->exact, .half = s->half};
     enum itera_status status = s->model ? itera_model_load_as(device, s->model, &load, model)
                                         : itera_model_create(device, preset, &create, model);
     if (status || !dtype || (!s->model && !strcmp(dtype, "f32")))

@@ -34,6 +34,12 @@ json_t *device_fallback_json(const struct itera_device *device)
     return list;
 }
 
+void precision_take(const char *precision, bool *exact, bool *half)
+{
+    *half |= precision && !strcmp(precision, "f16");
+    *exact |= precision && !strcmp(precision, "f32");
+}
+
 void device_report_fallback(const struct itera_device *device)
 {
     char names[512] = "";

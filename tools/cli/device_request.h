@@ -51,8 +51,20 @@ struct device_request {
 #define EXACT_OPTION(exact)                                                                        \
     {                                                                                              \
         "exact", 0, OPTION_FLAG, &(exact), NULL,                                                   \
-            "with q8 or q4 weights: do not round activations to int8", 0, 0, NULL, NULL            \
+            "do not round activations: to int8 with q8 or q4 weights, to\nf16 on matrix units", 0, \
+            0, NULL, NULL                                                                          \
     }
+
+/* A row that sets what precision_take reads. */
+#define PRECISION_OPTION(precision)                                                                \
+    {                                                                                              \
+        "precision", 0, OPTION_CHOICE, &(precision), "P",                                          \
+            "of products on matrix units: f16 rounds activations and\nweights as they are read, "  \
+            "f32 nothing (as --exact); default: f16\nwhere the weights are f16, q8 or q4",         \
+            0, 0, "f32|f16", NULL                                                                  \
+    }
+/* Sets `exact` and `half` of the options of a model; NULL leaves them. */
+void precision_take(const char *precision, bool *exact, bool *half);
 
 /* "cpu x2", or only the id of a device that has no threads of ours. Returns out. */
 enum { DEVICE_LABEL = 80 };

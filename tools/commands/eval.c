@@ -89,6 +89,7 @@ int itera_command_eval(int argc, char **argv)
     const char *data = NULL, *tokenizer_file = NULL;
     struct device_request request = {0};
     struct itera_load_options load = {0};
+    const char *precision = NULL;
     int64_t window = 0, stride = 0, batch = 0, tokens = 0;
     struct option_optional json = {0};
     const struct command_option options[] = {
@@ -96,6 +97,7 @@ int itera_command_eval(int argc, char **argv)
          "text to predict: builtin:stories?valid, a file, a folder,\nor a comma list of these"},
         DEVICE_OPTIONS(request),
         EXACT_OPTION(load.exact),
+        PRECISION_OPTION(precision),
         {"window", 'w', OPTION_INTEGER, &window, "N",
          "tokens that the model sees at once (default: its learned\npositions, or 1024)", 1,
          1 << 20},
@@ -124,6 +126,7 @@ int itera_command_eval(int argc, char **argv)
     int code = options_parse(&spec, argc, argv, &args);
     if (code >= 0)
         return code;
+    precision_take(precision, &load.exact, &load.half);
     if (!data) {
         options_free(&args);
         return options_usage(&spec, "--data SRC is needed");

@@ -21,6 +21,7 @@ enum { MAX_PROMPT = 64 << 20, CHECK_EVERY = 64 };
 struct request {
     struct device_request device;
     struct itera_load_options load;
+    const char *precision;
     const char *prompt, *prompt_file, *tokenizer;
     int64_t count, top_k, seed, positions;
     double temperature, top_p, min_p, presence, frequency, repetition;
@@ -399,6 +400,7 @@ int itera_command_generate(int argc, char **argv)
         {"seed", 's', OPTION_INTEGER, &r.seed, "N", "of the random choices (default: 0)", 0, 9e15},
         DEVICE_OPTIONS(r.device),
         EXACT_OPTION(r.load.exact),
+        PRECISION_OPTION(r.precision),
         {"tokenizer", 0, OPTION_INPUT, &r.tokenizer, "FILE", "for a model that comes without one"},
         {"positions", 0, OPTION_INTEGER, &r.positions, "N",
          "models with learned positions: use at most N of them", 1, 1e9},
@@ -420,6 +422,7 @@ int itera_command_generate(int argc, char **argv)
     int code = options_parse(&spec, argc, argv, &args);
     if (code >= 0)
         return code;
+    precision_take(r.precision, &r.load.exact, &r.load.half);
     if (r.prompt && r.prompt_file) {
         options_free(&args);
         return options_usage(&spec, "--prompt and --prompt-file exclude each other");

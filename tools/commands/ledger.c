@@ -33,9 +33,10 @@ static void shorten_names(struct ledger *l)
     }
 }
 
-static int run(struct ledger *l, bool exact, const struct option_optional *json, const char *html)
+static int run(struct ledger *l, const struct itera_load_options *load,
+               const struct option_optional *json, const char *html)
 {
-    if (ledger_measure(l, exact))
+    if (ledger_measure(l, load))
         return EXIT_FAILED;
     for (int i = 0; i < l->n; i++)
         if (l->entries[i].unknown)
@@ -59,7 +60,8 @@ int itera_command_ledger(int argc, char **argv)
     struct device_request request = {0};
     struct option_optional json = {0};
     const char *html = NULL;
-    bool exact = false;
+    struct itera_load_options load = {0};
+    const char *precision = NULL;
     double seconds = 0.5;
     const struct command_option options[] = {
         {"data", 0, OPTION_INPUT, &l.data, "SRC",
@@ -78,7 +80,8 @@ int itera_command_ledger(int argc, char **argv)
          1, 1 << 20},
         {"max-tokens", 0, OPTION_INTEGER, &l.tokens, "N",
          "stop the quality after about N tokens (default: all)", 1, 9e15},
-        EXACT_OPTION(exact),
+        EXACT_OPTION(load.exact),
+        PRECISION_OPTION(precision),
         METER_OPTIONS(l.request),
         {"html", 0, OPTION_OUTPUT, &html, "FILE",
          "write a report with the plot of quality against size"},
@@ -99,6 +102,7 @@ int itera_command_ledger(int argc, char **argv)
     int code = options_parse(&spec, argc, argv, &args);
     if (code >= 0)
         return code;
+    precision_take(precision, &load.exact, &load.half);
     if (!l.data) {
         options_free(&args);
         return options_usage(&spec, "--data SRC is needed: text that the models were not trained "
@@ -116,7 +120,7 @@ int itera_command_ledger(int argc, char **argv)
         for (int i = 0; i < args.n; i++)
             l.entries[i].path = args.positional[i];
         shorten_names(&l);
-        code = run(&l, exact, &json, html);
+        code = run(&l, &load, &json, html);
     }
     for (int i = 0; i < l.n && l.entries; i++)
         itera_model_destroy(&l.entries[i].model);

@@ -40,7 +40,7 @@ struct ledger {
 };
 
 /* Loads, evaluates and times the models; what goes wrong has been said. */
-enum itera_status ledger_measure(struct ledger *ledger, bool exact);
+enum itera_status ledger_measure(struct ledger *ledger, const struct itera_load_options *load);
 
 /* Of a few values, which are sorted; NaN without any. */
 double ledger_median(double *values, int n);

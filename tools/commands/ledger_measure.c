@@ -11,11 +11,11 @@
 #include "itera/eval.h"
 #include "itera/session.h"
 
-static enum itera_status load(struct ledger *l, struct ledger_entry *e, bool exact)
+static enum itera_status load(struct ledger *l, struct ledger_entry *e,
+                              const struct itera_load_options *options)
 {
-    const struct itera_load_options options = {.exact = exact};
     struct itera_description *d = NULL;
-    enum itera_status status = itera_model_load_as(l->device, e->path, &options, &e->model);
+    enum itera_status status = itera_model_load_as(l->device, e->path, options, &e->model);
     if (!status)
         status = itera_describe_model(e->model, &d);
     if (!status) {
@@ -171,12 +171,12 @@ static enum itera_status measure_energy(struct ledger *l)
     return status;
 }
 
-enum itera_status ledger_measure(struct ledger *l, bool exact)
+enum itera_status ledger_measure(struct ledger *l, const struct itera_load_options *options)
 {
     struct itera_corpus *corpus = NULL;
     enum itera_status status = itera_corpus_open(l->data, &corpus);
     for (int i = 0; i < l->n && !status; i++)
-        status = load(l, &l->entries[i], exact);
+        status = load(l, &l->entries[i], options);
     for (int i = 0; i < l->n && !status; i++)
         status = evaluate(l, &l->entries[i], corpus);
     itera_corpus_destroy(&corpus);

@@ -126,6 +126,7 @@ int itera_command_logits(int argc, char **argv)
     const char *tokens = NULL, *tokens_file = NULL, *out = NULL;
     struct device_request request = {0};
     struct itera_load_options load = {0};
+    const char *precision = NULL;
     const struct command_option options[] = {
         {"tokens", 0, OPTION_STRING, &tokens, "IDS", "token ids: 1,2,3"},
         {"tokens-file", 0, OPTION_INPUT, &tokens_file, "FILE",
@@ -134,6 +135,7 @@ int itera_command_logits(int argc, char **argv)
          "safetensors file to write: tensor `logits` (T, V) f32"},
         DEVICE_OPTIONS(request),
         EXACT_OPTION(load.exact),
+        PRECISION_OPTION(precision),
         {0}};
     const struct command_spec spec = {
         .name = "logits",
@@ -146,6 +148,7 @@ int itera_command_logits(int argc, char **argv)
     int code = options_parse(&spec, argc, argv, &args);
     if (code >= 0)
         return code;
+    precision_take(precision, &load.exact, &load.half);
     code = EXIT_USAGE;
     if (!tokens == !tokens_file)
         options_usage(&spec, "one of --tokens and --tokens-file is needed");

@@ -37,7 +37,10 @@ typedef int itera_load_progress_fn(void *user, int64_t done, int64_t total);
 struct itera_load_options {
     bool expand; /* all weights to f32, as training needs them; else each in the type it is stored
                     in, as far as ops take it: matrices in f16, bf16, q8 or q4, the others in f32 */
-    bool exact;  /* products with q8 and q4 weights do not round the other operand to int8 */
+    bool
+        exact; /* products do not round their other operand: neither to int8 with q8 or q4 weights nor
+                    to f16 with f16, q8 or q4 weights, as devices with matrix units do */
+    bool half; /* products may round to f16 whatever their weights are in, unless exact */
     itera_load_progress_fn *progress; /* after each tensor; may be NULL */
     void *user;
 };
@@ -63,7 +66,7 @@ struct itera_model_options {
     int32_t positions; /* learned positions, of families that have them; 0: the configuration's */
     float dropout;     /* probability; 0: the configuration's; negative: none */
     uint64_t seed;
-    bool exact; /* as in struct itera_load_options, for what is made from it by itera_quantize */
+    bool exact, half; /* as in struct itera_load_options, also of what itera_quantize makes of it */
 };
 /* Errors: ITERA_ERR_ARGUMENT for an unknown preset (the message lists them); ITERA_ERR_IO and
  * ITERA_ERR_FORMAT for a bad configuration; ITERA_ERR_MEMORY. The caller owns *model. */
