@@ -10,7 +10,7 @@ IN(4, rstd)
 OUT(5, dx)
 OUT(6, dweight)
 
-void main()
+void held_slice()
 {
     uint block = SLICE, cols = block < p.blocks ? p.cols : 0;
     float w[ITEMS], weight_sum[ITEMS];
@@ -44,4 +44,33 @@ void main()
         if (c < cols)
             dweight.v[p.dweight_at + block * p.cols + c] = weight_sum[k];
     }
+}
+
+// The same of wide slices.
+void wide_slice()
+{
+    uint block = SLICE, cols = block < p.blocks ? p.cols : 0, to = p.dweight_at + block * p.cols;
+    for (uint c = COLUMN(0); c < cols; c += p.width)
+        dweight.v[to + c] = 0.0;
+    for (uint first = 0; first < p.rows; first += p.blocks) {
+        uint row = first + block, end = row < p.rows ? cols : 0;
+        float r = end > 0 ? rstd.v[p.rstd_at + row * p.rstd_ld] : 0.0, sum = 0.0;
+        for (uint c = COLUMN(0); c < end; c += p.width)
+            sum += dy.v[p.dy_at + row * p.dy_ld + c] * weight.v[p.weight_at + c] *
+                   (x.v[p.x_at + row * p.x_ld + c] * r);
+        sum = row_sum(sum, p.width) / float(p.cols);
+        for (uint c = COLUMN(0); c < end; c += p.width) {
+            float g = dy.v[p.dy_at + row * p.dy_ld + c], n = x.v[p.x_at + row * p.x_ld + c] * r;
+            dweight.v[to + c] += g * n;
+            dx.v[p.dx_at + row * p.dx_ld + c] = r * (g * weight.v[p.weight_at + c] - n * sum);
+        }
+    }
+}
+
+void main()
+{
+    if (WIDE_SLICES)
+        wide_slice();
+    else
+        held_slice();
 }

@@ -4,10 +4,11 @@
 #include "backend/gpu/column_sum.h"
 
 enum {
-    LEAST_WIDTH = 32,    /* lanes of a slice: neighbouring floats worth reading together */
-    MOST_WIDTH = 1024,   /* and of any workgroup */
-    FILL_LANES = 131072, /* in gradients: slices that run at once times their width */
-    FEW_ROWS = 4,        /* in gradients: a slice should take at least so many rows */
+    LEAST_WIDTH = 32,          /* lanes of a slice: neighbouring floats worth reading together */
+    MOST_WIDTH = 1024,         /* and of any workgroup */
+    MOST_GRADIENT_WIDTH = 256, /* the same of gradients, which need more registers */
+    FILL_LANES = 131072,       /* in gradients: slices that run at once times their width */
+    FEW_ROWS = 4,              /* in gradients: a slice should take at least so many rows */
 };
 
 static int64_t smaller(int64_t a, int64_t b)
@@ -21,10 +22,9 @@ static int64_t larger(int64_t a, int64_t b)
 }
 
 /* Lanes for a slice of so many columns. */
-static int64_t slice_width(const struct itera_gpu_lowering *l, int64_t cols)
+static int64_t slice_width(const struct itera_gpu_lowering *l, int64_t cols, int64_t most)
 {
     int64_t width = larger(itera_gpu_class(itera_gpu_div_up(cols, USUAL_ITEMS)), LEAST_WIDTH);
-    int64_t most = MOST_WIDTH;
     while (most > l->traits->max_local)
         most /= 2;
     return smaller(smaller(width, itera_gpu_class(cols)), most);
@@ -60,7 +60,7 @@ static struct itera_gpu_dispatch *begin_forward(struct itera_gpu_lowering *l,
 enum itera_status itera_lower_layer_norm(struct itera_gpu_lowering *l, const struct itera_op *op)
 {
     int64_t rows = itera_gpu_rows(l, op->in[0]), cols = itera_gpu_cols(l, op->in[0]);
-    int64_t width = slice_width(l, cols);
+    int64_t width = slice_width(l, cols, MOST_WIDTH);
     struct itera_gpu_dispatch *d = begin_forward(l, op, "layer_norm", 3);
     ITERA_GPU_ARGS(d, layer_norm_args, .rows = rows, .cols = cols, .width = width,
                    .save = op->out[1] != ITERA_NONE, .eps = op->attr.eps);
@@ -71,7 +71,7 @@ enum itera_status itera_lower_layer_norm(struct itera_gpu_lowering *l, const str
 enum itera_status itera_lower_rms_norm(struct itera_gpu_lowering *l, const struct itera_op *op)
 {
     int64_t rows = itera_gpu_rows(l, op->in[0]), cols = itera_gpu_cols(l, op->in[0]);
-    int64_t width = slice_width(l, cols);
+    int64_t width = slice_width(l, cols, MOST_WIDTH);
     struct itera_gpu_dispatch *d = begin_forward(l, op, "rms_norm", 2);
     ITERA_GPU_ARGS(d, rms_norm_args, .rows = rows, .cols = cols, .width = width,
                    .save = op->out[1] != ITERA_NONE, .eps = op->attr.eps);
@@ -84,7 +84,7 @@ enum itera_status itera_lower_gated_rms_norm(struct itera_gpu_lowering *l,
 {
     int64_t groups = op->attr.groups ? op->attr.groups : 1;
     int64_t rows = itera_gpu_rows(l, op->in[0]), cols = itera_gpu_cols(l, op->in[0]) / groups;
-    int64_t width = slice_width(l, cols);
+    int64_t width = slice_width(l, cols, MOST_WIDTH);
     struct itera_gpu_dispatch *d = begin_forward(l, op, "gated_rms_norm", 3);
     ITERA_GPU_ARGS(d, gated_rms_norm_args, .rows = rows, .cols = cols, .width = width,
                    .groups = groups, .save = op->out[1] != ITERA_NONE, .eps = op->attr.eps);
@@ -126,7 +126,8 @@ static enum itera_status backward(struct itera_gpu_lowering *l, const struct ite
                                   const char *kernel, int weights)
 {
     int64_t rows = itera_gpu_rows(l, op->in[1]), cols = itera_gpu_cols(l, op->in[1]);
-    int64_t width = slice_width(l, cols), blocks = count_blocks(rows, 1, width);
+    int64_t width = slice_width(l, cols, MOST_GRADIENT_WIDTH),
+            blocks = count_blocks(rows, 1, width);
     struct itera_gpu_scratch sums[2];
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, kernel);
     for (int i = 0; i < 4; i++)
@@ -162,7 +163,7 @@ enum itera_status itera_lower_gated_rms_norm_bwd(struct itera_gpu_lowering *l,
 {
     int64_t groups = op->attr.groups ? op->attr.groups : 1;
     int64_t rows = itera_gpu_rows(l, op->in[1]), all = itera_gpu_cols(l, op->in[1]);
-    int64_t cols = all / groups, width = slice_width(l, cols);
+    int64_t cols = all / groups, width = slice_width(l, cols, MOST_GRADIENT_WIDTH);
     int64_t blocks = count_blocks(rows, groups, width);
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "gated_rms_norm_bwd");
     for (int i = 0; i < 5; i++)
