@@ -13,7 +13,9 @@ ITERA_OPERAND(3, readonly, uvec2, block_sums)
 
 const uint CHUNK = B_TYPE == 4 ? 16 : 32;
 // Chunks of a column that are read together. What is read of a as it is fills registers, too.
-const uint CHUNKS = INTEGER != 0 || ROWS == 1 ? DEEP : 1;
+const uint INTEGER_CHUNKS = ROWS * COLS <= 4 ? DEEP : 2;
+const uint FLOAT_CHUNKS = ROWS == 1 ? DEEP : 1;
+const uint CHUNKS = INTEGER != 0 ? INTEGER_CHUNKS : FLOAT_CHUNKS;
 
 // Where an invocation reads: the first chunks of its columns; of rounded rows the first 16 elements
 // (of others: few_line and few_four) and the first block.
@@ -42,15 +44,6 @@ vec4 bytes_less(uint word, float bias)
     return uintBitsToFloat(bytes | 0x4b000000) - (8388608.0 + bias);
 }
 
-// Four elements of row r of few from k on, a multiple of 4.
-vec4 read_few_at(uint r, uint k, bool fast)
-{
-    if (fast)
-        return read_few(r, k / 4);
-    uint at = few_line[r] + k;
-    return vec4(load_a(at), load_a(at + 1), load_a(at + 2), load_a(at + 3));
-}
-
 // The product of chunk number k of rounded row r with one of weights, without that one's scale.
 float integer_product(uint r, uint k, uvec4 w)
 {
@@ -65,42 +58,42 @@ float integer_product(uint r, uint k, uvec4 w)
     return uintBitsToFloat(block.x) * float(sum);
 }
 
-// The same of a row as it is.
-float float_product(uint r, uint k, uvec4 w, bool fast)
+// The same of a row as it is, which begins at a multiple of four.
+float float_product(uint r, uint k, uvec4 w)
 {
     float sum = 0.0;
     [[unroll]] for (uint i = 0; i < 4; i++) {
         // A word of q4 has four elements in its lower nibbles, and four 16 further on.
         vec4 low = B_TYPE == 4 ? bytes_less(w[i] ^ 0x80808080, 128.0)
                                : bytes_less(w[i] & 0x0f0f0f0f, 8.0);
-        sum += dot(read_few_at(r, k * CHUNK + 4 * i, fast), low);
+        sum += dot(read_few(r, k * (CHUNK / 4) + i), low);
         if (B_TYPE == 5)
-            sum += dot(read_few_at(r, k * CHUNK + 16 + 4 * i, fast),
+            sum += dot(read_few(r, k * (CHUNK / 4) + 4 + i),
                        bytes_less(w[i] >> 4 & 0x0f0f0f0f, 8.0));
     }
     return sum;
 }
 
-// Adds the products of the CHUNKS chunks from k on, K_LANES apart, to the sums; `checked`: of those
-// before end.
-void add_chunks(uint k, uint end, bool checked, bool fast)
+// Adds the products of `count` chunks (up to CHUNKS) from k on, K_LANES apart, to the sums; `checked`:
+// of those before end. `fast` where loads may be of 16 bytes.
+void add_chunks(uint k, uint end, uint count, bool checked, bool fast)
 {
     uvec4 w[CHUNKS * COLS];
     float scale[CHUNKS * COLS];
-    [[unroll]] for (uint d = 0; d < CHUNKS; d++)
+    [[unroll]] for (uint d = 0; d < count; d++)
         [[unroll]] for (uint c = 0; c < COLS; c++) {
             uint at = k + d * K_LANES;
             uint chunk = chunk_line[c] + (checked ? min(at, end - 1) : at);
             w[d * COLS + c] = load_chunk(chunk, fast);
             scale[d * COLS + c] = chunk_scale(chunk);
         }
-    [[unroll]] for (uint d = 0; d < CHUNKS; d++) {
+    [[unroll]] for (uint d = 0; d < count; d++) {
         uint at = checked ? min(k + d * K_LANES, end - 1) : k + d * K_LANES;
         [[unroll]] for (uint r = 0; r < ROWS; r++)
             [[unroll]] for (uint c = 0; c < COLS; c++) {
                 uvec4 chunk = w[d * COLS + c];
-                float product = INTEGER != 0 ? integer_product(r, at, chunk)
-                                             : float_product(r, at, chunk, fast);
+                float product =
+                    INTEGER != 0 ? integer_product(r, at, chunk) : float_product(r, at, chunk);
                 float sum = sums[r * COLS + c] + scale[d * COLS + c] * product;
                 if (!checked || k + d * K_LANES < end)
                     sums[r * COLS + c] = sum;
@@ -114,7 +107,7 @@ void add_chunks(uint k, uint end, bool checked, bool fast)
 void multiply_chunks(Side few, uint sums_at, uint first, uint count, uint depth, uint row, uint col)
 {
     uint c_lane = LANE / K_LANES, k_lane = LANE % K_LANES, chunks = depth / CHUNK;
-    bool fast = (block_words & 3) == 0 && (INTEGER != 0 || ((few.at | few.along) & 3) == 0);
+    bool by_chunks = INTEGER != 0 || ((few.at | few.along) & 3) == 0, fast = (block_words & 3) == 0;
     [[unroll]] for (uint i = 0; i < ROWS * COLS; i++)
         sums[i] = 0.0;
     [[unroll]] for (uint r = 0; r < ROWS; r++) {
@@ -124,17 +117,23 @@ void multiply_chunks(Side few, uint sums_at, uint first, uint count, uint depth,
         sixteen_line[r] = few.at / 4 + line * (depth / 16);
         block_line[r] = sums_at / 2 + line * (depth / 32);
     }
-    [[unroll]] for (uint c = 0; c < COLS; c++)
-        chunk_line[c] = (first + min(col + c * C_LANES + c_lane, count - 1)) * chunks;
-    uint k = 0, rounds = chunks / (CHUNKS * K_LANES);
-    if (INTEGER != 0 && fast && rounds > 0)
+    [[unroll]] for (uint c = 0; c < COLS; c++) {
+        uint line = first + min(col + c * C_LANES + c_lane, count - 1);
+        chunk_line[c] = line * chunks;
+        many_line[c] = line * depth;
+    }
+    uint k = by_chunks ? 0 : chunks, rounds = chunks / (CHUNKS * K_LANES);
+    if (INTEGER != 0 && ROWS <= 2 && fast && rounds > 0)
         do {
-            add_chunks(k + k_lane, chunks, false, true);
+            add_chunks(k + k_lane, chunks, CHUNKS, false, true);
             k += CHUNKS * K_LANES;
         } while (--rounds > 0);
     for (; fast && k < chunks; k += CHUNKS * K_LANES)
-        add_chunks(k + k_lane, chunks, true, true);
-    for (; k < chunks; k += CHUNKS * K_LANES)
-        add_chunks(k + k_lane, chunks, true, false);
+        add_chunks(k + k_lane, chunks, CHUNKS, true, true);
+    for (; k < chunks; k += K_LANES)
+        add_chunks(k + k_lane, chunks, 1, true, false);
+    if (!by_chunks)
+        for (k = 0; k < depth; k += SINGLES * K_LANES)
+            add_singles(few, Side(0, depth, 1, count), k + k_lane, depth);
     add_parts(c_lane, k_lane);
 }

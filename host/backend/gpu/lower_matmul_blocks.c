@@ -6,6 +6,8 @@
 enum {
     LANES = ITERA_GPU_LOCAL, /* of the kernels of few rows */
     MOST_ROWS = 8,           /* of one of their workgroups */
+    MOST_FLOAT_ROWS = 4,     /* the same with a as it is, which fills registers */
+    MOST_SUMS = 4,           /* of one of their invocations, unless it has more rows */
     STEP = 4 * TILE_DEPTH,   /* elements along k that a tile of integers takes at a time */
 };
 
@@ -86,14 +88,14 @@ struct shape {
 };
 
 static struct shape shape_of(const struct itera_gpu_lowering *l, int32_t b, int64_t rows,
-                             int64_t cols, int64_t depth)
+                             int64_t cols, int64_t depth, bool integer)
 {
     const int64_t bytes = depth / ITERA_BLOCK * itera_block_bytes(itera_gpu_tensor(l, b)->dtype);
     const int64_t chunks = bytes / 16, wanted = 2 * itera_wanted_groups(l->traits);
     struct shape s = {.k_lanes = 8, .cols = 1};
     while (s.k_lanes < LANES && s.k_lanes * 4 <= chunks && cols * s.k_lanes / LANES < wanted)
         s.k_lanes *= 4;
-    const int64_t most = MAX_OUTPUTS / rows < 4 ? MAX_OUTPUTS / rows : 4;
+    const int64_t most = rows == 1 && !integer ? 2 : MOST_SUMS / rows;
     while (s.cols < most && cols * s.k_lanes / (LANES * 2 * s.cols) >= wanted)
         s.cols *= 2;
     s.group_cols = LANES / s.k_lanes * s.cols;
@@ -111,8 +113,9 @@ static void shape_constants(struct itera_gpu_dispatch *d, const struct shape *s,
 
 void itera_lower_blocks(struct itera_gpu_lowering *l, const struct itera_product *g, bool integer)
 {
-    const int64_t rows = g->rows < MOST_ROWS ? itera_gpu_class(g->rows) : MOST_ROWS;
-    const struct shape s = shape_of(l, g->b, rows, g->cols, g->depth);
+    const int64_t most = integer ? MOST_ROWS : MOST_FLOAT_ROWS;
+    const int64_t rows = g->rows < most ? itera_gpu_class(g->rows) : most;
+    const struct shape s = shape_of(l, g->b, rows, g->cols, g->depth, integer);
     const struct rows r = round_rows(l, g->a, integer);
     const struct itera_cut whole = {.slices = 1, .slice_depth = g->depth};
     struct itera_gpu_dispatch *d =
@@ -158,7 +161,7 @@ void itera_lower_grouped_blocks(struct itera_gpu_lowering *l, const struct itera
                    .scales = itera_gpu_scales(l, b), .act = op->attr.act,
                    .experts = op->attr.experts);
     if (!tile) {
-        const struct shape s = shape_of(l, b, 1, rows * cols, depth);
+        const struct shape s = shape_of(l, b, 1, rows * cols, depth, integer);
         shape_constants(d, &s, 1, integer);
         itera_gpu_groups(l, d, rows * itera_gpu_div_up(cols, s.group_cols), 1, 1);
         return;
