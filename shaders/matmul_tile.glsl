@@ -7,9 +7,8 @@ layout(constant_id = TILE_ID) const uint TILE = 64; // 32, 64 or 128
 const uint DEPTH = TILE_DEPTH;
 const uint TM = TILE == 32 ? 4 : 8, TN = TILE == 128 ? 8 : 4;
 const uint TX = TILE / TN, TY = TILE / TM; // invocations across and down: 64, 128 or 256 in all
-const uint FETCHES = 2;                    // vec4 of each tile that an invocation fetches in a step
 const uint FOURS = TILE / 4;
-const uint PITCH = FOURS + 1; // in vec4; invocations that differ in k hit different banks
+const uint PITCH = FOURS + 1; // in vec4; lines that differ in k begin in different banks
 
 const uint TILE_B = DEPTH * PITCH; // where b's tile begins
 shared vec4 tiles[2 * DEPTH * PITCH];
@@ -17,60 +16,52 @@ shared vec4 tiles[2 * DEPTH * PITCH];
 // Element (4i + c, 4j + d) of the invocation's part is acc[(4 * i + c) * (TN / 4) + j][d].
 vec4 acc[16];
 
-// Which four of a tile, and at which k, fetch number `fetch` takes: neighbouring invocations along
-// whichever index is contiguous in memory.
-uvec2 fetch_place(uint fetch, bool contiguous_along)
-{
-    uint i = fetch * TX * TY + LANE;
-    return contiguous_along ? uvec2(i % FOURS, i / FOURS) : uvec2(i / DEPTH, i % DEPTH);
-}
+// A step's tiles come in blocks of four lines at four k: each invocation fetches one, those of the
+// first half from a, four elements at a time along whichever index is contiguous in memory, where
+// neighbouring invocations are neighbours, too.
+const uint A_BLOCKS = FOURS * (DEPTH / 4);
 
-// The same for b. Of blocks, which lie along k, a fetch takes four neighbours there.
-uvec2 fetch_place_b(uint fetch, bool contiguous_along)
-{
-    uint i = fetch * TX * TY + LANE;
-    if (B_TYPE >= 4)
-        return uvec2(i / (DEPTH / 4), i % (DEPTH / 4) * 4);
-    return fetch_place(fetch, contiguous_along);
-}
+// The block that an invocation fetched for the next step, by rows: these are its lines if k is
+// contiguous, else its places along k.
+vec4 fetched[4];
+// Where element k = 0 of its lines is. Lines beyond the last repeat it: what comes of them is not
+// stored.
+uint line_at[4];
 
-// Four rows of op(a) from `row` on, at k. Those beyond the last row repeat it: what comes of them
-// is not stored. Zeros beyond k_end, where both sides must be zero lest 0 meets infinity.
-vec4 fetch_a(Side s, bool fours, uint row, uint k, uint k_end)
-{
-    if (k >= k_end)
-        return vec4(0.0);
-    uint i = s.at + k * s.deep;
-    if (fours && row + 4 <= s.count)
-        return load_a_four(i + row);
-    uvec4 at = i + min(row + uvec4(0, 1, 2, 3), uvec4(s.count - 1)) * s.along;
-    return vec4(load_a(at.x), load_a(at.y), load_a(at.z), load_a(at.w));
-}
-
-vec4 fetch_b(Side s, bool fours, uint col, uint k, uvec2 place, uint k_end)
-{
-    k += place.y;
-    if (k >= k_end)
-        return vec4(0.0);
-    if (B_TYPE >= 4)
-        return load_b_four(s.at + min(col + place.x, s.count - 1) * s.along + k);
-    col += 4 * place.x;
-    uint i = s.at + k * s.deep;
-    if (fours && col + 4 <= s.count)
-        return load_b_four(i + col);
-    uvec4 at = i + min(col + uvec4(0, 1, 2, 3), uvec4(s.count - 1)) * s.along;
-    return vec4(load_b(at.x), load_b(at.y), load_b(at.z), load_b(at.w));
-}
-
-// Puts what was fetched of b into its tile.
-void put_b(uvec2 place, vec4 value)
-{
-    if (B_TYPE >= 4) {
-        [[unroll]] for (uint i = 0; i < 4; i++)
-            tiles[TILE_B + (place.y + i) * PITCH + place.x / 4][place.x % 4] = value[i];
-        return;
+// Fetches the block at k of a side; `whole`: all its lines are there. Zeros beyond k_end, where both
+// sides must be zero lest 0 meets infinity.
+#define FETCH_BLOCK(name, load, load_four)                                                         \
+    void name(Side s, bool whole, uint k, uint k_end)                                              \
+    {                                                                                              \
+        bool contiguous_k = s.deep == 1;                                                           \
+        if (k + 4 <= k_end && contiguous_k && by_fours(s.at, 1, s.along)) {                        \
+            [[unroll]] for (uint i = 0; i < 4; i++)                                                \
+                fetched[i] = load_four(line_at[i] + k);                                            \
+        } else if (k + 4 <= k_end && whole && by_fours(s.at, s.along, s.deep)) {                   \
+            [[unroll]] for (uint i = 0; i < 4; i++)                                                \
+                fetched[i] = load_four(line_at[0] + (k + i) * s.deep);                             \
+        } else {                                                                                   \
+            [[unroll]] for (uint i = 0; i < 4; i++)                                                \
+                [[unroll]] for (uint j = 0; j < 4; j++) {                                          \
+                    uint line = contiguous_k ? line_at[i] : line_at[j];                            \
+                    uint deep = k + (contiguous_k ? j : i);                                        \
+                    fetched[i][j] = deep < k_end ? load(line + deep * s.deep) : 0.0;               \
+                }                                                                                  \
+        }                                                                                          \
     }
-    tiles[TILE_B + place.y * PITCH + place.x] = value;
+FETCH_BLOCK(fetch_a, load_a, load_a_four)
+FETCH_BLOCK(fetch_b, load_b, load_b_four)
+
+// Puts it where it begins in the tiles.
+void put_block(uint at, bool contiguous_k)
+{
+    if (contiguous_k)
+        [[unroll]] for (uint j = 0; j < 4; j++)
+            tiles[at + j * PITCH] =
+                vec4(fetched[0][j], fetched[1][j], fetched[2][j], fetched[3][j]);
+    else
+        [[unroll]] for (uint j = 0; j < 4; j++)
+            tiles[at + j * PITCH] = fetched[j];
 }
 
 // Adds the product of what is in shared memory to acc.
@@ -97,31 +88,29 @@ void multiply_tiles()
 // k_end - 1. The next step is fetched into registers while this one is multiplied.
 void multiply(Side left, Side right, uint row, uint col, uint k_begin, uint k_end)
 {
-    bool a_along = left.along == 1, b_along = right.along == 1;
-    bool a_fours = by_fours(left.at, left.along, left.deep);
-    bool b_fours = by_fours(right.at, right.along, right.deep);
+    bool of_a = LANE < A_BLOCKS, contiguous_k = (of_a ? left.deep : right.deep) == 1;
+    uint number = LANE % A_BLOCKS;
+    uint four = contiguous_k ? number / (DEPTH / 4) : number % FOURS;
+    uint deep = 4 * (contiguous_k ? number % (DEPTH / 4) : number / FOURS);
+    uint first = (of_a ? row : col) + 4 * four, put = (of_a ? 0 : TILE_B) + deep * PITCH + four;
+    bool whole = first + 4 <= (of_a ? left.count : right.count);
+    [[unroll]] for (uint i = 0; i < 4; i++)
+        line_at[i] = of_a ? left.at + min(first + i, left.count - 1) * left.along
+                          : right.at + min(first + i, right.count - 1) * right.along;
     [[unroll]] for (uint i = 0; i < 16; i++)
         acc[i] = vec4(0.0);
-    uvec2 a_place[FETCHES], b_place[FETCHES];
-    vec4 next_a[FETCHES], next_b[FETCHES];
-    [[unroll]] for (uint f = 0; f < FETCHES; f++) {
-        a_place[f] = fetch_place(f, a_along);
-        b_place[f] = fetch_place_b(f, b_along);
-        next_a[f] = fetch_a(left, a_fours, row + 4 * a_place[f].x, k_begin + a_place[f].y, k_end);
-        next_b[f] = fetch_b(right, b_fours, col, k_begin, b_place[f], k_end);
-    }
+    if (of_a)
+        fetch_a(left, whole, k_begin + deep, k_end);
+    else
+        fetch_b(right, whole, k_begin + deep, k_end);
     for (uint k = k_begin; k < k_end; k += DEPTH) {
         barrier(); // the tiles of the step before have been read
-        [[unroll]] for (uint f = 0; f < FETCHES; f++) {
-            tiles[a_place[f].y * PITCH + a_place[f].x] = next_a[f];
-            put_b(b_place[f], next_b[f]);
-        }
+        put_block(put, contiguous_k);
         barrier();
-        [[unroll]] for (uint f = 0; f < FETCHES; f++) {
-            uint next = k + DEPTH;
-            next_a[f] = fetch_a(left, a_fours, row + 4 * a_place[f].x, next + a_place[f].y, k_end);
-            next_b[f] = fetch_b(right, b_fours, col, next, b_place[f], k_end);
-        }
+        if (of_a)
+            fetch_a(left, whole, k + DEPTH + deep, k_end);
+        else
+            fetch_b(right, whole, k + DEPTH + deep, k_end);
         multiply_tiles();
     }
 }
