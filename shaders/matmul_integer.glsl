@@ -9,13 +9,12 @@
 #include "weight.glsl"
 
 layout(constant_id = B_TYPE_ID) const uint B_TYPE = 4; // 4, q8, or 5, q4
-layout(constant_id = TILE_ID) const uint TILE = 64;  // 32, 64 or 128
+layout(constant_id = TILE_ID) const uint TILE = 64;  // 32 or 64
 const uint DEPTH = TILE_DEPTH;
-const uint TM = TILE == 32 ? 4 : 8, TN = TILE == 128 ? 8 : 4;
+const uint TM = TILE == 32 ? 4 : 8, TN = 4;
 const uint TX = TILE / TN, TY = TILE / TM; // invocations across and down: 2 * TILE in all
-const uint FETCHES = 2;                    // uvec4 of each tile that an invocation fetches a step
 const uint FOURS = TILE / 4;
-const uint PITCH = FOURS + 1; // in uvec4; invocations that differ in k hit different banks
+const uint PITCH = FOURS + 1; // in uvec4; lines that differ in k begin in different banks
 
 const uint TILE_B = DEPTH * PITCH; // where b's tile begins
 shared uvec4 tiles[2 * DEPTH * PITCH];
@@ -23,12 +22,13 @@ shared float tile_scales[4 * TILE]; // two blocks of a row of a, and of a column
 
 // Of each row of a: words of four int8, without padding; of each of its blocks the scale (a float)
 // and the sum of its integers.
-IN_UINT(1, a)
+ITERA_OPERAND(1, readonly, uvec4, a_four)
 IN_UINT(2, b)
+ITERA_OPERAND(2, readonly, uvec4, b_four)
 ITERA_OPERAND(3, readonly, uvec2, sums)
 
-// Element (4i + c, 4j + d) of the invocation's part is acc[(4 * i + c) * (TN / 4) + j][d].
-vec4 acc[16];
+// Element (4i + c, d) of the invocation's part is acc[4 * i + c][d].
+vec4 acc[TM];
 
 // Where a product reads. Column c is line first + c of b.
 struct Integers {
@@ -36,39 +36,47 @@ struct Integers {
     uint rows, cols, depth, first, scales;
 };
 
-// Which four of a tile, and which word, fetch number `fetch` takes.
-uvec2 fetch_place(uint fetch)
+// A step's tiles come in blocks of four lines with four words each: an invocation fetches one, those of
+// the first half from a.
+const uint A_BLOCKS = FOURS * (DEPTH / 4);
+
+uvec4 fetched[4]; // the lines of its block, for the next step
+uint line_at[4];  // where they begin, in words; those beyond the last line repeat it
+
+// Four words of b from number i on.
+uvec4 load_words_b(uint i)
 {
-    uint i = fetch * TX * TY + LANE;
-    return uvec2(i / DEPTH, i % DEPTH);
+    if ((i & 3) == 0)
+        return b_four.v[i >> 2];
+    return uvec4(b.v[i], b.v[i + 1], b.v[i + 2], b.v[i + 3]);
 }
 
-// Four rows of a from `row` on, at word k of a row; those beyond the last repeat it.
-uvec4 fetch_words_a(Integers s, uint row, uint k, uint k_end)
+// Fetches words k .. k + 3 of its lines, k a multiple of 4; zeros beyond k_end.
+void fetch_words(bool of_a, uint k, uint k_end)
 {
-    if (4 * k >= k_end)
-        return uvec4(0);
-    uvec4 at = s.a_at + min(row + uvec4(0, 1, 2, 3), uvec4(s.rows - 1)) * (s.depth / 4) + k;
-    return uvec4(a.v[at.x], a.v[at.y], a.v[at.z], a.v[at.w]);
+    if (4 * k >= k_end) {
+        [[unroll]] for (uint i = 0; i < 4; i++)
+            fetched[i] = uvec4(0);
+    } else if (of_a) {
+        [[unroll]] for (uint i = 0; i < 4; i++)
+            fetched[i] = a_four.v[(line_at[i] + k) >> 2];
+    } else {
+        // The words of a block of q4 have elements 0 to 15 in their lower nibbles, then the others.
+        [[unroll]] for (uint i = 0; i < 4; i++)
+            fetched[i] = load_words_b(line_at[i] + (B_TYPE == 4 ? k : k / 8 * 4));
+    }
 }
 
-// Word k of a line of b.
-uint load_word_b(Integers s, uint line, uint k)
+// Puts what was fetched of words k .. k + 3 where it begins in the tiles.
+void put_words(bool of_a, uint k, uint at)
 {
-    uint i = line * s.depth + 4 * k, word = b.v[s.b_at + word_of_block(B_TYPE, i)];
-    if (B_TYPE == 4)
-        return word;
-    uint nibbles = word >> nibble_shift(i) & 0x0f0f0f0f;
-    return ((nibbles | 0x80808080) - 0x08080808) ^ 0x80808080; // less 8, byte by byte
-}
-
-uvec4 fetch_words_b(Integers s, uint col, uint k, uint k_end)
-{
-    if (4 * k >= k_end)
-        return uvec4(0);
-    uvec4 line = s.first + min(col + uvec4(0, 1, 2, 3), uvec4(s.cols - 1));
-    return uvec4(load_word_b(s, line.x, k), load_word_b(s, line.y, k), load_word_b(s, line.z, k),
-                 load_word_b(s, line.w, k));
+    if (B_TYPE == 5 && !of_a)
+        [[unroll]] for (uint i = 0; i < 4; i++) {
+            uvec4 nibbles = fetched[i] >> (k & 4) & 0x0f0f0f0f;
+            fetched[i] = ((nibbles | 0x80808080) - 0x08080808) ^ 0x80808080; // less 8, by bytes
+        }
+    [[unroll]] for (uint j = 0; j < 4; j++)
+        tiles[at + j * PITCH] = uvec4(fetched[0][j], fetched[1][j], fetched[2][j], fetched[3][j]);
 }
 
 ivec4 dot_fours(ivec4 sum, uint x, uvec4 y)
@@ -81,66 +89,68 @@ ivec4 dot_fours(ivec4 sum, uint x, uvec4 y)
 void multiply_words()
 {
     uint tx = LANE % TX, ty = LANE / TX;
-    for (uint block = 0; block < 2; block++) {
-        ivec4 sum[16];
-        [[unroll]] for (uint i = 0; i < 16; i++)
+    [[dont_unroll]] for (uint block = 0; block < 2; block++) {
+        ivec4 sum[TM];
+        [[unroll]] for (uint i = 0; i < TM; i++)
             sum[i] = ivec4(0);
         for (uint k = 8 * block; k < 8 * block + 8; k++) {
-            uvec4 right[2];
-            [[unroll]] for (uint j = 0; j < TN / 4; j++)
-                right[j] = tiles[TILE_B + k * PITCH + j * TX + tx];
+            uvec4 right = tiles[TILE_B + k * PITCH + tx];
             [[unroll]] for (uint i = 0; i < TM / 4; i++) {
                 uvec4 left = tiles[k * PITCH + i * TY + ty];
                 [[unroll]] for (uint c = 0; c < 4; c++)
-                    [[unroll]] for (uint j = 0; j < TN / 4; j++) {
-                        uint at = (4 * i + c) * (TN / 4) + j;
-                        sum[at] = dot_fours(sum[at], left[c], right[j]);
-                    }
+                    sum[4 * i + c] = dot_fours(sum[4 * i + c], left[c], right);
             }
         }
+        uint col = (2 + block) * TILE + 4 * tx;
+        vec4 cols = vec4(tile_scales[col], tile_scales[col + 1], tile_scales[col + 2],
+                         tile_scales[col + 3]);
         [[unroll]] for (uint i = 0; i < TM; i++) {
             float row = tile_scales[block * TILE + 4 * (i / 4 * TY + ty) + i % 4];
-            [[unroll]] for (uint j = 0; j < TN / 4; j++) {
-                uint col = (2 + block) * TILE + 4 * (j * TX + tx);
-                vec4 scale = row * vec4(tile_scales[col], tile_scales[col + 1],
-                                        tile_scales[col + 2], tile_scales[col + 3]);
-                acc[i * (TN / 4) + j] += scale * vec4(sum[i * (TN / 4) + j]);
-            }
+            acc[i] += row * cols * vec4(sum[i]);
         }
     }
 }
 
+// The scales of a step from element k on that an invocation fetches: of one of its blocks, in a row and
+// in a column.
+vec2 fetch_scales(uint k, uint k_end, uint scale_row, uint scale_col)
+{
+    uint i = k / 32 + LANE / TILE;
+    if (32 * i >= k_end)
+        return vec2(0.0);
+    return vec2(uintBitsToFloat(sums.v[scale_row + i].x),
+                half_of(1, b.v[(scale_col + i) >> 1], scale_col + i));
+}
+
 // Sets acc to the products of rows `row`.. of a and columns `col`.. over k_begin .. k_end - 1,
-// multiples of 32.
+// multiples of 32. The next step is fetched into registers while this one is multiplied.
 void multiply(Integers s, uint row, uint col, uint k_begin, uint k_end)
 {
-    uint blocks = s.depth / 32, lane_block = LANE / TILE;
+    uint blocks = s.depth / 32;
     uint scale_row = (s.sums_at >> 1) + min(row + LANE % TILE, s.rows - 1) * blocks;
     uint scale_col =
         2 * s.b_at + s.scales + (s.first + min(col + LANE % TILE, s.cols - 1)) * blocks;
-    [[unroll]] for (uint i = 0; i < 16; i++)
+    bool of_a = LANE < A_BLOCKS;
+    uint four = LANE % A_BLOCKS / (DEPTH / 4), word = 4 * (LANE % (DEPTH / 4));
+    uint put = (of_a ? 0 : TILE_B) + word * PITCH + four;
+    [[unroll]] for (uint i = 0; i < 4; i++) {
+        uint line = 4 * four + i;
+        line_at[i] = of_a ? s.a_at + min(row + line, s.rows - 1) * (s.depth / 4)
+                          : s.b_at + (s.first + min(col + line, s.cols - 1)) *
+                                         (B_TYPE == 4 ? s.depth / 4 : s.depth / 8);
+    }
+    [[unroll]] for (uint i = 0; i < TM; i++)
         acc[i] = vec4(0.0);
+    fetch_words(of_a, k_begin / 4 + word, k_end);
+    vec2 next_scale = fetch_scales(k_begin, k_end, scale_row, scale_col);
     for (uint k = k_begin; k < k_end; k += 4 * DEPTH) {
-        uvec4 next_a[FETCHES], next_b[FETCHES];
-        [[unroll]] for (uint f = 0; f < FETCHES; f++) {
-            uvec2 place = fetch_place(f);
-            next_a[f] = fetch_words_a(s, row + 4 * place.x, k / 4 + place.y, k_end);
-            next_b[f] = fetch_words_b(s, col + 4 * place.x, k / 4 + place.y, k_end);
-        }
-        uint block = k / 32 + lane_block;
-        vec2 next_scale = vec2(0.0);
-        if (32 * block < k_end)
-            next_scale = vec2(uintBitsToFloat(sums.v[scale_row + block].x),
-                              half_of(1, b.v[(scale_col + block) >> 1], scale_col + block));
         barrier(); // the tiles of the step before have been read
-        [[unroll]] for (uint f = 0; f < FETCHES; f++) {
-            uvec2 place = fetch_place(f);
-            tiles[place.y * PITCH + place.x] = next_a[f];
-            tiles[TILE_B + place.y * PITCH + place.x] = next_b[f];
-        }
+        put_words(of_a, k / 4 + word, put);
         tile_scales[LANE] = next_scale.x;
         tile_scales[2 * TILE + LANE] = next_scale.y;
         barrier();
+        fetch_words(of_a, k / 4 + DEPTH + word, k_end);
+        next_scale = fetch_scales(k + 4 * DEPTH, k_end, scale_row, scale_col);
         multiply_words();
     }
 }
@@ -155,9 +165,7 @@ void stage(uint part)
     uint tx = LANE % TX, ty = LANE / TX;
     barrier();
     [[unroll]] for (uint i = 0; i < PART_ROWS; i++)
-        [[unroll]] for (uint j = 0; j < TN / 4; j++)
-            tiles[(ty * PART_ROWS + i) * FOURS + j * TX + tx] =
-                floatBitsToUint(acc[(part * PART_ROWS + i) * (TN / 4) + j]);
+        tiles[(ty * PART_ROWS + i) * FOURS + tx] = floatBitsToUint(acc[part * PART_ROWS + i]);
     barrier();
 }
 

@@ -20,7 +20,6 @@ enum candidate {
     INTGEMV, /* with a rounded to int8: few rows, and tiles */
     INT32,
     INT64,
-    INT128,
     INTSPLIT,
     CLBLAST,
     CANDIDATES
@@ -45,7 +44,6 @@ static const struct {
     [INTGEMV] = {"intgemv", .integer = true},
     [INT32] = {"int32", 32, .integer = true},
     [INT64] = {"int64", 64, .integer = true},
-    [INT128] = {"int128", 128, .integer = true},
     [INTSPLIT] = {"intsplit", 64, .split = true, .integer = true},
     [CLBLAST] = {"clblast"},
 };
@@ -213,7 +211,7 @@ static enum candidate default_blocks(const struct itera_gpu_lowering *l, const s
 {
     static const enum candidate of_integers[] = {[TILE32] = INT32,
                                                  [TILE64] = INT64,
-                                                 [TILE128] = INT128,
+                                                 [TILE128] = INT64, /* sums of 128 spill */
                                                  [SPLIT32] = INTSPLIT,
                                                  [SPLIT64] = INTSPLIT};
     if (few)
