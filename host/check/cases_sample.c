@@ -24,17 +24,22 @@ bool itera_case_sample(struct itera_case *c)
     };
     static const int16_t sizes[] = {8000, 1, 2, 63, 64, 65, 200, 1000, 257, 5000, 17};
     enum { PARAMS = sizeof params / sizeof *params, SIZES = sizeof sizes / sizeof *sizes };
-    if (c->index >= 4 * PARAMS)
+    enum { STEEP = 4 };
+    if (c->index >= 4 * PARAMS + STEEP)
         return false;
-    const float *value = params[c->index % PARAMS];
+    /* One logit far above all others: weights that begin from another maximum overflow. */
+    const bool steep = c->index >= 4 * PARAMS;
+    const float *value = params[steep ? 1 : c->index % PARAMS];
     const int64_t batch = itera_case_pick(c, 1, 5);
-    const int64_t vocabulary = sizes[(c->index + c->index / PARAMS) % SIZES];
+    const int64_t vocabulary =
+        sizes[steep ? c->index % 2 * 9 : (c->index + c->index / PARAMS) % SIZES];
     const int64_t dim[] = {batch, vocabulary}, four[] = {batch, 4};
     /* Extreme values are mostly ties: many zeros and many at either end. */
-    bool extreme = c->index % 3 == 2;
+    bool extreme = c->index % 3 == 2 && !steep;
+    double spread = steep ? 1e4 : (double)itera_case_pick(c, 1, 5);
     int32_t logits = itera_case_strided(c, "logits", 2, dim, c->index % 2 ? 3 : 0,
                                         extreme ? ITERA_FILL_EXTREME : ITERA_FILL_NORMAL, 0,
-                                        extreme ? 9 : (double)itera_case_pick(c, 1, 5));
+                                        extreme ? 9 : spread);
     int32_t table = itera_activation(c->program, ITERA_F32, 2, four);
     for (int i = 0; i < 4; i++) {
         struct itera_attr attr = {.scale = value[i]};

@@ -14,6 +14,9 @@ struct sizes {
     int64_t batch, time, channels;
 };
 
+/* The last cases have more chunks than a workgroup goes through at once: shared memory is used again. */
+enum { MANY_CHUNKS = 2 };
+
 /* A (B, T, columns) input, a column view of a wider tensor when `strided`. */
 static int32_t sequence(struct itera_case *c, const char *name, const struct sizes *s,
                         int64_t columns, bool strided, enum itera_fill fill, double a, double b)
@@ -40,10 +43,13 @@ bool itera_case_linear_scan(struct itera_case *c)
     const bool extreme = c->index % 7 == 6, in_place = c->index % 5 == 2;
     struct sizes s;
 
-    if (c->index >= NAMED + 16)
+    if (c->index >= NAMED + 16 + MANY_CHUNKS)
         return false;
+    const bool chunks = c->index >= NAMED + 16;
     if (c->index < NAMED)
         s = named[c->index];
+    else if (chunks)
+        s = (struct sizes){2, 200, 33};
     else
         s = (struct sizes){itera_case_pick(c, 1, 3), itera_case_size(c, 130),
                            itera_case_size(c, 70)};
@@ -54,6 +60,8 @@ bool itera_case_linear_scan(struct itera_case *c)
                  0.0, extreme ? 1e6 : 1.0);
     int32_t in[3] = {a, b, ITERA_NONE}, out = in_place ? b : ITERA_NEW;
     struct itera_attr attr = {.chunk = c->index % 2 ? 0 : (int32_t)itera_case_pick(c, 1, 70)};
+    if (chunks)
+        attr.chunk = 3;
     if (state)
         in[2] = itera_case_input(c, "state", 2, (int64_t[]){s.batch, s.channels}, ITERA_FILL_NORMAL,
                                  0.0, 1.0);
@@ -77,10 +85,13 @@ bool itera_case_itera_scan(struct itera_case *c)
     const bool fast = c->index % 7 == 6, in_place = c->index % 5 == 2;
     struct sizes s;
 
-    if (c->index >= NAMED + 16)
+    if (c->index >= NAMED + 16 + MANY_CHUNKS)
         return false;
+    const bool chunks = c->index >= NAMED + 16;
     if (c->index < NAMED)
         s = named[c->index];
+    else if (chunks)
+        s = (struct sizes){2, 200, 33};
     else
         s = (struct sizes){itera_case_pick(c, 1, 3), itera_case_size(c, 130),
                            itera_case_size(c, 70)};
@@ -90,6 +101,8 @@ bool itera_case_itera_scan(struct itera_case *c)
     int32_t u = sequence(c, "u", &s, s.channels, strided, ITERA_FILL_NORMAL, 0.3, 1.0);
     int32_t in[4] = {d, A, u, ITERA_NONE}, out = in_place ? u : ITERA_NEW;
     struct itera_attr attr = {.chunk = c->index % 2 ? 0 : (int32_t)itera_case_pick(c, 1, 70)};
+    if (chunks)
+        attr.chunk = 3;
     if (state)
         in[3] = itera_case_input(c, "state", 2, (int64_t[]){s.batch, s.channels}, ITERA_FILL_NORMAL,
                                  0.0, 1.0);
