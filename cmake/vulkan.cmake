@@ -1,5 +1,6 @@
-# The Vulkan backend. Every shaders/*.comp is compiled twice (operands as descriptors, and as
-# addresses: shaders/itera.glsl), validated, and embedded. The loader itself is opened at run time:
+# The Vulkan backend. Every shaders/*.comp is compiled with operands as descriptors and as addresses
+# (shaders/itera.glsl), each without and with subgroup arithmetic (shaders/reduce.glsl), validated, and
+# embedded. The loader itself is opened at run time:
 # only headers and shader tools are needed to build.
 set(ITERA_HAVE_VULKAN OFF)
 
@@ -72,7 +73,7 @@ void main()
 ")
 endfunction()
 
-# One edge of the build per shader: both variants, validated, as a C file.
+# One edge of the build per shader: all variants, validated, as a C file.
 function(itera_vulkan_shader name)
     set(source ${PROJECT_SOURCE_DIR}/shaders/${name}.comp)
     set(out ${CMAKE_CURRENT_BINARY_DIR}/shaders/${name})
@@ -80,11 +81,17 @@ function(itera_vulkan_shader name)
                 -I${PROJECT_SOURCE_DIR}/kernels_cl) # args/<family>.clh
     set(validate ${ITERA_SPIRV_VAL} --target-env vulkan1.1)
     add_custom_command(
-        OUTPUT ${out}.spv ${out}.address.spv ${out}.c
+        OUTPUT ${out}.spv ${out}.address.spv ${out}.subgroups.spv ${out}.subgroups.address.spv
+               ${out}.c
         COMMAND ${compile} --depfile ${out}.d ${source} -o ${out}.spv
         COMMAND ${compile} -DITERA_ADDRESS ${source} -o ${out}.address.spv
+        COMMAND ${compile} -DITERA_SUBGROUPS ${source} -o ${out}.subgroups.spv
+        COMMAND ${compile} -DITERA_SUBGROUPS -DITERA_ADDRESS ${source} -o
+                ${out}.subgroups.address.spv
         COMMAND ${validate} ${out}.spv
         COMMAND ${validate} ${out}.address.spv
+        COMMAND ${validate} ${out}.subgroups.spv
+        COMMAND ${validate} ${out}.subgroups.address.spv
         COMMAND ${CMAKE_COMMAND} -DNAME=${name} -DOUT=${out} -P
                 ${PROJECT_SOURCE_DIR}/cmake/embed_vulkan.cmake
         DEPENDS ${source} ${PROJECT_SOURCE_DIR}/cmake/embed_vulkan.cmake

@@ -115,9 +115,11 @@ static void set_identity(struct vulkan_device *d)
     const VkPhysicalDeviceProperties *p = &d->probe.properties;
     uint64_t shaders = 0, uuid = itera_gpu_hash(0, d->probe.id.deviceUUID, VK_UUID_SIZE);
     for (int i = 0; itera_vulkan_shaders[i]; i++)
-        for (int v = 0; v < ITERA_VULKAN_VARIANTS; v++)
-            shaders = itera_gpu_hash(shaders, itera_vulkan_shaders[i]->module[v].words,
-                                     itera_vulkan_shaders[i]->module[v].bytes);
+        for (int v = 0; v < ITERA_VULKAN_VARIANTS; v++) {
+            const struct itera_vulkan_module *module =
+                itera_vulkan_module(&d->probe, itera_vulkan_shaders[i], v);
+            shaders = itera_gpu_hash(shaders, module->words, module->bytes);
+        }
     snprintf(d->identity, sizeof d->identity, "vulkan %04x:%04x %.64s, %.64s, %016llx, %016llx",
              p->vendorID, p->deviceID, p->deviceName, d->probe.driver, (unsigned long long)uuid,
              (unsigned long long)shaders);
@@ -218,6 +220,7 @@ static enum itera_status vulkan_open(int index, const struct itera_device_option
         status = itera_vulkan_fail(d, call, result);
     if (status)
         goto fail;
+    d->probe.plain = itera_gpu_fault(ITERA_GPU_FAULT_PLAIN);
     set_traits(d);
     set_identity(d);
     d->staged = itera_gpu_fault(ITERA_GPU_FAULT_STAGING);

@@ -205,10 +205,12 @@ static VkResult create_pipeline(struct vulkan_device *d, const struct vulkan_pip
     }
     const VkSpecializationInfo constants = {
         .mapEntryCount = n, .pMapEntries = entry, .dataSize = n * sizeof *value, .pData = value};
-    const VkShaderModuleCreateInfo module_info = {
-        .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
-        .codeSize = key->shader->module[key->variant].bytes,
-        .pCode = key->shader->module[key->variant].words};
+    const struct itera_vulkan_module *words =
+        itera_vulkan_module(&d->probe, key->shader, key->variant);
+    const VkShaderModuleCreateInfo module_info = {.sType =
+                                                      VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
+                                                  .codeSize = words->bytes,
+                                                  .pCode = words->words};
     const VkPipelineShaderStageRequiredSubgroupSizeCreateInfoEXT size = {
         .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO_EXT,
         .requiredSubgroupSize = subgroup};

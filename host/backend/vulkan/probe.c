@@ -425,12 +425,10 @@ static const struct {
 enum { HEADER = 5 }; /* words of a SPIR-V module before its instructions */
 
 /* Every OpCapability stands at a module's beginning. */
-bool itera_vulkan_can_run(const struct itera_vulkan_probe *probe,
-                          const struct itera_vulkan_shader *shader,
-                          enum itera_vulkan_variant variant, uint32_t *subgroup, bool *used)
+static bool module_runs(const struct itera_vulkan_probe *probe, const uint32_t *word,
+                        uint32_t *subgroup, bool *used)
 {
     enum { OP_CAPABILITY = 17, SHADER = 1 };
-    const uint32_t *word = shader->module[variant].words;
     if (subgroup)
         *subgroup = 0;
     for (size_t i = HEADER; (word[i] & 0xffff) == OP_CAPABILITY; i += 2) {
@@ -453,6 +451,23 @@ bool itera_vulkan_can_run(const struct itera_vulkan_probe *probe,
             *subgroup = probe->subgroup;
     }
     return true;
+}
+
+const struct itera_vulkan_module *itera_vulkan_module(const struct itera_vulkan_probe *probe,
+                                                      const struct itera_vulkan_shader *shader,
+                                                      enum itera_vulkan_variant variant)
+{
+    const struct itera_vulkan_module *module = &shader->subgroup_module[variant];
+    if (!probe->plain && module->words && module_runs(probe, module->words, NULL, NULL))
+        return module;
+    return &shader->module[variant];
+}
+
+bool itera_vulkan_can_run(const struct itera_vulkan_probe *probe,
+                          const struct itera_vulkan_shader *shader,
+                          enum itera_vulkan_variant variant, uint32_t *subgroup, bool *used)
+{
+    return module_runs(probe, itera_vulkan_module(probe, shader, variant)->words, subgroup, used);
 }
 
 /* The first instruction from word `at` on with this code, and with `id` as operand `place` of it (1 is

@@ -62,6 +62,7 @@ struct itera_vulkan_probe {
     uint32_t subgroup_least;        /* smallest size that pipelines may ask for */
     bool subgroup_required;         /* pipelines must ask for that size */
     bool subgroup_full;             /* pipelines can ask for full subgroups */
+    bool plain;                     /* for tests: no module with subgroup arithmetic */
     struct itera_gpu_matrix matrix; /* zeros without ITERA_VULKAN_COOPERATIVE_MATRIX */
     bool features[ITERA_VULKAN_FEATURES];
     struct itera_vulkan_chain chain;                     /* not linked: itera_vulkan_chain_link */
@@ -80,7 +81,13 @@ bool itera_vulkan_without_statistics(struct itera_vulkan_probe *probe);
 /* The largest heap of the device's own memory, in bytes. */
 uint64_t itera_vulkan_device_memory(const struct itera_vulkan_probe *probe);
 
-/* Whether the device can do all that a module declares. *subgroup is the size of subgroups with which it
+/* What the device runs of a shader: the module with subgroup arithmetic where there is one and the device
+ * has what it declares, else the plain one. */
+const struct itera_vulkan_module *itera_vulkan_module(const struct itera_vulkan_probe *probe,
+                                                      const struct itera_vulkan_shader *shader,
+                                                      enum itera_vulkan_variant variant);
+
+/* Whether the device can do all that this module declares. *subgroup is the size of subgroups with which it
  * must run, 0 where its result does not depend on that (may be NULL). *used gathers the features that
  * it needs (may be NULL). */
 bool itera_vulkan_can_run(const struct itera_vulkan_probe *probe,

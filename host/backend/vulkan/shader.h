@@ -12,12 +12,17 @@ enum itera_vulkan_variant {
     ITERA_VULKAN_VARIANTS
 };
 
+struct itera_vulkan_module {
+    const uint32_t *words;
+    size_t bytes;
+};
+
 struct itera_vulkan_shader {
     const char *name;
-    struct {
-        const uint32_t *words;
-        size_t bytes;
-    } module[ITERA_VULKAN_VARIANTS];
+    struct itera_vulkan_module module[ITERA_VULKAN_VARIANTS];
+    /* The same with subgroup arithmetic (ITERA_SUBGROUPS), for devices that have it; no words where the
+     * shader has no use for it. */
+    struct itera_vulkan_module subgroup_module[ITERA_VULKAN_VARIANTS];
 };
 
 extern const struct itera_vulkan_shader *const itera_vulkan_shaders[]; /* ends with NULL */
