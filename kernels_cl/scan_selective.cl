@@ -160,7 +160,7 @@ kernel void selective_scan_parallel(global const float *x, global const float *d
     }
     for (uint t0 = 0; t0 < time; t0 += TIMES * ITEMS) {
         uint t = t0 + LANE / CHANNELS * ITEMS, row = i * p.time + t;
-        float dt_of[ITEMS], u[ITEMS], sum[ITEMS], sum_dt = 0.0f;
+        float dt_of[ITEMS], u[ITEMS], sum[ITEMS];
 #pragma unroll
         for (uint j = 0; j < ITEMS; j++) {
             bool live = own && t + j < p.time;
@@ -168,7 +168,6 @@ kernel void selective_scan_parallel(global const float *x, global const float *d
             dt_of[j] = live ? dt[p.dt_at + (row + j) * p.dt_ld + c] : 0.0f;
             u[j] = dt_of[j] * x_j;
             sum[j] = skip * x_j;
-            sum_dt += dt_of[j];
         }
         for (uint n0 = 0; n0 < p.states; n0 += BUNCH) {
             float a[BUNCH], b[BUNCH], h[BUNCH], decay[ITEMS][BUNCH], add[ITEMS][BUNCH];
@@ -176,13 +175,14 @@ kernel void selective_scan_parallel(global const float *x, global const float *d
             for (uint s = 0; s < BUNCH; s++) {
                 bool live = own && n0 + s < p.states;
                 float rate = live ? A[p.A_at + c * p.A_ld + n0 + s] * LOG2_E : 0.0f;
-                a[s] = exp2(rate * sum_dt);
+                a[s] = 1.0f;
                 b[s] = 0.0f;
 #pragma unroll
                 for (uint j = 0; j < ITEMS; j++) {
                     uint at = p.B_at + (row + j) * p.B_ld + n0 + s;
                     decay[j][s] = exp2(rate * dt_of[j]);
                     add[j][s] = live && t + j < p.time ? u[j] * B[at] : 0.0f;
+                    a[s] *= decay[j][s];
                     b[s] = decay[j][s] * b[s] + add[j][s];
                 }
             }

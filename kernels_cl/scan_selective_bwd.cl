@@ -305,7 +305,7 @@ kernel void selective_scan_bwd_parallel(global const float *dy, global const flo
         uint begin = piece * p.piece, end = min(begin + p.piece, p.time);
         uint t = begin + LANE / CHANNELS * ITEMS, row = i * p.time + t;
         uint boundary = (i * p.chunks + begin / p.chunk) * p.channels + c;
-        float dt_of[ITEMS], x_of[ITEMS], dy_of[ITEMS], sum_dt = 0.0f;
+        float dt_of[ITEMS], x_of[ITEMS], dy_of[ITEMS];
         float sum_gb[ITEMS], sum_gw[ITEMS], sum_ch[ITEMS];
 #pragma unroll
         for (uint j = 0; j < ITEMS; j++) {
@@ -315,7 +315,6 @@ kernel void selective_scan_bwd_parallel(global const float *dy, global const flo
             dy_of[j] = live ? dy[p.dy_at + (row + j) * p.dy_ld + c] : 0.0f;
             if (live && gated)
                 dy_of[j] *= silu_of(z[p.z_at + (row + j) * p.z_ld + c]);
-            sum_dt += dt_of[j];
             sum_gb[j] = sum_gw[j] = sum_ch[j] = 0.0f;
         }
         for (uint n0 = 0; n0 < p.states; n0 += BUNCH) {
@@ -328,7 +327,7 @@ kernel void selective_scan_bwd_parallel(global const float *dy, global const flo
                 bool live = own && n0 + s < p.states;
                 rate[s] = live ? A[p.A_at + c * p.A_ld + n] * LOG2_E : 0.0f;
                 h[s] = live ? boundaries[p.boundaries_at + boundary * boundaries_ld + n] : 0.0f;
-                a[s] = exp2(rate[s] * sum_dt);
+                a[s] = 1.0f;
                 b[s] = lane_a[s] = 0.0f;
 #pragma unroll
                 for (uint j = 0; j < ITEMS; j++) {
@@ -336,6 +335,7 @@ kernel void selective_scan_bwd_parallel(global const float *dy, global const flo
                     b_of[j][s] = there ? B[p.B_at + (row + j) * p.B_ld + n] : 0.0f;
                     c_of[j][s] = there ? C[p.C_at + (row + j) * p.C_ld + n] : 0.0f;
                     decay[j][s] = exp2(rate[s] * dt_of[j]);
+                    a[s] *= decay[j][s];
                     b[s] = decay[j][s] * b[s] + dt_of[j] * x_of[j] * b_of[j][s];
                 }
             }
@@ -343,11 +343,12 @@ kernel void selective_scan_bwd_parallel(global const float *dy, global const flo
 #pragma unroll
             for (uint s = 0; s < BUNCH; s++) {
                 h[s] = a[s] * h[s] + b[s];
-                a[s] = exp2(rate[s] * sum_dt);
+                a[s] = 1.0f;
                 b[s] = 0.0f;
 #pragma unroll
                 for (uint j = 0; j < ITEMS; j++) {
                     before[j][s] = h[s];
+                    a[s] *= decay[j][s];
                     h[s] = decay[j][s] * h[s] + dt_of[j] * x_of[j] * b_of[j][s];
                 }
 #pragma unroll

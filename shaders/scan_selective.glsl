@@ -54,10 +54,68 @@ const float LN_2 = 0.6931471806;
 #ifdef SCAN_PARALLEL
 shared float of_a[BUNCH * SIZE], of_b[BUNCH * SIZE];
 
+#if defined ITERA_SUBGROUPS && defined SCAN_SUBGROUPS
+#extension GL_KHR_shader_subgroup_shuffle_relative : require
+// Lanes in the order of their subgroups, which are whole: then the lanes of a channel within a subgroup
+// stand CHANNELS apart.
+#define BY_SUBGROUPS                                                                               \
+    (LANE_ORDER == 0 && gl_SubgroupSize >= CHANNELS && gl_NumSubgroups * gl_SubgroupSize == SIZE)
+#undef LANE
+#define LANE                                                                                       \
+    (BY_SUBGROUPS      ? gl_SubgroupID * gl_SubgroupSize + gl_SubgroupInvocationID                 \
+     : LANE_ORDER == 0 ? gl_LocalInvocationID.x                                                    \
+     : LANE_ORDER == 1 ? LANES - 1 - gl_LocalInvocationID.x                                        \
+                       : (gl_LocalInvocationID.x + LANES / 2 + 1) % LANES)
+
+// compose_lanes with two barriers: by shuffles within subgroups, then over the subgroups before (or
+// after) this one, one after the other.
+void compose_subgroups(inout float a[BUNCH], inout float b[BUNCH], bool backward)
+{
+    const uint lane = gl_SubgroupInvocationID, size = gl_SubgroupSize;
+    const uint at = backward ? size - 1 - lane : lane; // lanes of the subgroup before this one in time
+    for (uint far = CHANNELS; far < size; far *= 2)
+        [[unroll]] for (uint s = 0; s < BUNCH; s++) {
+            float other_a = backward ? subgroupShuffleDown(a[s], far) : subgroupShuffleUp(a[s], far);
+            float other_b = backward ? subgroupShuffleDown(b[s], far) : subgroupShuffleUp(b[s], far);
+            b[s] = at >= far ? b[s] + a[s] * other_b : b[s];
+            a[s] = at >= far ? a[s] * other_a : a[s];
+        }
+    barrier();
+    if (at >= size - CHANNELS)
+        [[unroll]] for (uint s = 0; s < BUNCH; s++) {
+            of_a[(s * gl_NumSubgroups + gl_SubgroupID) * CHANNELS + lane % CHANNELS] = a[s];
+            of_b[(s * gl_NumSubgroups + gl_SubgroupID) * CHANNELS + lane % CHANNELS] = b[s];
+        }
+    barrier();
+    const uint earlier = backward ? gl_NumSubgroups - 1 - gl_SubgroupID : gl_SubgroupID;
+    [[unroll]] for (uint s = 0; s < BUNCH; s++) {
+        float before_a = backward ? subgroupShuffleDown(a[s], CHANNELS)
+                                  : subgroupShuffleUp(a[s], CHANNELS);
+        float before_b = backward ? subgroupShuffleDown(b[s], CHANNELS)
+                                  : subgroupShuffleUp(b[s], CHANNELS);
+        float start_a = 1.0, start_b = 0.0;
+        for (uint k = 0; k < earlier; k++) {
+            uint of = (s * gl_NumSubgroups + (backward ? gl_NumSubgroups - 1 - k : k)) * CHANNELS +
+                      lane % CHANNELS;
+            start_b = of_a[of] * start_b + of_b[of];
+            start_a *= of_a[of];
+        }
+        a[s] = at >= CHANNELS ? before_a * start_a : start_a;
+        b[s] = at >= CHANNELS ? before_a * start_b + before_b : start_b;
+    }
+}
+#endif
+
 // The maps h -> a h + b of the lanes of a channel become, in each lane, the one map that all lanes
 // before it in time make together, or all after it when going backward. All lanes must call.
 void compose_lanes(inout float a[BUNCH], inout float b[BUNCH], bool backward)
 {
+#ifdef BY_SUBGROUPS
+    if (BY_SUBGROUPS) {
+        compose_subgroups(a, b, backward);
+        return;
+    }
+#endif
     uint next = backward ? LANE + CHANNELS : LANE - CHANNELS; // beyond SIZE where there is none
     for (uint far = CHANNELS;; far *= 2) {
         barrier();

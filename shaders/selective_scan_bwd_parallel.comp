@@ -50,7 +50,7 @@ void main()
         uint begin = piece * p.piece, end = min(begin + p.piece, p.time);
         uint t = begin + LANE / CHANNELS * ITEMS, row = i * p.time + t;
         uint boundary = (i * p.chunks + begin / p.chunk) * p.channels + c;
-        float dt_of[ITEMS], x_of[ITEMS], dy_of[ITEMS], sum_dt = 0.0;
+        float dt_of[ITEMS], x_of[ITEMS], dy_of[ITEMS];
         float sum_gb[ITEMS], sum_gw[ITEMS], sum_ch[ITEMS];
         [[unroll]] for (uint j = 0; j < ITEMS; j++) {
             bool live = own && t + j < end;
@@ -59,7 +59,6 @@ void main()
             dy_of[j] = live ? dy.v[p.dy_at + (row + j) * p.dy_ld + c] : 0.0;
             if (live && gated)
                 dy_of[j] *= silu_of(z.v[p.z_at + (row + j) * p.z_ld + c]);
-            sum_dt += dt_of[j];
             sum_gb[j] = sum_gw[j] = sum_ch[j] = 0.0;
         }
         for (uint n0 = 0; n0 < p.states; n0 += BUNCH) {
@@ -71,23 +70,25 @@ void main()
                 bool live = own && n0 + s < p.states;
                 rate[s] = live ? A.v[p.A_at + c * p.A_ld + n] * LOG2_E : 0.0;
                 h[s] = live ? boundaries.v[p.boundaries_at + boundary * boundaries_ld + n] : 0.0;
-                a[s] = exp2(rate[s] * sum_dt);
+                a[s] = 1.0;
                 b[s] = lane_a[s] = 0.0;
                 [[unroll]] for (uint j = 0; j < ITEMS; j++) {
                     bool there = live && t + j < end;
                     b_of[j][s] = there ? B.v[p.B_at + (row + j) * p.B_ld + n] : 0.0;
                     c_of[j][s] = there ? C.v[p.C_at + (row + j) * p.C_ld + n] : 0.0;
                     decay[j][s] = exp2(rate[s] * dt_of[j]);
+                    a[s] *= decay[j][s];
                     b[s] = decay[j][s] * b[s] + dt_of[j] * x_of[j] * b_of[j][s];
                 }
             }
             compose_lanes(a, b, false);
             [[unroll]] for (uint s = 0; s < BUNCH; s++) {
                 h[s] = a[s] * h[s] + b[s];
-                a[s] = exp2(rate[s] * sum_dt);
+                a[s] = 1.0;
                 b[s] = 0.0;
                 [[unroll]] for (uint j = 0; j < ITEMS; j++) {
                     before[j][s] = h[s];
+                    a[s] *= decay[j][s];
                     h[s] = decay[j][s] * h[s] + dt_of[j] * x_of[j] * b_of[j][s];
                 }
                 [[unroll]] for (uint back = 1; back <= ITEMS; back++)

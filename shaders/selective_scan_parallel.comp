@@ -1,6 +1,7 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #define SCAN_PARALLEL
+#define SCAN_SUBGROUPS
 #include "scan_selective.glsl"
 
 ARGS(parallel_args)
@@ -38,26 +39,26 @@ void main()
     }
     for (uint t0 = 0; t0 < time; t0 += TIMES * ITEMS) {
         uint t = t0 + LANE / CHANNELS * ITEMS, row = i * p.time + t;
-        float dt_of[ITEMS], u[ITEMS], sum[ITEMS], sum_dt = 0.0;
+        float dt_of[ITEMS], u[ITEMS], sum[ITEMS];
         [[unroll]] for (uint j = 0; j < ITEMS; j++) {
             bool live = own && t + j < p.time;
             float x_j = live ? x.v[p.x_at + (row + j) * p.x_ld + c] : 0.0;
             dt_of[j] = live ? dt.v[p.dt_at + (row + j) * p.dt_ld + c] : 0.0;
             u[j] = dt_of[j] * x_j;
             sum[j] = skip * x_j;
-            sum_dt += dt_of[j];
         }
         for (uint n0 = 0; n0 < p.states; n0 += BUNCH) {
             float a[BUNCH], b[BUNCH], h[BUNCH], decay[ITEMS][BUNCH], add[ITEMS][BUNCH];
             [[unroll]] for (uint s = 0; s < BUNCH; s++) {
                 bool live = own && n0 + s < p.states;
                 float rate = live ? A.v[p.A_at + c * p.A_ld + n0 + s] * LOG2_E : 0.0;
-                a[s] = exp2(rate * sum_dt);
+                a[s] = 1.0;
                 b[s] = 0.0;
                 [[unroll]] for (uint j = 0; j < ITEMS; j++) {
                     uint at = p.B_at + (row + j) * p.B_ld + n0 + s;
                     decay[j][s] = exp2(rate * dt_of[j]);
                     add[j][s] = live && t + j < p.time ? u[j] * B.v[at] : 0.0;
+                    a[s] *= decay[j][s];
                     b[s] = decay[j][s] * b[s] + add[j][s];
                 }
             }

@@ -85,15 +85,21 @@ static int64_t span_for(const struct scan_shape *s, int64_t blocks, int64_t unit
     return span;
 }
 
+/* Where channels alone do not fill the device: lanes along time read operands and compute exponentials
+ * once, chunks twice, but chunks fill a device of many units. `once`: of the forward scan alone, as the
+ * gradient's lanes along time hold much more in registers. */
 static int choose(struct itera_gpu_lowering *l, const struct itera_op *op,
-                  const struct scan_shape *s, int64_t blocks)
+                  const struct scan_shape *s, int64_t blocks, bool once)
 {
     if (op->attr.variant != ITERA_SCAN_AUTO)
         return op->attr.variant - ITERA_SCAN_SEQUENTIAL;
     if (s->time <= MIN_SPAN)
         return SEQUENTIAL;
     int64_t units = l->traits->compute_units ? l->traits->compute_units : 32;
-    int fallback = s->batch * blocks >= 4 * units ? SEQUENTIAL : CHUNKED;
+    int64_t groups = s->batch * itera_gpu_div_up(s->channels, PARALLEL_CHANNELS);
+    int fallback = s->batch * blocks >= 4 * units ? SEQUENTIAL
+                   : once && groups >= units      ? PARALLEL
+                                                  : CHUNKED;
     return itera_gpu_choice(l, variant_names, VARIANTS, fallback, "rows=%lld time=%lld states=%lld",
                             itera_gpu_class(s->batch * s->channels), itera_gpu_class(s->time),
                             itera_gpu_class(s->states));
@@ -231,7 +237,7 @@ enum itera_status itera_lower_selective_scan(struct itera_gpu_lowering *l,
                (op->out[1] != ITERA_NONE ? HAS_BOUNDARIES : 0),
     };
 
-    switch (choose(l, op, &s, v.blocks)) {
+    switch (choose(l, op, &s, v.blocks, true)) {
     case PARALLEL:
         run_parallel(l, &s, &r);
         break;
@@ -422,7 +428,7 @@ enum itera_status itera_lower_selective_scan_bwd(struct itera_gpu_lowering *l,
     };
     g.v = divide_gradient(&g.s);
     g.span = g.s.time;
-    int variant = choose(l, op, &g.s, g.v.blocks);
+    int variant = choose(l, op, &g.s, g.v.blocks, false);
 
     if (variant == PARALLEL) {
         int64_t across = min_i64(itera_gpu_class(g.s.channels), PARALLEL_CHANNELS);

@@ -214,7 +214,14 @@ static VkResult create_pipeline(struct vulkan_device *d, const struct vulkan_pip
     const VkPipelineShaderStageRequiredSubgroupSizeCreateInfoEXT size = {
         .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO_EXT,
         .requiredSubgroupSize = subgroup};
-    bool full = subgroup && d->probe.subgroup_full && key->local[0] % subgroup == 0;
+    /* Modules that merely use subgroups where there are any take the size that the driver likes. */
+    const bool any_size = words == &key->shader->subgroup_module[key->variant];
+    const uint32_t most = any_size ? d->probe.subgroup_most : subgroup;
+    VkPipelineShaderStageCreateFlags stage_flags = 0;
+    if (subgroup && d->probe.subgroup_full && key->local[0] % most == 0)
+        stage_flags |= VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT_EXT;
+    if (any_size && d->probe.subgroup_required)
+        stage_flags |= VK_PIPELINE_SHADER_STAGE_CREATE_ALLOW_VARYING_SUBGROUP_SIZE_BIT_EXT;
     VkShaderModule module;
     VkResult result = d->api.CreateShaderModule(d->handle, &module_info, NULL, &module);
     if (result)
@@ -223,9 +230,8 @@ static VkResult create_pipeline(struct vulkan_device *d, const struct vulkan_pip
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .flags = flags,
         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
-                  .pNext = subgroup && d->probe.subgroup_required ? &size : NULL,
-                  .flags =
-                      full ? VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT_EXT : 0u,
+                  .pNext = subgroup && !any_size && d->probe.subgroup_required ? &size : NULL,
+                  .flags = stage_flags,
                   .stage = VK_SHADER_STAGE_COMPUTE_BIT,
                   .module = module,
                   .pName = "main",

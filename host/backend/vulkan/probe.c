@@ -183,6 +183,7 @@ static void find_subgroups(struct itera_vulkan_probe *probe,
     probe->subgroup = subgroup->subgroupSize;
     probe->subgroup_required = !fixed;
     probe->subgroup_least = size->minSubgroupSize;
+    probe->subgroup_most = size->maxSubgroupSize;
     probe->subgroup_full = probe->chain.subgroup.computeFullSubgroups;
     bool *has = probe->features;
     has[ITERA_VULKAN_SUBGROUP] = true;

@@ -60,7 +60,8 @@ struct itera_vulkan_probe {
     uint32_t subgroup;              /* size; 0 without ITERA_VULKAN_SUBGROUP */
     bool dot_fast;                  /* integer dot products of packed words in hardware */
     uint32_t subgroup_least;        /* smallest size that pipelines may ask for */
-    bool subgroup_required;         /* pipelines must ask for that size */
+    uint32_t subgroup_most;         /* the largest that a driver may choose */
+    bool subgroup_required;         /* pipelines must ask for a size, or allow any */
     bool subgroup_full;             /* pipelines can ask for full subgroups */
     bool plain;                     /* for tests: no module with subgroup arithmetic */
     struct itera_gpu_matrix matrix; /* zeros without ITERA_VULKAN_COOPERATIVE_MATRIX */
