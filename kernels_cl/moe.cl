@@ -2,14 +2,10 @@
  * are in host/ops/moe.c. Indices are untrusted everywhere: they are brought into range. */
 #include "args/moe.clh"
 #include "itera.clh"
+#include "moe.clh"
 #include "reduce.clh"
 
 #define LOCAL ITERA_GPU_LOCAL /* LANES, for the sizes of arrays */
-
-static inline uint clamp_index(int index, uint n)
-{
-    return index < 0 ? 0 : min((uint)index, n - 1);
-}
 
 /* ---- Rows of logits -----------------------------------------------------------------------------
  * A group works on a tile: as many whole rows as fit into TILE elements, one invocation to an
@@ -77,17 +73,6 @@ static inline void tile_softmax(local float *x, local float *part, uint count, u
 }
 
 /* ---- moe_route ------------------------------------------------------------------------------- */
-
-/* A number that orders logits as the choice does: NaN below everything, -0 like 0. */
-static inline uint choice_key(float x)
-{
-    uint bits = as_uint(x);
-    if ((bits & 0x7fffffffu) > 0x7f800000u)
-        return 0;
-    if (bits == 0x80000000u)
-        bits = 0;
-    return bits >> 31 ? ~bits : bits | 0x80000000u;
-}
 
 /* A group routes TILE / experts tokens. An expert's place in the choice is the number of experts
  * that come before it: every invocation counts its own, for any k in one pass. */

@@ -381,7 +381,7 @@ INLINE uint find_id(const struct row *row, local struct shared *s, enum mass mas
 /* A workgroup takes a row. */
 kernel void sample(global const float *logits, global const float *params, global int *rng,
                    global const uint *best, global const uint *weights, global int *token,
-                   const struct sample_args p)
+                   global int *start, const struct sample_args p)
 {
     local struct shared s;
     bool idle = GROUP >= p.batch; /* the grid may be larger than asked for */
@@ -425,6 +425,8 @@ kernel void sample(global const float *logits, global const float *params, globa
     }
     if (!idle && LANE == 0)
         token[p.token_at + b] = (int)id;
+    if (!idle && LANE == 0 && p.count != 0)
+        start[p.start_at + b] = add_sat(start[p.start_at + b], p.count);
 }
 
 /* ---- advance --------------------------------------------------------------------------------- */

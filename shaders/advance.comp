@@ -2,6 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "itera.glsl"
 #include "args/sample.clh"
+#include "advance.glsl"
 
 ARGS(advance_args)
 INOUT_INT(1, start)
@@ -11,10 +12,5 @@ void main()
 {
     if (THREAD >= p.batch)
         return;
-    int x = start.v[p.start_at + THREAD], sum = x + p.count; // wraps around
-    if (p.count > 0 && sum < x)
-        sum = 0x7fffffff;
-    if (p.count < 0 && sum > x)
-        sum = int(0x80000000u);
-    start.v[p.start_at + THREAD] = sum;
+    start.v[p.start_at + THREAD] = advanced(start.v[p.start_at + THREAD], p.count);
 }

@@ -9,7 +9,15 @@
 // Whether a is as matmul_round leaves it: words of four int8, rows without padding, and for each
 // block of 32 its scale (a float) and the sum of its integers.
 layout(constant_id = INTEGER_ID) const uint INTEGER = 0;
+#ifdef STAGED_ROWS
+shared uvec2 staged_sums[1 + INTEGER * STAGED / 2];
+#define ROUNDED(i)   staged[i]
+#define BLOCK_SUM(i) staged_sums[i]
+#else
 ITERA_OPERAND(3, readonly, uvec2, block_sums)
+#define ROUNDED(i)   a_four.v[i]
+#define BLOCK_SUM(i) block_sums.v[i]
+#endif
 
 const uint CHUNK = B_TYPE == 4 ? 16 : 32;
 // Chunks of a column that are read together. What is read of a as it is fills registers, too.
@@ -48,13 +56,13 @@ vec4 bytes_less(uint word, float bias)
 float integer_product(uint r, uint k, uvec4 w)
 {
     uint x = sixteen_line[r] + k * (CHUNK / 16);
-    uvec2 block = block_sums.v[block_line[r] + k / (32 / CHUNK)];
+    uvec2 block = BLOCK_SUM(block_line[r] + k / (32 / CHUNK));
     int sum;
     if (B_TYPE == 4)
-        sum = dot_sixteen(w, a_four.v[x]);
+        sum = dot_sixteen(w, ROUNDED(x));
     else
-        sum = dot_sixteen(w & 0x0f0f0f0f, a_four.v[x]) +
-              dot_sixteen(w >> 4 & 0x0f0f0f0f, a_four.v[x + 1]) - 8 * int(block.y);
+        sum = dot_sixteen(w & 0x0f0f0f0f, ROUNDED(x)) +
+              dot_sixteen(w >> 4 & 0x0f0f0f0f, ROUNDED(x + 1)) - 8 * int(block.y);
     return uintBitsToFloat(block.x) * float(sum);
 }
 

@@ -71,11 +71,28 @@ float output_sum(uint i)
 // (WIDE elements) of b.
 uint few_line[8], many_line[4], few_four[8], many_place[4];
 
-// Four elements of row r of few: number `four` of its line.
+// Four elements of row r of few: number `four` of its line; and element `at`.
+#ifdef STAGED_ROWS
+vec4 read_few(uint r, uint four)
+{
+    return uintBitsToFloat(staged[few_four[r] + four]);
+}
+
+float few_element(uint at)
+{
+    return uintBitsToFloat(staged[at / 4][at % 4]);
+}
+#else
 vec4 read_few(uint r, uint four)
 {
     return load_a_quad(few_four[r] + four);
 }
+
+float few_element(uint at)
+{
+    return load_a(at);
+}
+#endif
 
 // Adds the products of the DEEP places from `place` on, K_LANES apart, to the sums; `checked`: of
 // those before end.
@@ -113,7 +130,7 @@ void add_singles(Side few, Side many, uint k, uint end)
             w[d * COLS + c] = load_b(many_line[c] + min(k + d * K_LANES, end - 1) * many.deep);
     [[unroll]] for (uint d = 0; d < SINGLES; d++)
         [[unroll]] for (uint r = 0; r < ROWS; r++) {
-            float x = load_a(few_line[r] + min(k + d * K_LANES, end - 1) * few.deep);
+            float x = few_element(few_line[r] + min(k + d * K_LANES, end - 1) * few.deep);
             [[unroll]] for (uint c = 0; c < COLS; c++) {
                 float sum = sums[r * COLS + c] + x * w[d * COLS + c];
                 if (k + d * K_LANES < end)

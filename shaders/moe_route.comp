@@ -12,17 +12,6 @@ OUT(3, weight)
 shared uint key[TILE], place[TILE];
 shared float top[TILE];
 
-// A number that orders logits as the choice does: NaN below everything, -0 like 0.
-uint choice_key(float x)
-{
-    uint bits = floatBitsToUint(x);
-    if ((bits & 0x7fffffffu) > 0x7f800000u)
-        return 0;
-    if (bits == 0x80000000u)
-        bits = 0;
-    return bits >> 31 != 0 ? ~bits : bits | 0x80000000u;
-}
-
 // A group routes TILE / experts tokens. An expert's place in the choice is the number of experts
 // that come before it: every invocation counts its own, for any k in one pass.
 void main()

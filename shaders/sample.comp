@@ -3,6 +3,8 @@
 #include "philox.glsl"
 #include "sample.glsl"
 
+#include "advance.glsl"
+
 ARGS(sample_args)
 IN_INT(1, logits)
 IN(2, params)
@@ -10,6 +12,7 @@ INOUT_INT(3, rng)
 IN_INT(4, best)
 IN_INT(5, weights)
 OUT_INT(6, token)
+INOUT_INT(7, start)
 
 #define BUCKETS 256
 #define TEAM    32 // invocations that sum together
@@ -244,4 +247,6 @@ void main()
     }
     if (LANE == 0)
         token.v[p.token_at + b] = int(id);
+    if (LANE == 0 && p.count != 0)
+        start.v[p.start_at + b] = advanced(start.v[p.start_at + b], p.count);
 }

@@ -139,7 +139,7 @@ static void plan_keeps_lives_apart(void **state)
         total += 7 * 33 * 4;
     }
     struct itera_plan plan;
-    assert_int_equal(itera_plan_create(p, 64, &plan), ITERA_OK);
+    assert_int_equal(itera_plan_create(p, 64, NULL, &plan), ITERA_OK);
     assert_true(plan.bytes < total);
     for (int32_t s = 0; s < p->n_tensors; s++) {
         for (int32_t t = s + 1; t < p->n_tensors; t++) {

@@ -29,6 +29,8 @@ struct itera_compile_options {
     /* GPU devices, for parity checks and tuning: every op that can be computed in several ways takes
      * way force_choice - 1 where that serves it; 0: the best. */
     int force_choice;
+    /* GPU devices, for parity checks: every op by itself, none of them in chains. */
+    bool apart;
 };
 
 /* What compiling a program found, also where it failed. */
@@ -36,6 +38,7 @@ struct itera_compile_result {
     int n_choices;        /* the most ways that an op has on the device; 0: none has a choice */
     char choice_name[32]; /* of the way that was forced, "" when no op could take it */
     bool half;            /* an op rounds operands to f16 (attr.half) */
+    int n_chains;         /* of ops that are computed together */
 };
 
 /* A program compiled for a device with its buffers bound. */

@@ -63,7 +63,7 @@ static void mixed_destroy(struct itera_executable *base)
 static enum itera_status bind_activations(struct mixed_executable *e, const struct itera_program *p)
 {
     struct itera_plan plan = {0};
-    enum itera_status status = itera_plan_create(p, 256, &plan);
+    enum itera_status status = itera_plan_create(p, 256, NULL, &plan);
     if (!status && plan.bytes)
         status = itera_buffer_create(e->base.device, (size_t)plan.bytes, &e->memory);
     for (int32_t t = 0; t < p->n_tensors && !status; t++) {

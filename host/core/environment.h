@@ -23,7 +23,8 @@ const char *itera_environment_kernel_dir(void);
 const char *itera_environment_fault(void);
 
 /* ITERA_DISABLE_OPS: a comma list of globs over op names that GPU devices must leave to the CPU (a
- * driver that gets one wrong); or NULL. */
+ * driver that gets one wrong), and over kinds of chains (backend/gpu/chain.h) whose ops they must
+ * compute one by one; or NULL. */
 const char *itera_environment_disabled_ops(void);
 
 /* ITERA_SYSFS: where sysfs is mounted, for energy sensors (containers, tests); or NULL. */

@@ -21,32 +21,36 @@ static int by_size(const void *a, const void *b)
     return x->id < y->id ? -1 : 1;
 }
 
-/* Lifetimes of the activations, by base tensor. */
-static void find_lifetimes(const struct itera_program *p, struct lifetime *lives)
+/* Lifetimes of the activations, by base tensor. Those that an op of a chain has live until it runs. */
+static void find_lifetimes(const struct itera_program *p, const struct itera_plan_chains *chains,
+                           struct lifetime *lives)
 {
     for (int32_t t = 0; t < p->n_tensors; t++)
         lives[t] = (struct lifetime){.id = t, .first = INT32_MAX, .last = -1, .shares = -1};
     for (int32_t i = 0; i < p->n_ops; i++) {
+        const int32_t until = chains ? chains->until[i] : i;
         for (int k = 0; k < ITERA_MAX_IN + ITERA_MAX_OUT; k++) {
             int32_t t = k < ITERA_MAX_IN ? p->ops[i].in[k] : p->ops[i].out[k - ITERA_MAX_IN];
-            if (t < 0)
+            if (t < 0 || (chains && chains->unmade[p->tensors[t].base]))
                 continue;
             struct lifetime *l = &lives[p->tensors[t].base];
             if (i < l->first)
                 l->first = i;
-            l->last = i;
+            if (until > l->last)
+                l->last = until;
         }
     }
 }
 
-/* Lets output 0 continue in the storage of an input that dies at the op, where the op allows it and
- * both are whole tensors of one size. */
-static void share_in_place(const struct itera_program *p, struct lifetime *lives)
+/* Lets output 0 continue in the storage of an input that dies at the op, where the op allows it, is in
+ * no chain, and both are whole tensors of one size. */
+static void share_in_place(const struct itera_program *p, const struct itera_plan_chains *chains,
+                           struct lifetime *lives)
 {
     for (int32_t i = 0; i < p->n_ops; i++) {
         const struct itera_op *op = &p->ops[i];
         const struct itera_op_def *def = itera_op_info(op->kind)->def;
-        if (!def->inplace)
+        if (!def->inplace || (chains && chains->member[i]))
             continue;
         int32_t in = op->in[def->inplace - 1], out = op->out[0];
         if (in < 0 || out < 0 || in == out)
@@ -73,7 +77,7 @@ static void share_in_place(const struct itera_program *p, struct lifetime *lives
 }
 
 enum itera_status itera_plan_create(const struct itera_program *p, int64_t align,
-                                    struct itera_plan *out)
+                                    const struct itera_plan_chains *chains, struct itera_plan *out)
 {
     *out = (struct itera_plan){0};
     size_t n = (size_t)p->n_tensors + 1;
@@ -88,8 +92,8 @@ enum itera_status itera_plan_create(const struct itera_program *p, int64_t align
         free(offset);
         return itera_fail(ITERA_ERR_MEMORY, "no memory to plan a program");
     }
-    find_lifetimes(p, lives);
-    share_in_place(p, lives);
+    find_lifetimes(p, chains, lives);
+    share_in_place(p, chains, lives);
     int count = 0;
     for (int32_t t = 0; t < p->n_tensors; t++) {
         const struct itera_tensor *x = &p->tensors[t];

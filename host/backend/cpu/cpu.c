@@ -367,7 +367,7 @@ static enum itera_status cpu_compile(struct itera_device *base, const struct ite
     enum itera_status status = ITERA_ERR_MEMORY;
     if (!e || !bases)
         goto fail;
-    status = itera_plan_create(p, 64, &plan);
+    status = itera_plan_create(p, 64, NULL, &plan);
     if (status)
         goto fail;
     status = ITERA_ERR_MEMORY;

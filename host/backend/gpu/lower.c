@@ -1,4 +1,4 @@
-#include "backend/gpu/lower.h"
+#include "backend/gpu/chain.h"
 
 #include <stdlib.h>
 
@@ -55,13 +55,8 @@ static enum itera_status finish_op(struct itera_gpu_lowering *l, int32_t first)
     return ITERA_OK;
 }
 
-enum itera_status itera_gpu_lower_op(struct itera_gpu_lowering *l, int32_t index, int forced)
+static void begin_op(struct itera_gpu_lowering *l, int32_t index, int forced)
 {
-    const struct itera_op *op = &l->program->ops[index];
-    const char *name = itera_op_info(op->kind)->name;
-    if (itera_op_matches(itera_environment_disabled_ops(), name))
-        return itera_refuse(&l->why, "%s: turned off by ITERA_DISABLE_OPS", name);
-    int32_t first = l->n;
     l->op_index = index;
     l->scratch_bytes = 0;
     l->forced = forced;
@@ -69,8 +64,36 @@ enum itera_status itera_gpu_lower_op(struct itera_gpu_lowering *l, int32_t index
     l->choice_name = "";
     l->half = false;
     l->status = ITERA_OK;
+}
+
+enum itera_status itera_gpu_lower_op(struct itera_gpu_lowering *l, int32_t index, int forced)
+{
+    const struct itera_op *op = &l->program->ops[index];
+    const char *name = itera_op_info(op->kind)->name;
+    if (itera_op_matches(itera_environment_disabled_ops(), name))
+        return itera_refuse(&l->why, "%s: turned off by ITERA_DISABLE_OPS", name);
+    int32_t first = l->n;
+    begin_op(l, index, forced);
     check_sizes(l, op);
     enum itera_status status = l->status ? l->status : lowerings[op->kind](l, op);
+    if (!status)
+        status = l->status;
+    if (!status)
+        status = finish_op(l, first);
+    if (status)
+        l->n = first;
+    return status;
+}
+
+enum itera_status itera_gpu_lower_chain(struct itera_gpu_lowering *l,
+                                        const struct itera_gpu_chain *c, int forced)
+{
+    int32_t first = l->n;
+    begin_op(l, c->anchor, forced);
+    for (int r = 0; r < ITERA_ROLES; r++)
+        if (c->op[r] >= 0)
+            check_sizes(l, &l->program->ops[c->op[r]]);
+    enum itera_status status = l->status ? l->status : c->kind->lower(l, c);
     if (!status)
         status = l->status;
     if (!status)

@@ -423,9 +423,9 @@ static void lower_clblast(struct itera_gpu_lowering *l, const struct itera_produ
         itera_reduce_product(l, g, product, 1);
 }
 
-enum itera_status itera_lower_matmul(struct itera_gpu_lowering *l, const struct itera_op *op)
+struct itera_product itera_product_of(const struct itera_gpu_lowering *l, const struct itera_op *op)
 {
-    const struct itera_product g = {
+    return (struct itera_product){
         .rows = itera_gpu_rows(l, op->out[0]),
         .cols = itera_gpu_cols(l, op->out[0]),
         .depth = op->attr.trans_a ? itera_gpu_rows(l, op->in[0]) : itera_gpu_cols(l, op->in[0]),
@@ -441,6 +441,11 @@ enum itera_status itera_lower_matmul(struct itera_gpu_lowering *l, const struct 
         .half = op->attr.half,
         .act = op->attr.act,
     };
+}
+
+enum itera_status itera_lower_matmul(struct itera_gpu_lowering *l, const struct itera_op *op)
+{
+    const struct itera_product g = itera_product_of(l, op);
     const enum candidate way = choose_product(l, &g);
     const int64_t parts =
         ways[way].split ? split_for(l, tiles(g.rows, g.cols, ways[way].tile), g.depth) : 1;
@@ -457,8 +462,37 @@ enum itera_status itera_lower_matmul(struct itera_gpu_lowering *l, const struct 
     return ITERA_OK;
 }
 
-/* y_e = act(a_e . op(b_e)), with tiles or for few rows. */
-static void lower_experts(struct itera_gpu_lowering *l, const struct itera_op *op)
+/* As part of a chain: in one of the ways of few rows. */
+static enum itera_status lower_fused_way(struct itera_gpu_lowering *l, struct itera_fused *f,
+                                         enum candidate way)
+{
+    const bool chunks = way == BLOCKS || way == INTGEMV, integer = ways[way].integer;
+    const bool single = f->experts != EXPERTS_NONE;
+    const int64_t rows = single ? 1 : itera_gpu_class(f->g.rows);
+    const int64_t cols = single ? f->g.cols * f->g.rows : f->g.cols;
+    struct itera_lanes lanes = {0};
+    if (chunks) {
+        lanes = itera_block_lanes(l, f->g.b, rows, cols, f->g.depth, integer);
+    } else if (way == GEMV || way == GEMV128) {
+        const struct gemv_shape s = gemv_shape(l, way, rows, cols, true);
+        lanes = (struct itera_lanes){s.k_lanes, s.cols};
+    }
+    if (!lanes.k_lanes || !itera_can_fuse(l, f, chunks, integer, lanes))
+        return itera_refuse(&l->why, "%s: no part of a chain as %s", itera_gpu_op_name(l),
+                            ways[way].name);
+    itera_lower_fused(l, f, chunks, integer, lanes);
+    return ITERA_OK;
+}
+
+enum itera_status itera_lower_fused_product(struct itera_gpu_lowering *l, struct itera_fused *f)
+{
+    const enum candidate way = choose_product(l, &f->g);
+    if (swaps(l, &f->g) && (way == GEMV || way == GEMV128))
+        return itera_refuse(&l->why, "matmul: no part of a chain when transposed");
+    return lower_fused_way(l, f, way);
+}
+
+static enum candidate choose_experts(struct itera_gpu_lowering *l, const struct itera_op *op)
 {
     const int32_t a = op->in[0], b = op->in[1], y = op->out[0];
     const int64_t rows = itera_gpu_rows(l, a), cols = itera_gpu_cols(l, y);
@@ -483,7 +517,22 @@ static void lower_experts(struct itera_gpu_lowering *l, const struct itera_op *o
         itera_gpu_class(rows), itera_gpu_class(cols), itera_gpu_class(depth),
         itera_gpu_class(experts), op->attr.trans_b ? 't' : 'n', itera_gpu_tensor(l, a)->dtype,
         itera_gpu_tensor(l, b)->dtype, op->attr.integer ? " i" : "", op->attr.half ? " h" : "");
-    const enum candidate way = c.id[i];
+    return c.id[i];
+}
+
+enum itera_status itera_lower_fused_experts(struct itera_gpu_lowering *l, const struct itera_op *op,
+                                            struct itera_fused *f)
+{
+    return lower_fused_way(l, f, choose_experts(l, op));
+}
+
+/* y_e = act(a_e . op(b_e)), with tiles or for few rows. */
+static void lower_experts(struct itera_gpu_lowering *l, const struct itera_op *op)
+{
+    const int32_t a = op->in[0], b = op->in[1], y = op->out[0];
+    const int64_t rows = itera_gpu_rows(l, a), cols = itera_gpu_cols(l, y);
+    const int64_t depth = itera_gpu_cols(l, a), experts = op->attr.experts;
+    const enum candidate way = choose_experts(l, op);
     if (way == BLOCKS || ways[way].integer) {
         itera_lower_grouped_blocks(l, op, ways[way].integer, ways[way].tile);
         return;

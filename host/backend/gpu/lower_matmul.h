@@ -46,6 +46,50 @@ void itera_lower_integer(struct itera_gpu_lowering *l, const struct itera_produc
 void itera_lower_grouped_blocks(struct itera_gpu_lowering *l, const struct itera_op *op,
                                 bool integer, uint32_t tile);
 
+/* A product of few rows with what comes before and after it, for the kernels of chains
+ * (kernels_cl/matmul_fused.clh); its weights lie along k, and nothing is transposed. */
+struct itera_fused {
+    struct itera_product g;
+    int stage;        /* STAGE of kernels_cl/args/matmul.clh: what becomes of rows of a first */
+    int32_t w, shift; /* its operands; ITERA_NONE */
+    float eps;
+    const struct itera_op *conv; /* makes something else of columns conv_first.. of y; NULL */
+    int64_t conv_first;
+    int experts; /* EXPERTS of the same; with more than none: */
+    int32_t index, share;
+    int64_t n_experts;
+    bool over_all; /* of EXPERTS_ROUTE: shares are probabilities among all experts */
+};
+
+/* How the invocations of a workgroup share columns: K_LANES and COLS of the kernels of few rows. */
+struct itera_lanes {
+    int64_t k_lanes, cols;
+};
+
+/* The rows that a workgroup of these kernels takes, at most. */
+#define ITERA_FUSED_ROWS 8
+
+/* Lets the product make its rows as op `rows` does: rms_norm, layer_norm or silu_mul. */
+void itera_fused_rows(struct itera_fused *f, const struct itera_op *rows);
+
+/* Whether the device has the kernel and the memory for it. With `chunks` weights are blocks, and rows
+ * may be rounded (g.integer). */
+bool itera_can_fuse(struct itera_gpu_lowering *l, const struct itera_fused *f, bool chunks,
+                    bool integer, struct itera_lanes lanes);
+void itera_lower_fused(struct itera_gpu_lowering *l, const struct itera_fused *f, bool chunks,
+                       bool integer, struct itera_lanes lanes);
+
+/* matmul and (experts) grouped_matmul as part of a chain, in the way that is chosen for them; a
+ * refusal where that is none of few rows. */
+struct itera_product itera_product_of(const struct itera_gpu_lowering *l,
+                                      const struct itera_op *op);
+enum itera_status itera_lower_fused_product(struct itera_gpu_lowering *l, struct itera_fused *f);
+enum itera_status itera_lower_fused_experts(struct itera_gpu_lowering *l, const struct itera_op *op,
+                                            struct itera_fused *f);
+/* The lanes of the ways for weights in blocks; none where these take fewer rows. */
+struct itera_lanes itera_block_lanes(const struct itera_gpu_lowering *l, int32_t b, int64_t rows,
+                                     int64_t cols, int64_t depth, bool integer);
+
 /* Invocations of a workgroup that computes a tile with integers, and its shared memory. */
 static inline uint32_t itera_integer_lanes(uint32_t tile)
 {

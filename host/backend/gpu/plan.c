@@ -3,20 +3,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "backend/gpu/chain.h"
 #include "backend/gpu/hazards.h"
 #include "backend/gpu/lower.h"
 #include "core/log.h"
 #include "program/plan.h"
 
-/* Lowers every op; the scratch that the largest needs goes to *scratch. */
+/* Lowers every op or, where its last op is, a chain; the scratch that the largest needs goes to
+ * *scratch. */
 static enum itera_status lower_program(struct itera_gpu_lowering *l,
-                                       const struct itera_compile_options *options,
+                                       const struct itera_gpu_chains *chains, int forced,
                                        struct itera_compile_result *result, uint64_t *scratch)
 {
-    const int forced = options->force_choice - 1;
     *scratch = 0;
     for (int32_t i = 0; i < l->program->n_ops; i++) {
-        enum itera_status status = itera_gpu_lower_op(l, i, forced);
+        const struct itera_gpu_chain *chain = chains->at[i];
+        if (chains->member[i] && !chain)
+            continue;
+        enum itera_status status =
+            chain ? itera_gpu_lower_chain(l, chain, forced) : itera_gpu_lower_op(l, i, forced);
         bool took = !status && forced >= 0 && forced < l->n_choices;
         if (status == ITERA_ERR_UNSUPPORTED && forced >= 0)
             status = itera_gpu_lower_op(l, i, -1); /* this way does not serve this op */
@@ -83,17 +88,27 @@ itera_gpu_plan_create(struct itera_gpu_device *device, const struct itera_progra
     *out = (struct itera_gpu_plan){0};
     struct itera_gpu_lowering l = {.device = device, .traits = &device->traits, .program = program};
     struct itera_plan memory = {0};
+    struct itera_gpu_chains chains = {0};
     uint64_t scratch, activations;
     const struct itera_binding **bound = calloc((size_t)program->n_tensors + 1, sizeof *bound);
     if (!bound)
         return itera_fail(ITERA_ERR_MEMORY, "no memory to compile a program");
-    enum itera_status status = lower_program(&l, options, result, &scratch);
-    if (!status)
-        status = itera_plan_create(program, ITERA_GPU_ALIGN, &memory);
-    if (status)
-        goto fail;
     for (int i = 0; i < n_bindings; i++)
         bound[bindings[i].tensor] = &bindings[i];
+    const int forced = options->force_choice - 1;
+    enum itera_status status = itera_gpu_find_chains(&l, bound, forced, options->apart, &chains);
+    if (!status)
+        status = lower_program(&l, &chains, forced, result, &scratch);
+    if (!status)
+        status = itera_plan_create(program, ITERA_GPU_ALIGN,
+                                   &(struct itera_plan_chains){.member = chains.member,
+                                                               .until = chains.until,
+                                                               .unmade = chains.unmade},
+                                   &memory);
+    result->n_chains += chains.n;
+    itera_gpu_chains_destroy(&chains);
+    if (status)
+        goto fail;
     activations =
         ((uint64_t)memory.bytes + ITERA_GPU_ALIGN - 1) / ITERA_GPU_ALIGN * ITERA_GPU_ALIGN;
     out->dispatches = l.dispatches;
