@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "backend/cpu/isa.h"
+#include "check/cases_chains.h"
 #include "check/checker.h"
 #include "check/limits.h"
 #include "core/environment.h"
@@ -294,7 +295,7 @@ static void compare_half(struct itera_checker *checker, const struct itera_runne
 bool itera_check_run(struct itera_checker *checker, const struct itera_check_target *target,
                      const struct itera_trial *trial, const struct itera_runner *reference,
                      const int32_t *tensors, int n, double tolerance, int32_t first, int way,
-                     int *ways, struct itera_check_outcome *out)
+                     bool apart, int *ways, struct itera_check_outcome *out)
 {
     const struct itera_program *p = trial->program;
     struct itera_runner runner = {0};
@@ -308,11 +309,13 @@ bool itera_check_run(struct itera_checker *checker, const struct itera_check_tar
         return true;
     }
     /* Small cases must meet the code that large ones run. */
-    const struct itera_compile_options options = {.checking = true, .force_choice = way};
+    const struct itera_compile_options options = {
+        .checking = true, .force_choice = way, .apart = apart};
     struct itera_compile_result found = {0};
     if (!status)
         status = itera_runner_create(trial, target->device, &options, &found, &runner);
     *ways = found.n_choices;
+    out->chains = found.n_chains;
     bool served = !way || found.choice_name[0];
     if (way)
         snprintf(out->method, sizeof out->method, "%s", found.choice_name);
@@ -457,6 +460,17 @@ static int count_cases(struct itera_checker *checker, enum itera_op_kind kind)
     return n;
 }
 
+static int count_chain_cases(struct itera_checker *checker, int kind)
+{
+    int n = 0;
+    for (bool exists = true; exists; n += exists) {
+        struct itera_case c = {0};
+        exists = itera_check_build_chain(checker, kind, checker->options->first + n, &c);
+        itera_program_destroy(&c.program);
+    }
+    return n;
+}
+
 static enum itera_status check_all(struct itera_checker *checker)
 {
     int cases = 0, done = 0;
@@ -474,6 +488,11 @@ static enum itera_status check_all(struct itera_checker *checker)
             cases += (forward[kind] + gradient[kind]) * count_cases(checker, kind);
         any = any || forward[kind] || gradient[kind];
     }
+    for (int kind = 0; kind < itera_n_chain_cases; kind++)
+        if (itera_check_matches(checker, itera_chain_cases[kind].name)) {
+            cases += count_chain_cases(checker, kind);
+            any = true;
+        }
     if (!any)
         return itera_fail(ITERA_ERR_ARGUMENT, "no op matches '%s'", checker->globs);
     for (int kind = 0; kind < ITERA_OP_COUNT; kind++) {
@@ -489,6 +508,15 @@ static enum itera_status check_all(struct itera_checker *checker)
             if (!itera_check_gradient(checker, (enum itera_op_kind)kind, i))
                 break;
             done++;
+        }
+    }
+    checker->all_names = false;
+    for (int kind = 0; kind < itera_n_chain_cases; kind++) {
+        const bool named = itera_check_matches(checker, itera_chain_cases[kind].name);
+        for (int i = checker->options->first; named && !checker->status; i++, done++) {
+            checker->progress = (double)done / cases;
+            if (!itera_check_chain(checker, kind, i))
+                break;
         }
     }
     return checker->status;

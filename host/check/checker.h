@@ -67,7 +67,8 @@ double itera_check_time(struct itera_checker *checker, struct itera_runner *runn
 
 /* How one way of computing a case on a target came out. Runs it, compares the n tensors with the
  * reference's, and times ops [first, last). `way` is 0 for the device's own choice, else forces
- * candidate way - 1 (backend.h); *ways becomes the number of candidates. False when this way serves
+ * candidate way - 1 (backend.h), with `apart` all ops one by one; *ways becomes the number of
+ * candidates. False when this way serves
  * no op of the program: then there is nothing to report. */
 struct itera_check_outcome {
     enum itera_check_verdict verdict;
@@ -75,11 +76,12 @@ struct itera_check_outcome {
     double tolerance; /* with which it was compared */
     double seconds;
     char method[32]; /* the candidate's name; "" for way 0 */
+    int chains;      /* of ops that were computed together */
 };
 bool itera_check_run(struct itera_checker *checker, const struct itera_check_target *target,
                      const struct itera_trial *trial, const struct itera_runner *reference,
                      const int32_t *tensors, int n, double tolerance, int32_t first, int way,
-                     int *ways, struct itera_check_outcome *out);
+                     bool apart, int *ways, struct itera_check_outcome *out);
 
 /* What the elements of the n tensors, as `reference` left them, were summed from: summed[i] is the
  * sum of (operand x derivative by it)^2 over the f32 operands and over the elements of tensor i,
@@ -98,6 +100,10 @@ bool itera_check_matches(const struct itera_checker *checker, const char *op);
 /* The two kinds of checks of one case; false when the op has no such case. */
 bool itera_check_forward(struct itera_checker *checker, enum itera_op_kind kind, int index);
 bool itera_check_gradient(struct itera_checker *checker, enum itera_op_kind kind, int index);
+/* The same of chains, numbered as in cases_chains.h. */
+bool itera_check_chain(struct itera_checker *checker, int kind, int index);
+bool itera_check_build_chain(struct itera_checker *checker, int kind, int index,
+                             struct itera_case *c);
 /* The reference's gradient (run, in `gradient`) of the n tensors wrt[] against finite differences
  * of its forward pass; seed and grads[] are the tensors of the gradient's program. */
 void itera_check_differences(struct itera_checker *checker, enum itera_op_kind kind, int index,

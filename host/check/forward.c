@@ -78,7 +78,7 @@ static void check_target(struct itera_checker *checker, const struct itera_case 
 
     for (int way = 0; way <= ways && !checker->status; way++) {
         if (!itera_check_run(checker, target, trial, reference, tensors, n, tolerance, p->n_ops - 1,
-                             way, &ways, &outcome))
+                             way, false, &ways, &outcome))
             continue;
         itera_check_emit(checker, info->name, dtype_of(c), target, target->name,
                          way ? outcome.method : method, label, outcome.verdict, outcome.tolerance,

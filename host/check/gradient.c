@@ -146,7 +146,7 @@ static void check_target(struct itera_checker *checker, const struct derivative 
     }
     for (int way = 0; way <= ways && !checker->status; way++) {
         if (!itera_check_run(checker, target, trial, reference, tensors, n, d->tolerance,
-                             d->n_forward, way, &ways, &outcome))
+                             d->n_forward, way, false, &ways, &outcome))
             continue;
         itera_check_emit(checker, d->name, "f32", target, target->name,
                          way ? outcome.method : method, label, outcome.verdict, outcome.tolerance,
