@@ -232,6 +232,62 @@ static void columns_of_one_matrix_are_apart(void **state)
     assert_barriers(p, "..||.");
 }
 
+/* y = norm(x).bT, with something else about it. */
+enum twist { PLAIN, READ_TWICE, IN_PLACE, OVERWRITTEN, MANY_ROWS, APART };
+
+/* How many dispatches that takes. */
+static int32_t dispatches_of(enum twist twist)
+{
+    struct itera_program *p = new_program();
+    struct itera_buffer *memory;
+    struct itera_gpu_plan plan;
+    const int64_t rows = twist == MANY_ROWS ? 9 : 3;
+    const int32_t x = matrix(p, ITERA_F32, rows, 64), y = matrix(p, ITERA_F32, rows, 64);
+    const int32_t w = matrix(p, ITERA_F32, 1, 64), b = matrix(p, ITERA_F32, 64, 64);
+    const int32_t z = matrix(p, ITERA_F32, rows, 64);
+    int32_t weight = itera_view_dims(p, w, 1, (int64_t[]){64});
+    int32_t normal[2] = {ITERA_NEW, ITERA_NONE}, out = y;
+    struct itera_attr attr = {.trans_b = 1, .eps = 1e-5f};
+    itera_record(p, ITERA_OP_rms_norm, &attr, (int32_t[]){x, weight}, normal);
+    if (twist == READ_TWICE)
+        scale(p, normal[0], z);
+    if (twist == OVERWRITTEN)
+        scale(p, z, x);
+    itera_record(p, ITERA_OP_matmul, &attr, (int32_t[]){normal[0], b, ITERA_NONE, ITERA_NONE},
+                 &out);
+    assert_int_equal(p->status, ITERA_OK);
+    create_buffer(&device.base, 1 << 20, &memory);
+    const struct itera_binding bindings[] = {{x, memory, 0},
+                                             {y, memory, twist == IN_PLACE ? 0 : 65536},
+                                             {w, memory, 131072},
+                                             {b, memory, 196608},
+                                             {z, memory, 262144}};
+    const struct itera_compile_options options = {.apart = twist == APART};
+    struct itera_compile_result result = {0};
+    assert_int_equal(
+        itera_gpu_plan_create(&device, p, bindings, 5, absent, &options, &result, &plan), ITERA_OK);
+    const int32_t n = plan.n;
+    /* What passes along a chain has no memory. */
+    assert_int_equal(plan.memory != NULL, !result.n_chains);
+    itera_gpu_plan_destroy(&plan);
+    itera_buffer_destroy(&memory);
+    itera_program_destroy(&p);
+    return n;
+}
+
+static void chains_are_where_nobody_would_notice(void **state)
+{
+    (void)state;
+    device.traits.compute_units = 64;
+    assert_int_equal(dispatches_of(PLAIN), 1);
+    assert_int_equal(dispatches_of(READ_TWICE), 3);
+    assert_int_equal(dispatches_of(IN_PLACE), 2); /* y would be written before all have read x */
+    assert_int_equal(dispatches_of(OVERWRITTEN), 3);
+    assert_int_equal(dispatches_of(MANY_ROWS), 2);
+    assert_int_equal(dispatches_of(APART), 2);
+    device.traits.compute_units = 0;
+}
+
 static void tuning_stops_where_nothing_is_timed(void **state)
 {
     (void)state;
@@ -345,6 +401,7 @@ int main(void)
         cmocka_unit_test(sizes_beyond_a_word_are_refused),
         cmocka_unit_test(barriers_are_where_memory_is_shared),
         cmocka_unit_test(columns_of_one_matrix_are_apart),
+        cmocka_unit_test(chains_are_where_nobody_would_notice),
         cmocka_unit_test(tuning_stops_where_nothing_is_timed),
         cmocka_unit_test(a_device_is_tuned_for_what_it_meets),
         cmocka_unit_test(kernels_are_listed_once_with_what_is_told),
