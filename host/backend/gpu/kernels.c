@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/gpu/lower.h"
+#include "backend/gpu/chain.h"
 #include "core/log.h"
 
 /* Names of statistics as drivers give them (VK_KHR_pipeline_executable_properties has no list), and
@@ -139,6 +139,33 @@ static enum itera_status add_op(struct itera_gpu_device *device, struct itera_gp
     return status;
 }
 
+/* Adds the kernels of the program's chains. */
+static enum itera_status add_chains(struct itera_gpu_device *device, struct itera_gpu_lowering *l,
+                                    const char *ops, const char *used_by,
+                                    struct itera_kernel_list *list)
+{
+    struct itera_gpu_chains chains = {0};
+    const struct itera_binding **bound =
+        calloc((size_t)l->program->n_tensors + 1, sizeof *bound); /* none is */
+    if (!bound)
+        return itera_fail(ITERA_ERR_MEMORY, "no memory to list the kernels of %s",
+                          device->base.info.id);
+    l->n = 0;
+    enum itera_status status = itera_gpu_find_chains(l, bound, -1, false, &chains);
+    for (int32_t i = 0; i < chains.n && !status; i++) {
+        const struct itera_gpu_chain *c = &chains.list[i];
+        if (!itera_op_matches(ops, c->kind->name))
+            continue;
+        l->n = 0;
+        status = itera_gpu_lower_chain(l, c, -1);
+        for (int32_t k = 0; k < l->n && !status; k++)
+            status = add_kernel(device, &l->dispatches[k], c->kind->name, used_by, list);
+    }
+    itera_gpu_chains_destroy(&chains);
+    free((void *)bound);
+    return status;
+}
+
 enum itera_status itera_gpu_kernels(struct itera_device *base, const struct itera_program *program,
                                     const char *ops, bool every_way, const char *used_by,
                                     struct itera_kernel_list *list)
@@ -154,6 +181,8 @@ enum itera_status itera_gpu_kernels(struct itera_device *base, const struct iter
         for (int way = 0; every_way && way < ways && !status; way++)
             status = add_op(device, &l, i, way, NULL, list);
     }
+    if (!status)
+        status = add_chains(device, &l, ops, used_by, list);
     free(l.dispatches);
     return status;
 }
