@@ -170,7 +170,7 @@ static bool itera_scan(struct itera_case *c)
 {
     static const struct {
         int16_t batch, channels, states;
-    } shapes[] = {{1, 64, 32}, {2, 96, 32}, {8, 32, 64}, {3, 160, 96}};
+    } shapes[] = {{1, 64, 32}, {2, 96, 32}, {8, 32, 64}, {3, 64, 96}};
     enum { SHAPES = sizeof shapes / sizeof *shapes };
     if (c->index >= KINDS * SHAPES)
         return false;
@@ -209,7 +209,7 @@ static bool experts(struct itera_case *c)
         int16_t rows, experts, k, hidden, width;
     } shapes[] = {{1, 4, 2, 64, 32},
                   {2, 8, 2, 96, 64},
-                  {8, 17, 3, 32, 32},
+                  {8, 17, 2, 32, 32},
                   {1, 1, 1, 64, 96},
                   {3, 130, 4, 64, 32}};
     enum { SHAPES = sizeof shapes / sizeof *shapes };
