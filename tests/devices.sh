@@ -42,6 +42,7 @@ test_device() {
 
     # What its driver made of kernels: those that a preset uses.
     expect 0 'matmul_.* micro' devices --kernels --device "$device" --preset micro --op matmul
+    expect 0 'adamw .*micro tiny' devices --kernels --device "$device" --op adamw # the usual presets
     expect 0 '' devices --kernels -d "$device" --preset micro --op 'add,matmul' --json kernels.json
     grep -q '"used_by": "micro"' kernels.json || fail "$device: no kernels in JSON"
 

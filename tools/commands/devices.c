@@ -185,7 +185,8 @@ static int tune(const struct itera_device_info *infos, int count, const struct o
 
 int itera_command_devices(int argc, char **argv)
 {
-    static const char *const usual[] = {"micro", "tiny", "itera-m", "transformer", "mamba-tiny"};
+    static const char *const usual[] = {"micro", "tiny", "itera-m", "transformer-tiny",
+                                        "mamba-tiny"};
     static const char *const all[] = {"all"};
     struct option_optional json = {0};
     bool tuning = false, listing = false, kernels = false, every = false;
@@ -205,7 +206,7 @@ int itera_command_devices(int argc, char **argv)
          "with --tune and --kernels: which (default: all)"},
         {"preset", 0, OPTION_NAMES, &presets, "LIST",
          "with --tune and --kernels: the shapes of these models\n(default: micro, tiny, itera-m, "
-         "transformer, mamba-tiny)"},
+         "transformer-tiny, mamba-tiny)"},
         {"dtype", 0, OPTION_NAMES, &dtypes, "LIST",
          "with --kernels: weights of the presets (default: f32)", 0, 0, "f32|f16|bf16|q8|q4|mixed"},
         {"all", 0, OPTION_FLAG, &every, NULL,
