@@ -2,7 +2,7 @@
  * device, or ANV over a drm shim that does nothing. It lends the device memory and an identity, and
  * answers for it where a real one would compute: what is recorded and submitted goes nowhere, fences
  * are always signalled. Kernels are compiled as for the real device and never run, so what a program
- * reads back is whatever memory held.
+ * reads back is what it wrote there itself, or zeros.
  *
  *   ITERA_NULL_UNITS=N       compute units (a null device says 0)
  *   ITERA_NULL_VENDOR=0xN    another PCI vendor
@@ -50,21 +50,26 @@ static uint32_t number(const char *name)
 
 /* ---- what the device says of itself ---- */
 
+/* Memory that the host sees is the device's, as that of an integrated GPU: what is written stays
+ * written, where a copy that a submission makes would not. */
 static void VKAPI_CALL memory_properties(VkPhysicalDevice physical,
                                          VkPhysicalDeviceMemoryProperties2 *out)
 {
+    const VkMemoryPropertyFlags shared =
+        VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT | VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT |
+        VK_MEMORY_PROPERTY_HOST_COHERENT_BIT | VK_MEMORY_PROPERTY_HOST_CACHED_BIT;
     next_GetPhysicalDeviceMemoryProperties2(physical, out);
     VkPhysicalDeviceMemoryProperties *m = &out->memoryProperties;
-    if (!m->memoryTypeCount || !m->memoryHeapCount || !m->memoryHeaps[0].size) {
-        const VkMemoryPropertyFlags host = VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT |
-                                           VK_MEMORY_PROPERTY_HOST_COHERENT_BIT |
-                                           VK_MEMORY_PROPERTY_HOST_CACHED_BIT;
+    if (!m->memoryTypeCount || !m->memoryHeapCount)
         *m = (VkPhysicalDeviceMemoryProperties){
-            .memoryTypeCount = 2,
-            .memoryTypes = {{VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT, 0}, {host, 1}},
-            .memoryHeapCount = 2,
-            .memoryHeaps = {{lent_bytes, VK_MEMORY_HEAP_DEVICE_LOCAL_BIT}, {lent_bytes, 0}}};
+            .memoryTypeCount = 1, .memoryTypes = {{shared, 0}}, .memoryHeapCount = 1};
+    for (uint32_t i = 0; i < m->memoryTypeCount; i++) {
+        VkMemoryType *type = &m->memoryTypes[i];
+        type->propertyFlags =
+            type->propertyFlags & VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT ? shared : 0;
     }
+    for (uint32_t i = 0; i < m->memoryHeapCount; i++)
+        m->memoryHeaps[i] = (VkMemoryHeap){lent_bytes, VK_MEMORY_HEAP_DEVICE_LOCAL_BIT};
     for (VkBaseOutStructure *s = out->pNext; s; s = s->pNext)
         if (s->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT)
             for (uint32_t i = 0; i < m->memoryHeapCount; i++)
@@ -75,6 +80,7 @@ static void VKAPI_CALL memory_properties(VkPhysicalDevice physical,
 static void identify(VkPhysicalDeviceProperties *p)
 {
     p->limits.timestampPeriod = 0;
+    p->deviceType = VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU;
     if (number("ITERA_NULL_VENDOR"))
         p->vendorID = number("ITERA_NULL_VENDOR");
 }
@@ -182,7 +188,7 @@ static void VKAPI_CALL requirements(VkDevice device, VkBuffer buffer, VkMemoryRe
 {
     next_GetBufferMemoryRequirements(device, buffer, out);
     if (!out->memoryTypeBits)
-        out->memoryTypeBits = 3; /* those that were lent */
+        out->memoryTypeBits = 1; /* that which was lent */
 }
 
 /* Does nothing, well: in the calling conventions of amd64, the only machine that the compilers are
