@@ -39,21 +39,17 @@ static enum itera_status look_at_case(void *user, const struct itera_program *pr
     return look(user, program, 0);
 }
 
-/* The preset's model with weights of a type; NULL: f32. */
-static enum itera_status create_model(struct itera_device *device, const char *preset,
-                                      const char *dtype, struct itera_model **out)
+/* The kernels of a preset's model with weights of a type. */
+static enum itera_status list_model(struct listing *l, struct itera_model *wide, const char *dtype)
 {
-    struct itera_model *wide;
-    const struct itera_model_options options = {.seed = 1};
-    enum itera_status status = itera_model_create(device, preset, &options, &wide);
-    if (status || !dtype || !strcmp(dtype, "f32")) {
-        *out = wide;
-        return status;
-    }
+    if (!strcmp(dtype, "f32"))
+        return itera_bench_programs(wide, look_at_preset, l);
     const struct itera_quantize_options narrow = {.to = dtype, .plain = true};
-    *out = NULL;
-    status = itera_quantize(wide, &narrow, out);
-    itera_model_destroy(&wide);
+    struct itera_model *model = NULL;
+    enum itera_status status = itera_quantize(wide, &narrow, &model);
+    if (!status)
+        status = itera_bench_programs(model, look_at_preset, l);
+    itera_model_destroy(&model);
     return status;
 }
 
@@ -61,17 +57,18 @@ static enum itera_status list_presets(struct listing *l, double part)
 {
     const struct itera_kernel_options *o = l->options;
     const int n_dtypes = o->n_dtypes ? o->n_dtypes : 1, n = o->n_presets * n_dtypes;
+    const struct itera_model_options options = {.seed = 1};
     enum itera_status status = ITERA_OK;
-    for (int i = 0; i < n && !status; i++) {
-        struct itera_model *model;
-        l->preset = o->presets[i / n_dtypes];
-        l->begin = part * i / n;
-        l->part = part / n;
-        status = create_model(l->device, l->preset, o->n_dtypes ? o->dtypes[i % n_dtypes] : NULL,
-                              &model);
-        if (!status)
-            status = itera_bench_programs(model, look_at_preset, l);
-        itera_model_destroy(&model);
+    l->part = part / (n ? n : 1);
+    for (int p = 0; p < o->n_presets && !status; p++) {
+        struct itera_model *wide;
+        l->preset = o->presets[p];
+        status = itera_model_create(l->device, l->preset, &options, &wide);
+        for (int t = 0; t < n_dtypes && !status; t++) {
+            l->begin = l->part * (p * n_dtypes + t);
+            status = list_model(l, wide, o->n_dtypes ? o->dtypes[t] : "f32");
+        }
+        itera_model_destroy(&wide);
     }
     return status;
 }
