@@ -125,25 +125,50 @@ static double measure(struct itera_gpu_device *device, const struct trial *t, in
     return best;
 }
 
+/* Whether the driver says of one of a candidate's kernels that its registers spill. */
+static bool spills(struct itera_gpu_device *device, const struct trial *t, int candidate)
+{
+    struct itera_gpu_lowering l = {
+        .device = device, .traits = &device->traits, .program = &t->program};
+    bool found = false;
+    if (device->describe && !itera_gpu_lower_op(&l, 0, candidate))
+        for (int32_t i = 0; i < l.n && !found; i++) {
+            struct itera_kernel_info info = {.spills = -1};
+            found = !device->describe(device, &l.dispatches[i], &info) && info.spills > 0;
+        }
+    free(l.dispatches);
+    return found;
+}
+
+/* The fastest of the candidates, and of those that do not spill if there are any: others wait for
+ * memory that a busy device has no time for. */
 static enum itera_status tune_op(struct itera_gpu_device *device, const struct itera_program *p,
                                  struct itera_op *op, const char *key, int n_choices)
 {
     struct trial t;
     enum itera_status status = trial_create(device, p, op, &t);
-    double best = -1;
-    struct itera_compile_result found, fastest = {0};
+    double best = -1, best_of_all = -1;
+    struct itera_compile_result found, fastest = {0}, fastest_of_all = {0};
     for (int c = 0; c < n_choices && !status && !device->untimed; c++) {
         double seconds = measure(device, &t, c, &found);
         if (seconds < 0)
             continue;
         itera_log(ITERA_LOG_DEBUG, "%s: %s: %s %.1f us", device->base.info.id, key,
                   found.choice_name, seconds * 1e6);
-        if (best < 0 || seconds < best) {
+        if (best_of_all < 0 || seconds < best_of_all) {
+            best_of_all = seconds;
+            fastest_of_all = found;
+        }
+        if ((best < 0 || seconds < best) && !spills(device, &t, c)) {
             best = seconds;
             fastest = found;
         }
     }
     trial_destroy(&t);
+    if (best < 0) {
+        best = best_of_all;
+        fastest = fastest_of_all;
+    }
     if (!status && best >= 0)
         status = itera_gpu_tuning_set(device->tuning, key, fastest.choice_name, best);
     return status;
