@@ -1,5 +1,6 @@
 /* What OpenCL and Vulkan share, on a device that only records what it is asked for: which operands
  * are refused, where barriers go, and that tuning stops where nothing can be timed. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,12 +10,14 @@
 #include "backend/gpu/plan.h"
 #include "backend/gpu/tuning_measure.h"
 #include "backend/gpu/tuning_store.h"
+#include "backend/gpu/units.h"
 #include "core/log.h"
 #include "tests/support/test.h"
 
 static struct itera_gpu_device device;
 static struct itera_buffer *absent;
 static int profiled;
+static double timed; /* what the next run takes; 0: there are no timestamps */
 
 static enum itera_status create_buffer(struct itera_device *base, size_t bytes,
                                        struct itera_buffer **out)
@@ -55,9 +58,11 @@ static void destroy_executable(struct itera_executable *executable)
 static enum itera_status profile(struct itera_executable *executable, double *op_seconds)
 {
     (void)executable;
-    (void)op_seconds;
     profiled++;
-    return itera_fail(ITERA_ERR_UNSUPPORTED, "no timestamps");
+    if (timed == 0)
+        return itera_fail(ITERA_ERR_UNSUPPORTED, "no timestamps");
+    *op_seconds = timed;
+    return ITERA_OK;
 }
 
 static const struct itera_backend backend = {.name = "recording",
@@ -394,6 +399,114 @@ static void kernels_are_listed_once_with_what_is_told(void **state)
     itera_program_destroy(&p);
 }
 
+/* A driver that spills tiles of 32. */
+static enum itera_status spill_small(struct itera_gpu_device *d,
+                                     const struct itera_gpu_dispatch *dispatch,
+                                     struct itera_kernel_info *info)
+{
+    (void)d;
+    for (int i = 0; i < dispatch->n_constants; i++)
+        if (!strcmp(dispatch->constant[i].name, "TILE"))
+            info->spills = dispatch->constant[i].value == 32 ? 7 : 0;
+    return ITERA_OK;
+}
+
+/* All ways take the same time: the first is the fastest that does not spill. */
+static void what_spills_is_not_chosen(void **state)
+{
+    (void)state;
+    struct itera_program *p = new_program();
+    struct itera_attr attr = {.trans_b = 1};
+    int32_t in[4] = {matrix(p, ITERA_F32, 256, 64), matrix(p, ITERA_F32, 256, 64), ITERA_NONE,
+                     ITERA_NONE};
+    int32_t out = ITERA_NEW;
+    itera_record(p, ITERA_OP_matmul, &attr, in, &out);
+    assert_int_equal(p->status, ITERA_OK);
+    const char *const best[] = {"tile32", "tile64"};
+    for (int spilling = 0; spilling < 2; spilling++) {
+        assert_int_equal(itera_gpu_tuning_open("a device that spills", &device.tuning), ITERA_OK);
+        device.describe = spilling ? spill_small : NULL;
+        device.untimed = false;
+        timed = 1;
+        assert_int_equal(itera_gpu_tune(&device.base, NULL), ITERA_OK);
+        assert_int_equal(itera_gpu_tune(&device.base, p), ITERA_OK);
+        struct itera_gpu_lowering l = {.device = &device, .traits = &device.traits, .program = p};
+        assert_int_equal(itera_gpu_lower_op(&l, 0, -1), ITERA_OK);
+        assert_string_equal(l.choice_name, best[spilling]);
+        free(l.dispatches);
+        itera_gpu_tuning_close(&device.tuning);
+    }
+    device.describe = describe;
+    timed = 0;
+    itera_program_destroy(&p);
+}
+
+/* The way that a product y = a bT of f32 takes by default. */
+static const char *usual_way(int64_t rows, int64_t cols, int64_t depth)
+{
+    static char way[16];
+    struct itera_program *p = new_program();
+    struct itera_attr attr = {.trans_b = 1};
+    int32_t in[4] = {matrix(p, ITERA_F32, rows, depth), matrix(p, ITERA_F32, cols, depth),
+                     ITERA_NONE, ITERA_NONE};
+    int32_t out = ITERA_NEW;
+    itera_record(p, ITERA_OP_matmul, &attr, in, &out);
+    assert_int_equal(p->status, ITERA_OK);
+    struct itera_gpu_lowering l = {.device = &device, .traits = &device.traits, .program = p};
+    assert_int_equal(itera_gpu_lower_op(&l, 0, -1), ITERA_OK);
+    snprintf(way, sizeof way, "%s", l.choice_name);
+    free(l.dispatches);
+    itera_program_destroy(&p);
+    return way;
+}
+
+/* A unit wants four groups of 128: tiles become smaller where there are fewer of them, or k is cut. */
+static void products_fill_the_device(void **state)
+{
+    (void)state;
+    const struct itera_gpu_traits saved = device.traits;
+    device.traits.vendor = ITERA_GPU_AMD;
+    device.traits.compute_units = 60;
+    assert_string_equal(usual_way(4096, 4096, 4096), "tile128");
+    assert_string_equal(usual_way(512, 3072, 768), "tile64");
+    assert_string_equal(usual_way(512, 768, 1536), "split64");
+    assert_string_equal(usual_way(512, 1024, 256), "tile64"); /* half, but too short to cut */
+    assert_string_equal(usual_way(512, 512, 256), "tile32");
+    assert_string_equal(usual_way(16, 512, 4096), "split32");
+    assert_string_equal(usual_way(1, 3072, 768), "gemv");
+    assert_string_equal(usual_way(1, 80, 1536), "gemv128");
+    device.traits.compute_units = 8;
+    assert_string_equal(usual_way(512, 768, 1536), "tile128");
+    device.traits.most_tile = 64;
+    assert_string_equal(usual_way(4096, 4096, 4096), "tile64");
+    device.traits = saved;
+}
+
+static uint32_t units(enum itera_gpu_vendor vendor, uint32_t pci_device, const char *name,
+                      uint32_t reported)
+{
+    return itera_gpu_units(&(const struct itera_gpu_identity){vendor, pci_device, name, reported});
+}
+
+static void units_are_known(void **state)
+{
+    (void)state;
+    assert_int_equal(units(ITERA_GPU_AMD, 0x73bf, "AMD Radeon RX 6800 (RADV NAVI21)", 60), 60);
+    assert_int_equal(units(ITERA_GPU_AMD, 0, "gfx1030", 30), 60); /* ROCm counts pairs */
+    assert_int_equal(units(ITERA_GPU_AMD, 0, "gfx906:sramecc+:xnack-", 60), 60);
+    assert_int_equal(units(ITERA_GPU_NVIDIA, 0x2504, "NVIDIA GeForce RTX 3060", 28), 28);
+    assert_int_equal(units(ITERA_GPU_INTEL, 0x56a0, "Intel(R) Graphics (DG2)", 0), 32);
+    assert_int_equal(units(ITERA_GPU_INTEL, 0, "Intel(R) Arc(tm) A380 Graphics (DG2)", 0), 8);
+    assert_int_equal(units(ITERA_GPU_INTEL, 0x9a49, "Intel(R) Iris(R) Xe Graphics (TGL GT2)", 0),
+                     6);
+    assert_int_equal(units(ITERA_GPU_INTEL, 0, "Intel(R) UHD Graphics 770 (ADL-S GT1)", 0), 2);
+    assert_int_equal(units(ITERA_GPU_INTEL, 0, "Intel(R) UHD Graphics 630 (CFL GT2)", 0), 3);
+    assert_int_equal(units(ITERA_GPU_INTEL, 0, "Intel(R) Arc(TM) A770 Graphics", 512), 32);
+    assert_int_equal(units(ITERA_GPU_INTEL, 0x1234, "what comes next", 0), 8);
+    assert_int_equal(units(ITERA_GPU_OTHER, 0, "Mali", 0), 16);
+    assert_int_equal(units(ITERA_GPU_SOFTWARE, 0, "llvmpipe", 0), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -404,6 +517,9 @@ int main(void)
         cmocka_unit_test(chains_are_where_nobody_would_notice),
         cmocka_unit_test(tuning_stops_where_nothing_is_timed),
         cmocka_unit_test(a_device_is_tuned_for_what_it_meets),
+        cmocka_unit_test(what_spills_is_not_chosen),
+        cmocka_unit_test(products_fill_the_device),
+        cmocka_unit_test(units_are_known),
         cmocka_unit_test(kernels_are_listed_once_with_what_is_told),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);

@@ -52,18 +52,17 @@ enum {
     GEMV_LANES = ITERA_GPU_LOCAL,
     GEMV_FEW = 8,   /* rows up to which it is the default */
     GEMV_MOST = 32, /* rows up to which it is tried */
+    UNIT_GROUPS =
+        4, /* of 128 lanes, on a unit: 16 warps of 32, or 4 waves of 64 on each SIMD of RDNA */
     MIN_SLICE = 32,
     MAX_SLICES = 64,
 };
 
 int64_t itera_wanted_groups(const struct itera_gpu_traits *traits)
 {
-    static const int64_t usual_units[] = {[ITERA_GPU_OTHER] = 16,
-                                          [ITERA_GPU_NVIDIA] = 64,
-                                          [ITERA_GPU_AMD] = 40,
-                                          [ITERA_GPU_INTEL] = 16,
-                                          [ITERA_GPU_SOFTWARE] = 4};
-    return 2 * (traits->compute_units ? traits->compute_units : usual_units[traits->vendor]);
+    if (traits->vendor == ITERA_GPU_SOFTWARE) /* a core runs one at a time */
+        return 2 * (traits->compute_units ? traits->compute_units : 4);
+    return UNIT_GROUPS * (int64_t)traits->compute_units;
 }
 
 /* Invocations and shared memory of a tiled kernel that does not run on matrix units. */
@@ -135,7 +134,9 @@ static bool has_way(struct itera_gpu_lowering *l, enum candidate way, const char
     if (ways[way].coop)
         return itera_matrix_tile(traits, ways[way].tile).lanes &&
                device->has_kernel(device, coop_kernel);
-    return traits->max_local >= tile_lanes(way) && traits->shared_bytes >= tile_shared(way);
+    const uint32_t most = ways[way].integer ? traits->most_tile / 2 : traits->most_tile;
+    return traits->max_local >= tile_lanes(way) && traits->shared_bytes >= tile_shared(way) &&
+           (!most || ways[way].tile <= most);
 }
 
 /* The tiled ways that serve; coop_kernel is the one for matrix units, which serve where the operands are
@@ -151,25 +152,41 @@ static void offer_tiles(struct itera_gpu_lowering *l, struct choice *c, const ch
             offer(c, way);
 }
 
-/* The largest tile that still gives every compute unit work; below that, k is cut where it is long
- * enough to pay for a second pass. Matrix units where there are. */
+static const enum candidate on_matrix_units[] = {[TILE32] = COOP64,
+                                                 [TILE64] = COOP64,
+                                                 [TILE128] = COOP128,
+                                                 [SPLIT32] = COOPSPLIT,
+                                                 [SPLIT64] = COOPSPLIT};
+
+/* How many groups of 128 lanes a product by tiles comes to, on matrix units where these serve. */
+static int64_t tile_groups(const struct itera_gpu_lowering *l, const struct choice *c,
+                           enum candidate way, int64_t rows, int64_t cols)
+{
+    const uint32_t lanes = offered(c, on_matrix_units[way])
+                               ? itera_matrix_tile(l->traits, ways[way].tile).lanes
+                               : tile_lanes(way);
+    return tiles(rows, cols, ways[way].tile) * lanes / ITERA_GPU_LOCAL;
+}
+
+/* The largest tile that still fills the device, or half of it on matrix units, where a subgroup has
+ * more to do; below that, k is cut where it is long enough to pay for a second pass. A tile of 64 may
+ * fill half of the device, since it needs fewer of shared memory's cycles than one of 32. */
 static enum candidate default_tile(const struct itera_gpu_lowering *l, const struct choice *c,
                                    int64_t rows, int64_t cols, int64_t batches, int64_t depth)
 {
-    const int64_t wanted = itera_wanted_groups(l->traits);
+    const int64_t wanted = itera_wanted_groups(l->traits) / (offered(c, COOP64) ? 2 : 1);
     const bool small = rows <= 32 || cols <= 32;
-    enum candidate way = small ? SPLIT32 : SPLIT64;
-    if (rows >= 128 && cols >= 128 && tiles(rows, cols, 128) * batches >= wanted)
+    const int64_t medium = small ? 0 : tile_groups(l, c, TILE64, rows, cols) * batches;
+    enum candidate way = TILE32;
+    if (rows >= 128 && cols >= 128 && offered(c, TILE128) &&
+        tile_groups(l, c, TILE128, rows, cols) * batches >= wanted)
         way = TILE128;
-    else if (!small && tiles(rows, cols, 64) * batches >= wanted / 2)
+    else if (medium >= wanted)
         way = TILE64;
-    else if (depth < 512 || tiles(rows, cols, 32) * batches >= wanted)
-        way = TILE32;
-    static const enum candidate on_matrix_units[] = {[TILE32] = COOP64,
-                                                     [TILE64] = COOP64,
-                                                     [TILE128] = COOP128,
-                                                     [SPLIT32] = COOPSPLIT,
-                                                     [SPLIT64] = COOPSPLIT};
+    else if (depth >= 512 && (!small || tile_groups(l, c, TILE32, rows, cols) * batches < wanted))
+        way = small ? SPLIT32 : SPLIT64;
+    else if (medium >= wanted / 2)
+        way = TILE64;
     if (offered(c, on_matrix_units[way]))
         return on_matrix_units[way];
     if (way == TILE128 && offered(c, COOP64)) /* too few registers for larger ones */
@@ -181,7 +198,8 @@ static enum candidate default_tile(const struct itera_gpu_lowering *l, const str
 static enum candidate default_gemv(const struct itera_gpu_traits *traits, int64_t cols,
                                    int64_t depth)
 {
-    return depth >= 512 && cols * 32 / GEMV_LANES < itera_wanted_groups(traits) ? GEMV128 : GEMV;
+    return depth >= 512 && cols * 32 / GEMV_LANES < itera_wanted_groups(traits) / 2 ? GEMV128
+                                                                                    : GEMV;
 }
 
 /* Whether a gemv kernel computes the transpose, as it streams its second operand: when y has fewer
@@ -358,7 +376,7 @@ static struct gemv_shape gemv_shape(const struct itera_gpu_lowering *l, enum can
     struct gemv_shape s = {.k_lanes = contiguous_k ? 32 : 4, .cols = 1};
     if (way == GEMV128)
         s.k_lanes = GEMV_LANES;
-    const int64_t wanted = 2 * itera_wanted_groups(l->traits), most = MAX_OUTPUTS / rows;
+    const int64_t wanted = itera_wanted_groups(l->traits), most = MAX_OUTPUTS / rows;
     while (s.cols < 4 && s.cols < most && cols * s.k_lanes / (GEMV_LANES * 2 * s.cols) >= wanted)
         s.cols *= 2;
     s.group_cols = GEMV_LANES / s.k_lanes * s.cols;

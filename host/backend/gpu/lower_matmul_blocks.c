@@ -91,7 +91,7 @@ static struct shape shape_of(const struct itera_gpu_lowering *l, int32_t b, int6
                              int64_t cols, int64_t depth, bool integer)
 {
     const int64_t bytes = depth / ITERA_BLOCK * itera_block_bytes(itera_gpu_tensor(l, b)->dtype);
-    const int64_t chunks = bytes / 16, wanted = 2 * itera_wanted_groups(l->traits);
+    const int64_t chunks = bytes / 16, wanted = itera_wanted_groups(l->traits);
     struct shape s = {.k_lanes = 8, .cols = 1};
     while (s.k_lanes < LANES && s.k_lanes * 4 <= chunks && cols * s.k_lanes / LANES < wanted)
         s.k_lanes *= 4;

@@ -21,16 +21,19 @@ struct itera_gpu_matrix {
 /* What lowering may know of a device. */
 struct itera_gpu_traits {
     enum itera_gpu_vendor vendor;
-    uint32_t max_local;         /* invocations in a workgroup; at least 128, or it is not opened */
-    uint32_t shared_bytes;      /* shared (local) memory of a workgroup; at least 16384 */
-    uint32_t compute_units;     /* 0: unknown */
-    uint32_t subgroup;          /* size, when kernels may use subgroup arithmetic; else 0 */
-    uint64_t max_operand_bytes; /* of one operand, as the device addresses it */
-    bool half_storage;          /* f16 in buffers (OpenCL has it by vload_half always) */
-    bool half_math;             /* f16 arithmetic */
-    bool dot;                   /* int8 products by fours: kernels <name>_dot, or with DOT */
-    bool dot_fast;              /* in hardware */
-    bool clblast;               /* the backend can run "clblast_gemm" */
+    uint32_t max_local;     /* invocations in a workgroup; at least 128, or it is not opened */
+    uint32_t shared_bytes;  /* shared (local) memory of a workgroup; at least 16384 */
+    uint32_t compute_units; /* 0: unknown (software) */
+    uint32_t
+        most_tile; /* of products, above which its compiler runs out of registers, half of it with
+                           integers; 0: no limit */
+    uint32_t subgroup;              /* size, when kernels may use subgroup arithmetic; else 0 */
+    uint64_t max_operand_bytes;     /* of one operand, as the device addresses it */
+    bool half_storage;              /* f16 in buffers (OpenCL has it by vload_half always) */
+    bool half_math;                 /* f16 arithmetic */
+    bool dot;                       /* int8 products by fours: kernels <name>_dot, or with DOT */
+    bool dot_fast;                  /* in hardware */
+    bool clblast;                   /* the backend can run "clblast_gemm" */
     struct itera_gpu_matrix matrix; /* the largest shape of sides 8 and 16; else zeros */
 };
 

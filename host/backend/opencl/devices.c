@@ -5,11 +5,16 @@
 #include <string.h>
 
 #include "backend/gpu/fault.h"
+#include "backend/gpu/units.h"
 #include "backend/opencl/opencl.h"
 #include "core/log.h"
 #include "core/number.h"
 
-enum { MAX_PLATFORMS = 16, MAX_DEVICES = 32 };
+enum {
+    MAX_PLATFORMS = 16,
+    MAX_DEVICES = 32,
+    INTEL_TILE = 64, /* of 128, its compiler leaves the sums in memory */
+};
 
 /* Kernels address elements with 32 bits. */
 static const uint64_t MAX_ADDRESSED = (uint64_t)4 << 32;
@@ -237,11 +242,17 @@ static void describe(const struct opencl_api *cl, const char *platform, int inde
         add_feature(info, "clblast", true);
 
     f->max_buffer = device_number(cl, f->device, CL_DEVICE_MAX_MEM_ALLOC_SIZE);
-    f->traits = (struct itera_gpu_traits){
+    const struct itera_gpu_identity identity = {
         .vendor = find_vendor(cl, f->device, info->type),
+        .name = info->name,
+        .reported = (uint32_t)device_number(cl, f->device, CL_DEVICE_MAX_COMPUTE_UNITS),
+    };
+    f->traits = (struct itera_gpu_traits){
+        .vendor = identity.vendor,
         .max_local = (uint32_t)device_number(cl, f->device, CL_DEVICE_MAX_WORK_GROUP_SIZE),
         .shared_bytes = (uint32_t)device_number(cl, f->device, CL_DEVICE_LOCAL_MEM_SIZE),
-        .compute_units = (uint32_t)device_number(cl, f->device, CL_DEVICE_MAX_COMPUTE_UNITS),
+        .compute_units = itera_gpu_units(&identity),
+        .most_tile = identity.vendor == ITERA_GPU_INTEL ? INTEL_TILE : 0,
         .max_operand_bytes = f->max_buffer < MAX_ADDRESSED ? f->max_buffer : MAX_ADDRESSED,
         .half_storage = true,
         .half_math = list && has_extension(list, "cl_khr_fp16"),
@@ -282,6 +293,7 @@ static int find_of_platform(const struct opencl_api *cl, cl_platform_id platform
         }
         found[count] = (struct opencl_found){.platform = platform, .device = ids[i]};
         describe(cl, name, first + count, &found[count]);
+        found[count].nvidia = !strcmp(name, "NVIDIA CUDA");
         found[count].keeps_binaries = strcmp(name, "Portable Computing Language") != 0;
         count++;
     }

@@ -153,7 +153,10 @@ static enum itera_status opencl_open(int index, const struct itera_device_option
     d->id = found[index].device;
     d->max_buffer = found[index].max_buffer;
     d->keeps_binaries = found[index].keeps_binaries;
+    d->nvidia = found[index].nvidia;
     enum itera_status status = open_queue(d, found[index].platform);
+    if (!status && d->nvidia && !d->gpu.traits.dot)
+        d->ptx_dot = d->gpu.traits.dot = d->gpu.traits.dot_fast = opencl_takes_ptx(d);
     if (!status)
         status = open_kernels(d);
     if (!status)

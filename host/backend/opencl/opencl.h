@@ -13,6 +13,7 @@ struct opencl_found {
     struct itera_gpu_traits traits;
     uint64_t max_buffer; /* bytes of one buffer */
     bool keeps_binaries; /* see opencl_device */
+    bool nvidia;
 };
 
 /* Finds up to `capacity` usable devices, in the loader's order; those that will not do, and
@@ -73,6 +74,8 @@ struct opencl_device {
     struct opencl_program *programs;
     int n_programs, cap_programs;
     bool *broken; /* by file: it did not compile */
+    bool nvidia;  /* NVIDIA's own driver */
+    bool ptx_dot; /* traits.dot is the instruction of PTX, by inline assembly */
     /* Built programs go to the cache on disk. Not with PoCL, which keeps its kernels itself, and
      * each only once it runs, compiled for that size of group: asked for a binary it compiles all
      * kernels of the program for any size as well, which none is run with. */
@@ -93,6 +96,8 @@ enum itera_status opencl_refuse(const struct opencl_device *device, const char *
                                 struct itera_reason *why);
 
 /* programs.c */
+/* Whether the compiler takes PTX with products of int8 by fours in inline assembly. */
+bool opencl_takes_ptx(struct opencl_device *device);
 bool opencl_has_kernel(struct itera_gpu_device *device, const char *kernel);
 enum itera_status opencl_prepare(struct itera_gpu_device *device,
                                  const struct itera_gpu_dispatch *dispatch,

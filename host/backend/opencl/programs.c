@@ -14,6 +14,9 @@
 /* How much of a build log goes to the log (lines) and into an error (characters). */
 enum { LOG_LINES = 20, LOG_EXCERPT = 480 };
 
+/* What asks for integer dot products (dot.clh). */
+#define DOT_OPTION " -D DOT=1"
+
 bool opencl_has_kernel(struct itera_gpu_device *base, const char *kernel)
 {
     const struct opencl_device *d = (const struct opencl_device *)base;
@@ -34,12 +37,27 @@ void opencl_programs_close(struct opencl_device *d)
     d->n_programs = d->cap_programs = 0;
 }
 
-/* Integer dot products are there for OpenCL C 3.0 alone. */
+static bool has_constant(const struct itera_gpu_dispatch *dispatch, const char *name,
+                         uint32_t value)
+{
+    for (int i = 0; i < dispatch->n_constants; i++)
+        if (!strcmp(dispatch->constant[i].name, name) && dispatch->constant[i].value == value)
+            return true;
+    return false;
+}
+
+/* Integer dot products are there for OpenCL C 3.0 alone, but for those in PTX. Of workgroups of 256 with
+ * up to 128 registers a lane NVIDIA's units hold two, of others one. */
 static enum itera_status write_options(const struct opencl_device *d,
                                        const struct itera_gpu_dispatch *dispatch, char *out,
                                        size_t size, struct itera_reason *why)
 {
-    size_t used = (size_t)snprintf(out, size, "-cl-std=%s", d->gpu.traits.dot ? "CL3.0" : "CL1.2");
+    const bool dot = d->gpu.traits.dot && !d->ptx_dot;
+    size_t used = (size_t)snprintf(out, size, "-cl-std=%s", dot ? "CL3.0" : "CL1.2");
+    if (d->ptx_dot && used < size)
+        used += (size_t)snprintf(out + used, size - used, " -D ITERA_PTX_DOT");
+    if (d->nvidia && has_constant(dispatch, "TILE", 128) && used < size)
+        used += (size_t)snprintf(out + used, size - used, " -cl-nv-maxrregcount=128");
     for (int i = 0; i < dispatch->n_constants && used < size; i++)
         used += (size_t)snprintf(out + used, size - used, " -D %s=%u", dispatch->constant[i].name,
                                  dispatch->constant[i].value);
@@ -118,6 +136,26 @@ static bool build_binary(const struct opencl_device *d, const unsigned char *bin
 
 static enum itera_status build_source(struct opencl_device *d, int file, const char *text,
                                       size_t bytes, const char *options, cl_program *out,
+                                      struct itera_reason *why);
+
+/* A compiler that lacks the dot products which its driver says it has: the plain arithmetic does. What is
+ * lowered from now on does not ask for them. */
+static enum itera_status build_without_dot(struct opencl_device *d, int file, const char *text,
+                                           size_t bytes, const char *options, cl_program *out,
+                                           struct itera_reason *why)
+{
+    char plain[sizeof((struct opencl_program *)0)->options];
+    const char *at = strstr(options, DOT_OPTION);
+    snprintf(plain, sizeof plain, "%.*s%s", (int)(at - options), options,
+             at + sizeof DOT_OPTION - 1);
+    itera_log(ITERA_LOG_INFO, "%s: the driver does not compile %s with integer dot products",
+              d->gpu.base.info.id, d->sources.files[file].name);
+    d->gpu.traits.dot = d->gpu.traits.dot_fast = false;
+    return build_source(d, file, text, bytes, plain, out, why);
+}
+
+static enum itera_status build_source(struct opencl_device *d, int file, const char *text,
+                                      size_t bytes, const char *options, cl_program *out,
                                       struct itera_reason *why)
 {
     cl_int error;
@@ -128,6 +166,10 @@ static enum itera_status build_source(struct opencl_device *d, int file, const c
     error = itera_gpu_fault(ITERA_GPU_FAULT_BUILD)
                 ? CL_BUILD_PROGRAM_FAILURE
                 : d->cl->BuildProgram(program, 1, &d->id, options, NULL, NULL);
+    if (error && !opencl_is_failure(error) && strstr(options, DOT_OPTION)) {
+        d->cl->ReleaseProgram(program);
+        return build_without_dot(d, file, text, bytes, options, out, why);
+    }
     char *log = build_log(d, program);
     if (error) {
         enum itera_status status = opencl_is_failure(error)
@@ -280,6 +322,25 @@ static enum itera_status look_at_kernel(struct opencl_device *d, struct opencl_p
     program->n_kernels++;
     *out = added;
     return ITERA_OK;
+}
+
+bool opencl_takes_ptx(struct opencl_device *d)
+{
+    static const char *const text = "kernel void four(global int *x)\n"
+                                    "{\n"
+                                    "    int sum;\n"
+                                    "    __asm__(\"dp4a.s32.s32 %0, %1, %2, %3;\" : \"=r\"(sum) : "
+                                    "\"r\"(x[0]), \"r\"(x[1]), \"r\"(x[2]));\n"
+                                    "    x[3] = sum;\n"
+                                    "}\n";
+    cl_int error;
+    cl_program program =
+        d->cl->CreateProgramWithSource(d->context, 1, (const char **)&text, NULL, &error);
+    if (error)
+        return false;
+    error = d->cl->BuildProgram(program, 1, &d->id, "-cl-std=CL1.2", NULL, NULL);
+    d->cl->ReleaseProgram(program);
+    return !error;
 }
 
 enum itera_status opencl_prepare(struct itera_gpu_device *base,

@@ -12,6 +12,7 @@
 #include "backend/gpu/lower.h"
 #include "backend/gpu/tuning_measure.h"
 #include "backend/gpu/tuning_store.h"
+#include "backend/gpu/units.h"
 #include "core/log.h"
 
 /* The physical devices of an instance; *devices is malloc'ed. */
@@ -98,7 +99,11 @@ static void set_traits(struct vulkan_device *d)
                          ? limits->maxComputeWorkGroupInvocations
                          : side,
         .shared_bytes = limits->maxComputeSharedMemorySize,
-        .compute_units = probe->compute_units,
+        .compute_units = itera_gpu_units(
+            &(const struct itera_gpu_identity){.vendor = vendor(probe),
+                                               .pci_device = probe->properties.deviceID,
+                                               .name = probe->properties.deviceName,
+                                               .reported = probe->compute_units}),
         .subgroup = probe->subgroup,
         .max_operand_bytes =
             has[ITERA_VULKAN_ADDRESS] ? with_addresses : limits->maxStorageBufferRange,
