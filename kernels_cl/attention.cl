@@ -27,11 +27,13 @@ kernel void attention(global const float *q, global const float *k, global const
 
     float sum[ROWS / SIDE_Y][WIDTH / SIDE_X], most[ROWS / SIDE_Y], total[ROWS / SIDE_Y];
     uint limit[ROWS / SIDE_Y]; /* the keys of a row */
+#pragma unroll
     for (uint i = 0; i < ROWS / SIDE_Y; i++) {
         uint row = Y + SIDE_Y * i;
         limit[i] = row < rows ? min(before + (row0 + row) / p.share + 1, p.keys) : 0;
         most[i] = -INFINITY;
         total[i] = 0.0f;
+#pragma unroll
         for (uint j = 0; j < WIDTH / SIDE_X; j++)
             sum[i][j] = 0.0f;
     }
@@ -42,8 +44,10 @@ kernel void attention(global const float *q, global const float *k, global const
         uint keys = min(end - key0, (uint)KEYS);
         tile_scores(score, row_tile, key_tile, q, row_at, rows, k + key0 * p.k_ld, p.k_ld, keys,
                     p.d);
+#pragma unroll
         for (uint i = 0; i < ROWS / SIDE_Y; i++) {
             float here = -INFINITY;
+#pragma unroll
             for (uint j = 0; j < KEYS / SIDE_X; j++) {
                 bool seen = key0 + X + SIDE_X * j < min(limit[i], end);
                 score[i][j] = seen ? score[i][j] * p.scale : -INFINITY;
@@ -52,6 +56,7 @@ kernel void attention(global const float *q, global const float *k, global const
             partial[(Y + SIDE_Y * i) * (SIDE_X + 1) + X] = here;
         }
         barrier(CLK_LOCAL_MEM_FENCE);
+#pragma unroll
         for (uint i = 0; i < ROWS / SIDE_Y; i++) {
             float now = most[i];
             for (uint j = 0; j < SIDE_X; j++)
@@ -59,20 +64,24 @@ kernel void attention(global const float *q, global const float *k, global const
             float base = now == -INFINITY ? 0.0f : now, shrink = exp(most[i] - base);
             most[i] = now;
             total[i] *= shrink;
+#pragma unroll
             for (uint j = 0; j < KEYS / SIDE_X; j++) {
                 float weight = exp(score[i][j] - base);
                 total[i] += weight;
                 row_tile[(Y + SIDE_Y * i) * PITCH + X + SIDE_X * j] = weight;
             }
+#pragma unroll
             for (uint j = 0; j < WIDTH / SIDE_X; j++)
                 sum[i][j] *= shrink;
         }
         add_values(sum, row_tile, key_tile, v + key0 * p.v_ld, p.v_ld, keys, window * WIDTH, p.d);
     }
 
+#pragma unroll
     for (uint i = 0; i < ROWS / SIDE_Y; i++)
         partial[(Y + SIDE_Y * i) * (SIDE_X + 1) + X] = total[i];
     barrier(CLK_LOCAL_MEM_FENCE);
+#pragma unroll
     for (uint i = 0; i < ROWS / SIDE_Y; i++) {
         uint row = Y + SIDE_Y * i;
         if (idle || row >= rows)

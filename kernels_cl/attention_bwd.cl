@@ -75,10 +75,12 @@ kernel void attention_bwd_q(global const float *dy, global const float *q, globa
 
     float sum[ROWS / SIDE_Y][WIDTH / SIDE_X];
     struct row_terms terms[ROWS / SIDE_Y];
+#pragma unroll
     for (uint i = 0; i < ROWS / SIDE_Y; i++) {
         uint row = min(Y + SIDE_Y * i, rows - 1); /* those beyond are not stored */
         terms[i] = terms_of(row0 + row, pair, p.share, p.time, lse + p.lse_at, p.lse_ld,
                             delta + p.delta_at);
+#pragma unroll
         for (uint j = 0; j < WIDTH / SIDE_X; j++)
             sum[i][j] = 0.0f;
     }
@@ -89,6 +91,7 @@ kernel void attention_bwd_q(global const float *dy, global const float *q, globa
         tile_scores(score, row_tile, key_tile, q, q_at, rows, k + key0 * p.k_ld, p.k_ld, keys, p.d);
         tile_scores(dweight, row_tile, key_tile, dy, dy_at, rows, v + key0 * p.v_ld, p.v_ld, keys,
                     p.d);
+        /* No hint to unroll: Intel's compiler for CPUs makes something else of this loop then. */
         for (uint i = 0; i < ROWS / SIDE_Y; i++)
             for (uint j = 0; j < KEYS / SIDE_X; j++) {
                 uint key = X + SIDE_X * j;
@@ -97,6 +100,7 @@ kernel void attention_bwd_q(global const float *dy, global const float *q, globa
             }
         add_values(sum, row_tile, key_tile, k + key0 * p.k_ld, p.k_ld, keys, window * WIDTH, p.d);
     }
+#pragma unroll
     for (uint i = 0; i < ROWS / SIDE_Y; i++) {
         uint row = row0 + Y + SIDE_Y * i;
         if (idle || row >= row0 + rows)
@@ -161,7 +165,9 @@ kernel void attention_bwd_kv(global const float *dy, global const float *q, glob
     k += p.k_at + kv_row * p.k_ld + g * p.d;
     v += p.v_at + kv_row * p.v_ld + g * p.d;
     float dk_sum[KEYS / SIDE_Y][WIDTH / SIDE_X], dv_sum[KEYS / SIDE_Y][WIDTH / SIDE_X];
+#pragma unroll
     for (uint i = 0; i < KEYS / SIDE_Y; i++)
+#pragma unroll
         for (uint j = 0; j < WIDTH / SIDE_X; j++)
             dk_sum[i][j] = dv_sum[i][j] = 0.0f;
     for (uint row0 = idle ? all : key0 * p.share; row0 < all; row0 += ROWS) {
@@ -172,12 +178,14 @@ kernel void attention_bwd_kv(global const float *dy, global const float *q, glob
         barrier(CLK_LOCAL_MEM_FENCE);
         tile_scores(score, row_tile, key_tile, q, q_at, rows, k, p.k_ld, keys, p.d);
         tile_scores(dweight, row_tile, key_tile, dy, dy_at, rows, v, p.v_ld, keys, p.d);
+#pragma unroll
         for (uint i = 0; i < ROWS / SIDE_Y; i++) {
             uint row = Y + SIDE_Y * i;
             struct row_terms terms = {0.0f, 0.0f, 0};
             if (row < rows)
                 terms = terms_of(row0 + row, pair, p.share, p.time, lse + p.lse_at, p.lse_ld,
                                  delta + p.delta_at);
+#pragma unroll
             for (uint j = 0; j < KEYS / SIDE_X; j++) {
                 uint key = X + SIDE_X * j;
                 float2 both =
@@ -191,6 +199,7 @@ kernel void attention_bwd_kv(global const float *dy, global const float *q, glob
     }
     dk += p.dk_at + kv_row * p.dk_ld + g * p.d;
     dv += p.dv_at + kv_row * p.dv_ld + g * p.d;
+#pragma unroll
     for (uint i = 0; i < KEYS / SIDE_Y; i++) {
         uint key = Y + SIDE_Y * i;
         if (idle || key >= keys)
