@@ -157,7 +157,8 @@ void stage_rounded(uint r, uint line, Norm n)
 void stage_rows(uint first, uint lines)
 {
     uint fours = (p.depth + 3) / 4;
-    for (uint r = 0; r < ROWS; r++) {
+    // Unrolled, eight rows would fill all registers.
+    [[dont_unroll]] for (uint r = 0; r < ROWS; r++) {
         uint line = min(first + r, lines - 1);
         Norm n = norm_of(line);
 #ifdef ROUND
@@ -231,7 +232,7 @@ void route(uint row, bool idle)
     }
 }
 
-// A workgroup computes C_LANES * COLS columns of y: of all its rows, or with experts of one row.
+// A workgroup computes C_LANES * COLS columns of ROWS rows of y, with experts of one row.
 //   none  y = act(a.bT + bias) + residual
 //   up    y[i] = act(a[i / k].b[e]T), e being expert i % k of row i / k of index
 //   down  y[i] = sum over j < k of share[i][j] a[i k + j].b[e]T, + residual
@@ -242,18 +243,16 @@ void main()
     begin_blocks(p.b_at, p.scales);
     uint across = (p.cols + C_LANES * COLS - 1) / (C_LANES * COLS);
     uint group_row = GROUP / across, col = GROUP % across * C_LANES * COLS;
-    bool idle = group_row >= (EXPERTS == EXPERTS_NONE ? 1 : p.rows); // the grid may be larger
-    uint row = idle ? 0 : group_row, turns = EXPERTS == EXPERTS_DOWN ? p.k : 1;
+    bool idle = group_row * ROWS >= p.rows; // the grid may be larger
+    uint row = idle ? 0 : group_row * ROWS, turns = EXPERTS == EXPERTS_DOWN ? p.k : 1;
     float total = 0.0;
     for (uint j = 0; j < turns; j++) {
         int expert = 0;
-        uint line = 0, lines = p.rows;
+        uint line = row, lines = p.rows;
         if (EXPERTS == EXPERTS_UP) {
             expert = index.v[p.index_at + row / p.k * p.index_ld + row % p.k];
             line = row / p.k;
             lines = p.rows / p.k;
-        } else if (EXPERTS == EXPERTS_ROUTE) {
-            line = row;
         } else if (EXPERTS == EXPERTS_DOWN) {
             expert = index.v[p.index_at + row * p.index_ld + j];
             line = row * p.k + j;

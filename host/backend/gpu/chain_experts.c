@@ -115,7 +115,7 @@ static bool find(const struct itera_gpu_uses *u, int32_t anchor, struct itera_gp
 /* Lanes by which one workgroup has all experts' logits. */
 static struct itera_lanes route_lanes(int64_t experts)
 {
-    struct itera_lanes lanes = {32, 1};
+    struct itera_lanes lanes = {32, 1, 1};
     while (ITERA_GPU_LOCAL / lanes.k_lanes * 4 < experts)
         lanes.k_lanes /= 2;
     while (ITERA_GPU_LOCAL / lanes.k_lanes * lanes.cols < experts)

@@ -6,15 +6,10 @@
 
 enum { LANES = ITERA_GPU_LOCAL };
 
-static int64_t rows_of(const struct itera_fused *f)
+/* Fours of words that the rows of a workgroup take in shared memory. */
+static int64_t staged(const struct itera_fused *f, struct itera_lanes lanes, bool integer)
 {
-    return f->experts != EXPERTS_NONE ? 1 : itera_gpu_class(f->g.rows);
-}
-
-/* Fours of words that the rows take in shared memory. */
-static int64_t staged(const struct itera_fused *f, bool integer)
-{
-    return rows_of(f) * itera_gpu_div_up(f->g.depth, integer ? 16 : 4);
+    return lanes.rows * itera_gpu_div_up(f->g.depth, integer ? 16 : 4);
 }
 
 static const char *kernel_for(const struct itera_gpu_lowering *l, bool chunks, bool integer)
@@ -37,9 +32,10 @@ bool itera_can_fuse(struct itera_gpu_lowering *l, const struct itera_fused *f, b
         itera_gpu_tensor(l, g->a)->dtype != ITERA_F32 ||
         (f->experts == EXPERTS_NONE && g->rows > ITERA_FUSED_ROWS))
         return false;
-    int64_t shared = LANES * lanes.cols * rows_of(f) * 4 + staged(f, integer) * 16 + 3 * LANES * 4;
+    int64_t shared =
+        LANES * lanes.cols * lanes.rows * 4 + staged(f, lanes, integer) * 16 + 3 * LANES * 4;
     if (integer)
-        shared += staged(f, integer) * 4 + 8; /* scales and sums */
+        shared += staged(f, lanes, integer) * 4 + 8; /* scales and sums */
     return shared <= l->traits->shared_bytes &&
            device->has_kernel(device, kernel_for(l, chunks, integer));
 }
@@ -76,15 +72,15 @@ void itera_lower_fused(struct itera_gpu_lowering *l, const struct itera_fused *f
     ITERA_GPU_CONSTANT(d, B_TYPE, itera_gpu_tensor(l, g->b)->dtype);
     ITERA_GPU_CONSTANT(d, K_LANES, lanes.k_lanes);
     ITERA_GPU_CONSTANT(d, COLS, lanes.cols);
-    ITERA_GPU_CONSTANT(d, ROWS, rows_of(f));
+    ITERA_GPU_CONSTANT(d, ROWS, lanes.rows);
     if (chunks)
         ITERA_GPU_CONSTANT(d, INTEGER, integer);
     if (integer && l->traits->dot)
         ITERA_GPU_CONSTANT(d, DOT, 1);
     ITERA_GPU_CONSTANT(d, STAGE, f->stage);
-    ITERA_GPU_CONSTANT(d, STAGED, staged(f, integer));
+    ITERA_GPU_CONSTANT(d, STAGED, staged(f, lanes, integer));
     ITERA_GPU_CONSTANT(d, EXPERTS, f->experts);
     ITERA_GPU_CONSTANT(d, CONV_TAPS, conv ? itera_gpu_cols(l, conv->in[1]) : 0);
     const int64_t across = itera_gpu_div_up(g->cols, LANES / lanes.k_lanes * lanes.cols);
-    itera_gpu_groups(l, d, across * (experts ? g->rows : 1), 1, 1);
+    itera_gpu_groups(l, d, across * itera_gpu_div_up(g->rows, lanes.rows), 1, 1);
 }

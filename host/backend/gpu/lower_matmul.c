@@ -493,7 +493,7 @@ static enum itera_status lower_fused_way(struct itera_gpu_lowering *l, struct it
         lanes = itera_block_lanes(l, f->g.b, rows, cols, f->g.depth, integer);
     } else if (way == GEMV || way == GEMV128) {
         const struct gemv_shape s = gemv_shape(l, way, rows, cols, true);
-        lanes = (struct itera_lanes){s.k_lanes, s.cols};
+        lanes = (struct itera_lanes){s.k_lanes, s.cols, rows};
     }
     if (!lanes.k_lanes || !itera_can_fuse(l, f, chunks, integer, lanes))
         return itera_refuse(&l->why, "%s: no part of a chain as %s", itera_gpu_op_name(l),

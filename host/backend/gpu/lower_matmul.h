@@ -61,12 +61,13 @@ struct itera_fused {
     bool over_all; /* of EXPERTS_ROUTE: shares are probabilities among all experts */
 };
 
-/* How the invocations of a workgroup share columns: K_LANES and COLS of the kernels of few rows. */
+/* What a workgroup of the kernels of few rows takes, and how its invocations share columns: ROWS,
+ * K_LANES and COLS. */
 struct itera_lanes {
-    int64_t k_lanes, cols;
+    int64_t k_lanes, cols, rows;
 };
 
-/* The rows that a workgroup of these kernels takes, at most. */
+/* The rows of a product that is part of a chain, at most. */
 #define ITERA_FUSED_ROWS 8
 
 /* Lets the product make its rows as op `rows` does: rms_norm, layer_norm or silu_mul. */
@@ -86,7 +87,7 @@ struct itera_product itera_product_of(const struct itera_gpu_lowering *l,
 enum itera_status itera_lower_fused_product(struct itera_gpu_lowering *l, struct itera_fused *f);
 enum itera_status itera_lower_fused_experts(struct itera_gpu_lowering *l, const struct itera_op *op,
                                             struct itera_fused *f);
-/* The lanes of the ways for weights in blocks; none where these take fewer rows. */
+/* The lanes of the ways for weights in blocks. */
 struct itera_lanes itera_block_lanes(const struct itera_gpu_lowering *l, int32_t b, int64_t rows,
                                      int64_t cols, int64_t depth, bool integer);
 

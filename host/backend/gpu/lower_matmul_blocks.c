@@ -114,10 +114,11 @@ static void shape_constants(struct itera_gpu_dispatch *d, const struct shape *s,
 struct itera_lanes itera_block_lanes(const struct itera_gpu_lowering *l, int32_t b, int64_t rows,
                                      int64_t cols, int64_t depth, bool integer)
 {
-    if (rows > (integer ? MOST_ROWS : MOST_FLOAT_ROWS))
-        return (struct itera_lanes){0};
+    const int64_t most = integer ? MOST_ROWS : MOST_FLOAT_ROWS;
+    if (rows > most)
+        rows = most;
     const struct shape s = shape_of(l, b, rows, cols, depth, integer);
-    return (struct itera_lanes){s.k_lanes, s.cols};
+    return (struct itera_lanes){s.k_lanes, s.cols, rows};
 }
 
 void itera_lower_blocks(struct itera_gpu_lowering *l, const struct itera_product *g, bool integer)
@@ -126,7 +127,7 @@ void itera_lower_blocks(struct itera_gpu_lowering *l, const struct itera_product
     const int64_t rows = g->rows < most ? itera_gpu_class(g->rows) : most;
     const struct shape s = shape_of(l, g->b, rows, g->cols, g->depth, integer);
     /* Few rows are rounded by whoever multiplies them. */
-    const struct itera_lanes lanes = {s.k_lanes, s.cols};
+    const struct itera_lanes lanes = {s.k_lanes, s.cols, rows};
     const struct itera_fused copied = {
         .g = *g, .w = ITERA_NONE, .shift = ITERA_NONE, .index = ITERA_NONE, .share = ITERA_NONE};
     if (integer && itera_can_fuse(l, &copied, true, true, lanes)) {
