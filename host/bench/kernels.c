@@ -96,5 +96,7 @@ enum itera_status itera_kernels(struct itera_device *device,
     enum itera_status status = list_presets(&l, part);
     if (!status && options->every)
         status = list_cases(&l, part);
+    if (!status && options->ops && !list->n)
+        status = itera_fail(ITERA_ERR_ARGUMENT, "no op of these presets matches '%s'", options->ops);
     return status;
 }

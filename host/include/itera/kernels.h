@@ -53,7 +53,8 @@ typedef int itera_kernels_fn(void *user, double progress);
 
 /* Has the device's driver compile kernels, and appends to the list what it says of each. A device
  * without compiled kernels (the CPU) has none. fn may be NULL. free(list->items) afterwards, also
- * after an error. Errors: ITERA_ERR_ARGUMENT for an unknown preset or type; ITERA_ERR_MEMORY;
+ * after an error. Errors: ITERA_ERR_ARGUMENT for an unknown preset or type, or where no op that is
+ * looked at matches; ITERA_ERR_MEMORY;
  * ITERA_ERR_CANCELLED; those of the device. */
 ITERA_API enum itera_status itera_kernels(struct itera_device *device,
                                           const struct itera_kernel_options *options,
