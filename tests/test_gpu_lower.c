@@ -7,6 +7,7 @@
 #if defined(ITERA_HAVE_OPENCL) || defined(ITERA_HAVE_VULKAN)
 #include "backend/gpu/kernels.h"
 #include "backend/gpu/lower.h"
+#include "backend/gpu/matrix_tile.h"
 #include "backend/gpu/plan.h"
 #include "backend/gpu/tuning_measure.h"
 #include "backend/gpu/tuning_store.h"
@@ -507,6 +508,40 @@ static void units_are_known(void **state)
     assert_int_equal(units(ITERA_GPU_SOFTWARE, 0, "llvmpipe", 0), 0);
 }
 
+/* What a device's traits make of tiles on matrix units: subgroups down and across, 0 where it cannot. */
+static void matrix_tiles_fit_into_registers(void **state)
+{
+    (void)state;
+    static const struct {
+        enum itera_gpu_vendor vendor;
+        struct itera_gpu_matrix matrix;
+        uint32_t max_local, tile, down, across;
+    } cases[] = {
+        {ITERA_GPU_AMD, {16, 16, 16, 64}, 1024, 64, 2, 2},
+        {ITERA_GPU_AMD, {16, 16, 16, 64}, 1024, 128, 2, 2},
+        {ITERA_GPU_AMD, {16, 16, 16, 32}, 1024, 128, 2, 4},
+        {ITERA_GPU_NVIDIA, {16, 16, 16, 32}, 1024, 64, 2, 2},
+        {ITERA_GPU_NVIDIA, {16, 16, 16, 32}, 1024, 128, 2, 4},
+        {ITERA_GPU_NVIDIA, {16, 16, 16, 32}, 128, 128, 0, 0}, /* workgroups are too small */
+        {ITERA_GPU_INTEL, {8, 8, 16, 8}, 1024, 64, 4, 8},     /* Arc A */
+        {ITERA_GPU_INTEL, {8, 8, 16, 8}, 1024, 128, 0, 0},    /* no room for its sums */
+        {ITERA_GPU_INTEL, {8, 16, 16, 16}, 1024, 64, 4, 4},   /* Arc B */
+        {ITERA_GPU_SOFTWARE, {8, 8, 8, 8}, 1024, 128, 4, 8},
+        {ITERA_GPU_OTHER, {0}, 1024, 64, 0, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct itera_gpu_traits traits = {.vendor = cases[i].vendor,
+                                                .matrix = cases[i].matrix,
+                                                .max_local = cases[i].max_local,
+                                                .shared_bytes = 32768,
+                                                .half_math = true};
+        const struct itera_matrix_tile t = itera_matrix_tile(&traits, cases[i].tile);
+        assert_int_equal(t.down, cases[i].down);
+        assert_int_equal(t.across, cases[i].across);
+        assert_int_equal(t.lanes, t.down * t.across * cases[i].matrix.subgroup);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -514,6 +549,7 @@ int main(void)
         cmocka_unit_test(sizes_beyond_a_word_are_refused),
         cmocka_unit_test(barriers_are_where_memory_is_shared),
         cmocka_unit_test(columns_of_one_matrix_are_apart),
+        cmocka_unit_test(matrix_tiles_fit_into_registers),
         cmocka_unit_test(chains_are_where_nobody_would_notice),
         cmocka_unit_test(tuning_stops_where_nothing_is_timed),
         cmocka_unit_test(a_device_is_tuned_for_what_it_meets),

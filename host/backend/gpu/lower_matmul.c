@@ -187,10 +187,13 @@ static enum candidate default_tile(const struct itera_gpu_lowering *l, const str
         way = small ? SPLIT32 : SPLIT64;
     else if (medium >= wanted / 2)
         way = TILE64;
-    if (offered(c, on_matrix_units[way]))
-        return on_matrix_units[way];
+    /* Software devices have no matrix units: they compute what these would. */
+    if (l->traits->vendor == ITERA_GPU_SOFTWARE)
+        return offered(c, way) ? way : TILE64;
     if (way == TILE128 && offered(c, COOP64)) /* too few registers for larger ones */
         return COOP64;
+    if (offered(c, on_matrix_units[way]))
+        return on_matrix_units[way];
     return offered(c, way) ? way : TILE64;
 }
 
