@@ -97,6 +97,7 @@ enum itera_status itera_kernels(struct itera_device *device,
     if (!status && options->every)
         status = list_cases(&l, part);
     if (!status && options->ops && !list->n)
-        status = itera_fail(ITERA_ERR_ARGUMENT, "no op of these presets matches '%s'", options->ops);
+        status =
+            itera_fail(ITERA_ERR_ARGUMENT, "no op of these presets matches '%s'", options->ops);
     return status;
 }
