@@ -132,11 +132,7 @@ kernel void itera_scan_step(global const float *delta, global const float *A, gl
         sum += softplus_of(delta[p.delta_at + i * p.delta_ld + k]);
     const float mean = group_sum(sum, buffer) / (float)p.width;
 
-    /* Each state has `width` lanes, a power of two. */
-    uint width = LANES;
-    while (width > 1 && LANES / width < p.states)
-        width /= 2;
-    const uint n = LANE / width;
+    const uint width = p.lanes, n = LANE / width;
     sum = 0.0f;
     if (p.makes_u) {
         if (n < p.states)

@@ -38,10 +38,7 @@ void main()
         sum += softplus_of(delta.v[p.delta_at + i * p.delta_ld + k]);
     float mean = group_sum(sum) / float(p.width);
 
-    // Each state has `width` lanes, a power of two.
-    uint width = LANES;
-    while (width > 1 && LANES / width < p.states)
-        width /= 2;
+    uint width = p.lanes;
     uint n = LANE / width;
     sum = 0.0;
     if (p.makes_u != 0) {

@@ -161,6 +161,9 @@ static enum itera_status lower_itera(struct itera_gpu_lowering *l, const struct 
     const int64_t states = itera_gpu_cols(l, scan->in[2]);
     if (states > STEP_STATES || states < 1)
         return itera_refuse(&l->why, "itera_scan: %lld states", (long long)states);
+    int64_t lanes = LANES;
+    while (lanes > 1 && LANES / lanes < states)
+        lanes /= 2;
     struct itera_gpu_dispatch *d = itera_gpu_begin(l, "itera_scan_step");
     itera_gpu_in(l, d, mean->in[0]);
     itera_gpu_in(l, d, scan->in[1]);
@@ -175,7 +178,7 @@ static enum itera_status lower_itera(struct itera_gpu_lowering *l, const struct 
     itera_gpu_out(l, d, gate->out[0]);
     ITERA_GPU_ARGS(d, itera_scan_step_args, .width = itera_gpu_cols(l, mean->in[0]),
                    .states = states, .depth = input ? itera_gpu_cols(l, input->in[0]) : 0,
-                   .channels = itera_gpu_cols(l, gate->out[0]),
+                   .channels = itera_gpu_cols(l, gate->out[0]), .lanes = lanes,
                    .b_scales = input ? itera_gpu_scales(l, input->in[1]) : 0,
                    .c_scales = itera_gpu_scales(l, output->in[1]), .makes_u = input != NULL,
                    .has = (gate->in[3] >= 0 ? HAS_Z : 0) | (scan->in[3] >= 0 ? HAS_STATE : 0));

@@ -262,11 +262,13 @@ struct gradient {
     int has;
 };
 
-/* As divide(), within the shared memory that the gradient has; its states come in rounds. */
-static struct division divide_gradient(const struct scan_shape *s)
+/* As divide(), within the shared memory that the gradient has; its states come in rounds. Four of them in
+ * a lane are more than Intel's 128 registers of a thread hold. */
+static struct division divide_gradient(const struct itera_gpu_lowering *l,
+                                       const struct scan_shape *s)
 {
     int64_t slots = itera_gpu_class(min_i64(s->states, ROUND));
-    struct division v = {.states = min_i64(slots, 4)};
+    struct division v = {.states = min_i64(slots, l->traits->vendor == ITERA_GPU_INTEL ? 2 : 4)};
     v.split = slots / v.states;
     v.steps = v.split < 4 ? 4 : 8;
     v.blocks = itera_gpu_div_up(s->channels, LANES / v.split);
@@ -426,7 +428,7 @@ enum itera_status itera_lower_selective_scan_bwd(struct itera_gpu_lowering *l,
         .has = (in[6] != ITERA_NONE ? HAS_D : 0) | (in[7] != ITERA_NONE ? HAS_Z : 0) |
                (op->out[6] != ITERA_NONE ? HAS_DZ : 0),
     };
-    g.v = divide_gradient(&g.s);
+    g.v = divide_gradient(l, &g.s);
     g.span = g.s.time;
     int variant = choose(l, op, &g.s, g.v.blocks, false);
 
