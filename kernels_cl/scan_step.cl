@@ -36,10 +36,9 @@ INLINE void load_row(local float *row, global const float *x, uint count, bool h
         row[k] = x[k];
         square += row[k] * row[k];
     }
-    if (!has_norm)
-        return;
+    /* The sum is taken in any case: PoCL loses workgroups behind barriers that are reached on condition. */
     float r = 1.0f / sqrt(group_sum(square, buffer) / (float)count + eps);
-    for (uint k = LANE; k < count; k += SIZE)
+    for (uint k = LANE; k < count && has_norm; k += SIZE)
         row[k] *= r * norm[k];
 }
 
@@ -134,13 +133,11 @@ kernel void itera_scan_step(global const float *delta, global const float *A, gl
 
     const uint width = p.lanes, n = LANE / width;
     sum = 0.0f;
-    if (p.makes_u) {
-        if (n < p.states)
-            for (uint k = LANE % width; k < p.depth; k += width)
-                sum += source[p.source_at + i * p.source_ld + k] *
-                       WEIGHT_AT(W_TYPE, b, p.b_at, p.b_ld, p.b_scales, n, k);
-        sum = row_sum(sum, buffer, width);
-    }
+    for (uint k = LANE % width; n < p.states && k < p.depth;
+         k += width) /* depth is 0 where u is given */
+        sum += source[p.source_at + i * p.source_ld + k] *
+               WEIGHT_AT(W_TYPE, b, p.b_at, p.b_ld, p.b_scales, n, k);
+    sum = row_sum(sum, buffer, width);
     if (n < p.states && LANE % width == 0) {
         if (!p.makes_u)
             sum = u[p.u_at + i * p.u_ld + n];
