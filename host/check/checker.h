@@ -89,7 +89,8 @@ bool itera_check_run(struct itera_checker *checker, const struct itera_check_tar
  * whose errors scatter. It is of the order of the tensor's own sum of squares unless its sums
  * cancel. Operands that the tensors are not linear in count as far as rounding them to f32 would
  * matter at this tolerance, and on a GPU (on_gpu) as far as functions may be off there: exp(x) changes
- * by more than x does, but must not be computed worse. */
+ * by more than x does, but must not be computed worse. What integer products round off counts as far as
+ * the ops after them carry it. */
 enum itera_status itera_check_summed(struct itera_checker *checker,
                                      const struct itera_runner *reference, const int32_t *tensors,
                                      int n, double tolerance, bool on_gpu, double *summed);

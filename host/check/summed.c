@@ -250,6 +250,55 @@ static void disturb(void *user, const struct itera_call *call)
     noise->n_calls++;
 }
 
+/* What rounding to int8 may come to in a product (host/check/forward.c), as a part of its power. */
+#define ROUNDED_TO_INT8 1e-4
+
+/* Whether ops follow on a product that does: of one alone, the tolerance says it all. */
+static bool rounds_to_int8(const struct itera_program *p)
+{
+    for (int32_t i = 0; i < p->n_ops && p->n_ops > 1; i++)
+        if (p->ops[i].attr.integer)
+            return true;
+    return false;
+}
+
+/* Moves what an integer product has computed as far as its rounding may. */
+static void round_product(void *user, const struct itera_call *call)
+{
+    struct noise *noise = user;
+    const struct itera_arg *out = &call->out[0];
+    const uint64_t stream = noise->rng.stream + (uint64_t)noise->n_calls++;
+    for (int64_t r = 0; call->attr->integer && out->dtype == ITERA_F32 && r < out->rows; r++) {
+        float *row = (float *)out->data + r * out->ld;
+        double power = 0;
+        for (int64_t c = 0; c < out->cols; c++)
+            power += (double)row[c] * row[c];
+        const double step = sqrt(ROUNDED_TO_INT8 * power / (double)out->cols);
+        for (int64_t c = 0; c < out->cols && isfinite(step); c++)
+            row[c] +=
+                (float)step * any_number(&noise->rng, stream, (uint64_t)(r * out->cols + c));
+    }
+}
+
+/* Adds what the rounding of integer products, carried through the ops after them, does to each
+ * result: (now - reference)^2. */
+static enum itera_status draw_rounded(struct moves *m, struct itera_rng *rng, double *sums)
+{
+    struct noise noise = {.rng = {.seed = rng->seed, .stream = (uint64_t)itera_rng_u32(rng) << 32}};
+    m->runner.device->after_op = round_product;
+    m->runner.device->after_op_user = &noise;
+    enum itera_status status = itera_runner_run(&m->runner);
+    m->runner.device->after_op = NULL;
+    itera_trial_reset(&m->moved, m->reference->trial);
+    for (int i = 0; i < m->n && !status; i++) {
+        if (!is_real(m, m->tensors[i]))
+            continue;
+        double count, sum = change(m, i, &count);
+        sums[i] += of_few(count) * sum;
+    }
+    return status;
+}
+
 /* Moves the operands of the ways `from` to `to`, with those that are not linear all that lies between
  * the ops, and adds (the change by the step, in steps)^2 to the draw of each result. */
 static enum itera_status draw(struct moves *m, const enum way *ways, enum way from, enum way to,
@@ -315,6 +364,8 @@ static enum itera_status measure(struct moves *m, uint64_t seed, double rounding
 {
     double linear[ITERA_CHECK_TENSORS] = {0};
     double curved[DRAWS][ITERA_CHECK_TENSORS] = {{0}}, fine[DRAWS][ITERA_CHECK_TENSORS] = {{0}};
+    double rounded[DRAWS][ITERA_CHECK_TENSORS] = {{0}};
+    const bool rounds = rounds_to_int8(m->moved.program);
     enum itera_status status = ITERA_OK;
     struct itera_rng rng = {.seed = seed, .stream = itera_check_stream("summed", 0, 0)};
     const double one = fmin(rounding * rounding / tolerance, 1);
@@ -330,11 +381,13 @@ static enum itera_status measure(struct moves *m, uint64_t seed, double rounding
             status = draw(m, ways, CURVED, CURVED, STEP, weight, 0, &rng, curved[k]);
         if (!status)
             status = draw(m, ways, CURVED, BY_CHOICE, FINE_STEP, weight, 0, &rng, fine[k]);
+        if (!status && rounds)
+            status = draw_rounded(m, &rng, rounded[k]);
     }
     /* Of what is linear, the mean is the sum of the terms' squares. */
     for (int i = 0; i < m->n && !status; i++)
         summed[i] = linear[i] / DRAWS + fmax(typical(curved, i), typical(fine, i)) +
-                    one * hidden_terms(m, i);
+                    one * hidden_terms(m, i) + typical(rounded, i) / tolerance;
     return status;
 }
 
