@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/siphash.h"
+#include "infer/session_impl.h"
 #include "itera/session.h"
 #include "tests/support/test.h"
 
@@ -523,6 +524,95 @@ static void test_progress(void **state)
     }
 }
 
+/* What a session is asked for after some tokens that it may have run ahead of. */
+enum { LOOKS, READS, ONE, ALONE, SEEDS, SAVES, BIASES, RESETS, NOTHING, WISHES };
+
+static void wish(struct itera_session *s, int what, int32_t *tokens)
+{
+    struct itera_sampling sampling = {.temperature = 1, .seed = 29};
+    const int32_t one[BATCH] = {3, 9, 27}, two[BATCH][2] = {{4, 8}, {16, 32}, {1, 2}};
+    const float bias = 2;
+    void *bytes = NULL;
+    size_t size;
+    if (what == READS)
+        assert_int_equal(itera_session_prefill(s, &two[0][0], 2), ITERA_OK);
+    if (what == ONE)
+        assert_int_equal(itera_session_prefill_some(s, (int32_t[]){2}, 1, one, 1), ITERA_OK);
+    if (what == ALONE)
+        assert_int_equal(itera_session_next_some(s, (int32_t[]){1}, 1, tokens), ITERA_OK);
+    if (what == SEEDS)
+        assert_int_equal(itera_session_set_sampling(s, 1, &sampling), ITERA_OK);
+    if (what == BIASES)
+        assert_int_equal(itera_session_set_bias(s, 0, one, &bias, 1), ITERA_OK);
+    if (what == RESETS) {
+        assert_int_equal(itera_session_reset_sequence(s, 1), ITERA_OK);
+        assert_int_equal(itera_session_prefill_some(s, (int32_t[]){1}, 1, one, 3), ITERA_OK);
+    }
+    if (what == SAVES) {
+        assert_int_equal(itera_session_save(s, 1, &bytes, &size), ITERA_OK);
+        assert_int_equal(itera_session_load(s, 2, bytes, size), ITERA_OK);
+    }
+    free(bytes);
+}
+
+/* Whatever is asked for after any number of tokens: a session that ran ahead is the one that did not. */
+static void test_ahead(void **state)
+{
+    (void)state;
+    enum { MOST = 19 };
+    const int32_t prompt[BATCH][2] = {{1, 5}, {7, 11}, {13, 2}};
+    static float logits[2][BATCH * VOCAB];
+    for (int f = 0; f < families; f++) {
+        struct itera_model *model = make_model(device, configs[f], VOCAB, 11);
+        struct itera_session *s[2] = {make_session(model, BATCH), make_session(model, BATCH)};
+        for (int n = 0; n <= MOST; n++) {
+            int32_t token[2][BATCH];
+            for (int k = 0; k < 2; k++)
+                assert_int_equal(itera_session_prefill(s[k], &prompt[0][0], 2), ITERA_OK);
+            assert_int_equal(itera_session_run_ahead(s[1], MOST), ITERA_OK);
+            for (int i = 0; i < n; i++) {
+                for (int k = 0; k < 2; k++)
+                    assert_int_equal(itera_session_next(s[k], token[k]), ITERA_OK);
+                assert_memory_equal(token[0], token[1], sizeof token[0]);
+            }
+            const uint64_t ahead = s[1]->ahead.queued - s[1]->ahead.out;
+            if (on_cpu || n < 2)
+                assert_int_equal(ahead, 0);
+            else if (!s[1]->adjust && !s[1]->window)
+                assert_int_equal(ahead, MOST - n < ITERA_AHEAD - 1 ? MOST - n : ITERA_AHEAD - 1);
+            for (int k = 0; k < 2; k++)
+                wish(s[k], n % WISHES, token[k]);
+            if (n % WISHES == ALONE)
+                assert_int_equal(token[0][0], token[1][0]);
+            for (int k = 0; k < 2; k++)
+                assert_int_equal(itera_session_logits(s[k], logits[k]), ITERA_OK);
+            assert_memory_equal(logits[0], logits[1], sizeof logits[0]);
+            assert_int_equal(itera_session_tokens_read(s[0]), itera_session_tokens_read(s[1]));
+            for (int i = 0; i < 3; i++) {
+                for (int k = 0; k < 2; k++)
+                    assert_int_equal(itera_session_next(s[k], token[k]), ITERA_OK);
+                assert_memory_equal(token[0], token[1], sizeof token[0]);
+            }
+            if (n % WISHES == BIASES) /* without, it may run ahead again */
+                for (int k = 0; k < 2; k++) {
+                    itera_session_destroy(&s[k]);
+                    s[k] = make_session(model, BATCH);
+                }
+        }
+        /* A smaller number than before, and an end with steps under way. */
+        assert_int_equal(itera_session_run_ahead(s[1], 100), ITERA_OK);
+        int32_t token[BATCH];
+        assert_int_equal(itera_session_next(s[1], token), ITERA_OK);
+        assert_int_equal(itera_session_run_ahead(s[1], 2), ITERA_OK);
+        assert_int_equal(s[1]->ahead.queued, s[1]->ahead.out);
+        assert_int_equal(itera_session_run_ahead(s[1], 100), ITERA_OK);
+        assert_int_equal(itera_session_next(s[1], token), ITERA_OK);
+        for (int k = 0; k < 2; k++)
+            itera_session_destroy(&s[k]);
+        itera_model_destroy(&model);
+    }
+}
+
 int main(void)
 {
     static const char *const devices[] = {"cpu", "vulkan:0", "opencl:0"};
@@ -542,6 +632,7 @@ int main(void)
             cmocka_unit_test(test_lists),       cmocka_unit_test(test_saved),
             cmocka_unit_test(test_saved_empty), cmocka_unit_test(test_penalties),
             cmocka_unit_test(test_bad_states),  cmocka_unit_test(test_progress),
+            cmocka_unit_test(test_ahead),
         };
         failed += cmocka_run_group_tests_name(devices[d], tests, NULL, NULL);
         itera_device_close(&device);

@@ -76,7 +76,7 @@ for preset in micro itera-m-micro transformer-micro; do
     validate "$itera" train --preset $preset --tokenizer byte --device vulkan:0 \
         --data 'builtin:stories?bytes=20000' --valid 'builtin:stories?valid&bytes=2000' \
         --steps 2 --batch 2 --seq 16 --eval-tokens 64 --out "$work/$preset"
-    validate "$itera" generate "$work/$preset/model.safetensors" --prompt "Once upon" -n 12 \
+    validate "$itera" generate "$work/$preset/model.safetensors" --prompt "Once upon" -n 24 \
         --temp 0.8 --seed 1 --device vulkan:0
 done
 echo "validation is silent over tests, parity, training and generation"

@@ -53,6 +53,25 @@ struct itera_executable {
     size_t counted_bytes; /* of these in the device's `allocated`: set by itera_compile */
 };
 
+/* What is queued at once, and runs in this order: uploads, programs of one device, one copy back. */
+enum { ITERA_JOB_UPLOADS = 4, ITERA_JOB_RUNS = 3 };
+struct itera_job {
+    struct {
+        struct itera_buffer *buffer;
+        size_t offset, bytes;
+        const void *data; /* copied before itera_submit returns */
+    } upload[ITERA_JOB_UPLOADS];
+    struct itera_executable *run[ITERA_JOB_RUNS]; /* at least one */
+    int n_uploads, n_runs;
+    struct itera_buffer *from; /* what is copied back; NULL: nothing */
+    size_t offset, bytes;
+};
+/* A job that was queued. Backends extend it by putting it first in their own struct. */
+struct itera_ticket {
+    struct itera_device *device;
+    size_t bytes; /* that come back */
+};
+
 struct itera_backend {
     const char *name;
     /* Appends what there is to infos (capacity entries), and counts it. A missing driver is no
@@ -82,6 +101,11 @@ struct itera_backend {
     void (*executable_destroy)(struct itera_executable *executable);
     /* Runs to completion. */
     enum itera_status (*run)(struct itera_executable *executable);
+    /* See itera_submit, itera_collect; NULL where runs cannot be queued. What else is asked of the
+     * device waits for the jobs that are queued. A job that cannot be queued leaves nothing behind. */
+    enum itera_status (*submit)(struct itera_device *device, const struct itera_job *job,
+                                struct itera_ticket **ticket);
+    enum itera_status (*collect)(struct itera_ticket *ticket, void *data);
     /* Runs once and gives the seconds of each op (n_ops of the program). */
     enum itera_status (*profile)(struct itera_executable *executable, double *op_seconds);
     /* Measures, for each op of the program that the device can compute in several ways and that was
@@ -152,5 +176,15 @@ enum itera_status itera_compile(struct itera_device *device, const struct itera_
 void itera_executable_destroy(struct itera_executable **executable);
 enum itera_status itera_run(struct itera_executable *executable);
 enum itera_status itera_profile(struct itera_executable *executable, double *op_seconds);
+
+/* Whether jobs may have this program: it runs on one device, which takes work ahead. */
+bool itera_can_submit(const struct itera_executable *executable);
+/* Queues a job behind what was queued before, and returns while the device works. Each ticket is
+ * collected once, before the executables and buffers of its job are destroyed. */
+enum itera_status itera_submit(const struct itera_job *job, struct itera_ticket **ticket);
+/* Waits for the job, hands out what it copied back, and ends the ticket, also after an error. With data
+ * NULL the job is forgotten, and its error is left to the next call that meets it. *ticket may be NULL:
+ * nothing. */
+enum itera_status itera_collect(struct itera_ticket **ticket, void *data);
 
 #endif

@@ -163,3 +163,25 @@ enum itera_status itera_profile(struct itera_executable *executable, double *op_
 {
     return executable->runner->profile(executable, op_seconds);
 }
+
+bool itera_can_submit(const struct itera_executable *executable)
+{
+    return executable->runner->submit != NULL;
+}
+
+enum itera_status itera_submit(const struct itera_job *job, struct itera_ticket **ticket)
+{
+    const struct itera_executable *first = job->run[0];
+    *ticket = NULL;
+    enum itera_status status = first->runner->submit(first->device, job, ticket);
+    if (!status)
+        **ticket = (struct itera_ticket){.device = first->device, .bytes = job->bytes};
+    return status;
+}
+
+enum itera_status itera_collect(struct itera_ticket **ticket, void *data)
+{
+    struct itera_ticket *t = *ticket;
+    *ticket = NULL;
+    return t ? t->device->backend->collect(t, data) : ITERA_OK;
+}

@@ -24,6 +24,7 @@ void itera_bench_program_destroy(struct itera_bench_program *program);
 struct itera_bench_work {
     enum itera_status (*run)(void *user);
     enum itera_status (*prepare)(void *user); /* before each run, not timed; may be NULL */
+    enum itera_status (*finish)(void *user);  /* after each block, not timed; may be NULL */
     void *user;
     bool spins; /* its threads may go on for a while after a run */
     /* Filled by itera_bench_rounds: seconds of each run (sorted in the end), and the median of each

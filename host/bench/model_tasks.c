@@ -175,11 +175,22 @@ static enum itera_status prepare_decode(void *user)
     return c->read < c->tokens ? ITERA_OK : start_decode(c);
 }
 
+/* As whoever generates text does: a GPU runs ahead. Not a device of software, where a step of a block is
+ * soon as long as the block, and those that nobody asked for would be most of the work. */
 static enum itera_status run_decode(void *user)
 {
     struct content *c = user;
+    const bool software = c->model->device->info.type == ITERA_DEVICE_SOFTWARE;
+    const int64_t left = software ? 0 : c->tokens - c->read;
+    enum itera_status status = itera_session_run_ahead(c->session, (uint64_t)(left < 0 ? 0 : left));
     c->read++;
-    return itera_session_next(c->session, c->next);
+    return status ? status : itera_session_next(c->session, c->next);
+}
+
+static enum itera_status finish_decode(void *user)
+{
+    const struct content *c = user;
+    return itera_session_run_ahead(c->session, 0);
 }
 
 /* The logits after some tokens of the first sequence, which it chose itself. */
@@ -237,7 +248,8 @@ static enum itera_status make_decode(struct itera_bench_task *task, const char *
         const struct itera_param *table = &c->model->layout.params[0];
         row->bytes -= (double)itera_dtype_bytes(table->dtype, itera_shape_elements(&table->shape));
     }
-    task->work = (struct itera_bench_work){.run = run_decode, .prepare = prepare_decode, .user = c};
+    task->work = (struct itera_bench_work){
+        .run = run_decode, .prepare = prepare_decode, .finish = finish_decode, .user = c};
     task->parity = decode_parity;
     return ITERA_OK;
 }

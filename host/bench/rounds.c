@@ -49,6 +49,12 @@ static enum itera_status keep(struct itera_bench_work *work, double seconds)
     return ITERA_OK;
 }
 
+/* Nothing of a work is under way while others are timed. */
+static enum itera_status finish(struct itera_bench_work *work)
+{
+    return work->finish ? work->finish(work->user) : ITERA_OK;
+}
+
 /* A block begins with runs that do not count: others had the caches since the last one. Of slow
  * works those are small beside the run. */
 static enum itera_status run_block(struct itera_bench_work *work, double block)
@@ -67,6 +73,8 @@ static enum itera_status run_block(struct itera_bench_work *work, double block)
             status = keep(work, seconds);
         spent += seconds;
     } while (!status && spent < block && work->count - first < BLOCK_SAMPLES);
+    if (!status)
+        status = finish(work);
     if (status)
         return status;
     const int n = work->count - first;
@@ -92,7 +100,7 @@ static enum itera_status warm_up(struct itera_bench_work *work, double seconds)
     } while (!status && itera_seconds() - begin < 0.1 * seconds);
     if (!status && last < seconds)
         status = run_once(work, &work->run_seconds);
-    return status;
+    return status ? status : finish(work);
 }
 
 /* How many blocks a work gets: as many as there are rounds, or fewer where one run takes longer

@@ -275,8 +275,7 @@ static void round_product(void *user, const struct itera_call *call)
             power += (double)row[c] * row[c];
         const double step = sqrt(ROUNDED_TO_INT8 * power / (double)out->cols);
         for (int64_t c = 0; c < out->cols && isfinite(step); c++)
-            row[c] +=
-                (float)step * any_number(&noise->rng, stream, (uint64_t)(r * out->cols + c));
+            row[c] += (float)step * any_number(&noise->rng, stream, (uint64_t)(r * out->cols + c));
     }
 }
 

@@ -92,6 +92,8 @@ enum itera_status itera_session_set_bias(struct itera_session *session, int32_t 
 {
     struct itera_session *s = session;
     enum itera_status status = sequence == -1 ? ITERA_OK : itera_session_expect(s, sequence);
+    if (!status)
+        status = itera_session_settle(s);
     for (size_t k = 0; k < count && !status; k++) {
         if (tokens[k] < 0 || tokens[k] >= s->vocab)
             status = itera_fail(ITERA_ERR_ARGUMENT,

@@ -211,10 +211,13 @@ static enum itera_status prefill(struct itera_session *s, const int32_t *list, s
             return itera_fail(ITERA_ERR_ARGUMENT,
                               "token %d at position %zu is out of range; the model has %d tokens",
                               tokens[i], i % n, s->vocab);
+    enum itera_status status = itera_session_settle(s);
+    if (status)
+        return status;
     memset(s->ways, 0, (size_t)s->batch);
     for (size_t k = 0; k < count; k++)
         s->ways[listed(list, k)] = 1;
-    enum itera_status status = feed_pending(s, s->ways);
+    status = feed_pending(s, s->ways);
     if (status)
         return status;
     if (n == 0)
@@ -324,12 +327,22 @@ static enum itera_status next(struct itera_session *s, const int32_t *list, size
 
 enum itera_status itera_session_next(struct itera_session *session, int32_t *tokens)
 {
-    return next(session, NULL, (size_t)session->batch, tokens);
+    struct itera_session *s = session;
+    bool given;
+    enum itera_status status = itera_session_next_ahead(s, &given);
+    if (!status && given)
+        memcpy(tokens, s->last, (size_t)s->batch * 4);
+    else if (!status)
+        status = next(s, NULL, (size_t)s->batch, tokens);
+    s->ahead.wanted -= s->ahead.wanted > 0;
+    return status;
 }
 
 enum itera_status itera_session_next_some(struct itera_session *session, const int32_t *sequences,
                                           size_t count, int32_t *tokens)
 {
     enum itera_status status = check_list(session, sequences, count);
+    if (!status)
+        status = itera_session_settle(session);
     return status || !count ? status : next(session, sequences, count, tokens);
 }

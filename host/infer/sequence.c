@@ -168,6 +168,9 @@ static enum itera_status take_pairs(struct itera_session *s, int32_t sequence,
 static enum itera_status pack(struct itera_session *s, int32_t sequence, uint8_t **out,
                               size_t *size)
 {
+    enum itera_status status = itera_session_settle(s);
+    if (status)
+        return status;
     const struct itera_sequence *q = &s->sequence[sequence];
     size_t row = (size_t)sequence;
     struct header h = {
@@ -189,7 +192,7 @@ static enum itera_status pack(struct itera_session *s, int32_t sequence, uint8_t
     if (!data)
         return itera_fail(ITERA_ERR_MEMORY, "no memory for %llu bytes of a sequence's state",
                           (unsigned long long)h.bytes);
-    enum itera_status status = itera_buffer_download(s->sampling, row * 16, h.sampling, 16);
+    status = itera_buffer_download(s->sampling, row * 16, h.sampling, 16);
     if (!status)
         status = itera_buffer_download(s->rng, row * 16, h.rng, 16);
     memcpy(data, &h, sizeof h);
@@ -227,7 +230,9 @@ static enum itera_status unpack(struct itera_session *s, int32_t sequence, const
     struct header h;
     memcpy(&h, data, sizeof h);
     size_t row = (size_t)sequence, at = HEADER;
-    enum itera_status status = itera_session_clear_one(s, sequence);
+    enum itera_status status = itera_session_settle(s);
+    if (!status)
+        status = itera_session_clear_one(s, sequence);
     if (!status)
         status = itera_buffer_upload(s->sampling, row * 16, h.sampling, 16);
     if (!status)

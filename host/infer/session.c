@@ -20,12 +20,16 @@ void itera_session_destroy(struct itera_session **session)
     struct itera_session *s = *session;
     if (!s)
         return;
+    itera_session_drop_ahead(s);
     for (int i = 0; i <= ITERA_SESSION_CHUNK_BITS; i++)
         itera_phase_destroy(&s->chunk[i]);
     itera_phase_destroy(&s->step);
     destroy_small(&s->clear);
     destroy_small(&s->sample);
-    destroy_small(&s->keep);
+    for (int side = 0; side < 2; side++) {
+        destroy_small(&s->save[side]);
+        destroy_small(&s->restore[side]);
+    }
     destroy_small(&s->merge);
     struct itera_buffer **buffers[] = {&s->states, &s->derived, &s->ids,      &s->token,
                                        &s->start,  &s->logits,  &s->sampling, &s->rng,
@@ -33,6 +37,7 @@ void itera_session_destroy(struct itera_session **session)
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         itera_buffer_destroy(buffers[i]);
     free(s->last);
+    free(s->ahead.token);
     free(s->history);
     free(s->staging);
     free(s->numbers);
@@ -254,6 +259,7 @@ static enum itera_status create_buffers(struct itera_session *s)
     if (status)
         return status;
     s->last = calloc(batch, sizeof *s->last);
+    s->ahead.token = calloc(2 * ITERA_AHEAD * batch, sizeof *s->ahead.token);
     s->staging = calloc(batch * chunk, sizeof *s->staging);
     s->numbers = calloc(batch * 4, sizeof *s->numbers);
     s->rng_kept = calloc(batch * 4, sizeof *s->rng_kept);
@@ -264,8 +270,8 @@ static enum itera_status create_buffers(struct itera_session *s)
     s->ways = calloc(batch, sizeof *s->ways);
     if (s->window)
         s->history = calloc(batch * (size_t)s->window, sizeof *s->history);
-    if (!s->last || !s->staging || !s->numbers || !s->rng_kept || !s->sequence || !s->rows ||
-        !s->group || !s->active || !s->ways || (s->window && !s->history))
+    if (!s->last || !s->ahead.token || !s->staging || !s->numbers || !s->rng_kept || !s->sequence ||
+        !s->rows || !s->group || !s->active || !s->ways || (s->window && !s->history))
         return itera_fail(ITERA_ERR_MEMORY, "no memory for a session of %d sequences", s->batch);
     return ITERA_OK;
 }
@@ -381,8 +387,10 @@ enum itera_status itera_session_clear(struct itera_session *s, const int32_t *co
 
 enum itera_status itera_session_reset(struct itera_session *session)
 {
+    enum itera_status status = itera_session_settle(session);
     memset(session->sequence, 0, (size_t)session->batch * sizeof *session->sequence);
-    enum itera_status status = itera_run(session->clear.executable);
+    if (!status)
+        status = itera_run(session->clear.executable);
     for (int32_t i = 0; i < session->batch && session->adjust && !status; i++)
         status = itera_session_set_penalty(session, i, session->penalty[i]);
     return status ? status : itera_session_set_starts(session);
@@ -391,6 +399,8 @@ enum itera_status itera_session_reset(struct itera_session *session)
 enum itera_status itera_session_reset_sequence(struct itera_session *session, int32_t sequence)
 {
     enum itera_status status = itera_session_expect(session, sequence);
+    if (!status)
+        status = itera_session_settle(session);
     if (status)
         return status;
     session->sequence[sequence] = (struct itera_sequence){0};
@@ -435,7 +445,9 @@ enum itera_status itera_session_set_sampling(struct itera_session *session, int3
                                           .repetition =
                                               sampling->repetition > 0 ? sampling->repetition : 1};
     bool penalised = penalty.presence != 0 || penalty.frequency != 0 || penalty.repetition != 1;
-    status = penalised ? itera_session_allow_adjust(session) : ITERA_OK;
+    status = itera_session_settle(session);
+    if (!status && penalised)
+        status = itera_session_allow_adjust(session);
     int32_t first = sequence < 0 ? 0 : sequence;
     int32_t end = sequence < 0 ? session->batch : sequence + 1;
     for (int32_t i = first; i < end && !status; i++) {
@@ -469,8 +481,10 @@ enum itera_status itera_session_logits(struct itera_session *session, float *log
 {
     if (itera_session_tokens_read(session) == 0)
         return itera_fail(ITERA_ERR_ARGUMENT, "there are no logits before the first token");
-    return itera_buffer_download(session->logits, 0, logits,
-                                 (size_t)session->batch * (size_t)session->vocab * 4);
+    enum itera_status status = itera_session_settle(session);
+    return status ? status
+                  : itera_buffer_download(session->logits, 0, logits,
+                                          (size_t)session->batch * (size_t)session->vocab * 4);
 }
 
 int32_t itera_session_batch(const struct itera_session *session)

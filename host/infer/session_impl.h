@@ -32,6 +32,15 @@ struct itera_penalty {
     float presence, frequency, repetition; /* repetition is 1 for none */
 };
 
+/* Steps that the device takes before they are asked for: infer/ahead.c. */
+enum { ITERA_AHEAD = 8 }; /* at most so many, and one copy of the state in as many */
+struct itera_ahead {
+    uint64_t wanted;      /* tokens that the caller said it would ask for, and has not yet */
+    uint64_t queued, out; /* steps since the device began to run ahead: queued, given out */
+    struct itera_ticket *ticket[ITERA_AHEAD]; /* of step k at k % ITERA_AHEAD */
+    int32_t *token; /* (2 ITERA_AHEAD, batch): what steps read, step k at k % (2 ITERA_AHEAD) */
+};
+
 struct itera_session {
     struct itera_model *model;
     int32_t batch, vocab;
@@ -61,11 +70,13 @@ struct itera_session {
     struct itera_model_phase step; /* token -> logits -> token */
     struct itera_session_small clear, sample;
 
-    /* The sequences that stay while others go on are run, too, and put back after: infer/put_back.c.
-     * Made on first use. */
-    struct itera_buffer *kept; /* per state, and for the logits: (2 batch, row), before and after */
+    /* Copies of states, made on first use: infer/put_back.c. The sequences that stay while others
+     * go on are run, too, and put back after; and what ran ahead may have to be undone. */
+    struct itera_buffer *kept; /* per state, and for the logits: (2 batch, row) */
     struct itera_buffer *pick; /* i32 (batch): the row of these that stays */
-    struct itera_session_small keep, merge;
+    struct itera_session_small save[2], restore[2]; /* to and from its halves */
+    struct itera_session_small merge;
+    struct itera_ahead ahead;
 
     struct itera_sequence *sequence; /* (batch) */
     bool moved;                      /* the log knows that the window moves */
@@ -115,6 +126,19 @@ enum itera_status itera_session_adjust(struct itera_session *s, int32_t sequence
  * all; then puts back those of the sequences where active[i] is 0, and the positions of all. */
 enum itera_status itera_session_keep(struct itera_session *s);
 enum itera_status itera_session_merge(struct itera_session *s, const uint8_t *active);
+
+/* Programs that copy states and logits to both halves of `kept`, and back. */
+enum itera_status itera_session_make_copies(struct itera_session *s);
+
+/* The next token of every sequence into s->last, if the device has run ahead or may: *given says
+ * whether. */
+enum itera_status itera_session_next_ahead(struct itera_session *s, bool *given);
+/* Makes the session's state that after the tokens which were given out. What looks at a state, or
+ * changes one, begins with this. */
+enum itera_status itera_session_settle(struct itera_session *s);
+/* Waits for the steps that were not given out and forgets them: the end of a session, or a part of
+ * settling. */
+void itera_session_drop_ahead(struct itera_session *s);
 
 /* The compiled step of a session that was warmed, which reads and samples one token; the session's.
  * Running it moves the session on without its knowledge: itera_session_reset makes up for that. */

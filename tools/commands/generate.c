@@ -242,6 +242,11 @@ static bool run(struct generation *g)
     double spent_before = 0;
     for (int64_t i = 0; i < r->count && !stop_asked(); i++) {
         int32_t id;
+        /* Not past the next look at the logits, which are those of the last token asked for. */
+        if (i % CHECK_EVERY == 0 &&
+            itera_session_run_ahead(
+                g->session, (uint64_t)(r->count - i < CHECK_EVERY ? r->count - i : CHECK_EVERY)))
+            return false;
         if (itera_session_next(g->session, &id))
             return false;
         /* The first token comes from the prompt's logits; the others cost a step each. */

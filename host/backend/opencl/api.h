@@ -24,6 +24,7 @@
     X(EnqueueWriteBuffer)                                                                          \
     X(EnqueueNDRangeKernel)                                                                        \
     X(EnqueueMarkerWithWaitList)                                                                   \
+    X(WaitForEvents)                                                                               \
     X(Flush)                                                                                       \
     X(Finish)                                                                                      \
     X(CreateProgramWithSource)                                                                     \

@@ -167,8 +167,7 @@ static enum itera_status enqueue_gemm(const struct opencl_device *d, const struc
     return error ? opencl_fail(d, "CLBlast's GEMM", error) : ITERA_OK;
 }
 
-/* Whatever goes wrong, nothing of the run is left on the queue. */
-static enum itera_status finish(const struct opencl_device *d, cl_command_queue queue,
+enum itera_status opencl_finish(const struct opencl_device *d, cl_command_queue queue,
                                 enum itera_status status)
 {
     cl_int error = d->cl->Finish(queue);
@@ -177,7 +176,7 @@ static enum itera_status finish(const struct opencl_device *d, cl_command_queue 
     return error && !status ? opencl_fail(d, "clFinish", error) : status;
 }
 
-enum itera_status opencl_run(struct itera_executable *base)
+enum itera_status opencl_enqueue(const struct itera_executable *base)
 {
     const struct opencl_executable *e = (const struct opencl_executable *)base;
     const struct opencl_device *d = (const struct opencl_device *)base->device;
@@ -189,7 +188,13 @@ enum itera_status opencl_run(struct itera_executable *base)
             d->cl->Flush(d->queue);
     }
     d->cl->Flush(d->queue);
-    return finish(d, d->queue, status);
+    return status;
+}
+
+enum itera_status opencl_run(struct itera_executable *base)
+{
+    const struct opencl_device *d = (const struct opencl_device *)base->device;
+    return opencl_finish(d, d->queue, opencl_enqueue(base));
 }
 
 /* Of CLBlast, which runs several kernels, the time between two markers. */
@@ -240,7 +245,7 @@ enum itera_status opencl_profile(struct itera_executable *base, double *op_secon
     enum itera_status status = ITERA_OK;
     for (int32_t i = 0; !status && i < e->n_steps; i++)
         status = enqueue_timed(d, &e->steps[i], events[i]);
-    status = finish(d, d->profile_queue, status);
+    status = opencl_finish(d, d->profile_queue, status);
     memset(op_seconds, 0, (size_t)e->n_ops * sizeof *op_seconds);
     for (int32_t i = 0; i < e->n_steps; i++) {
         if (!status)

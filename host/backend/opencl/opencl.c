@@ -19,7 +19,8 @@ enum { MAX_FOUND = 32, ABSENT_BYTES = 256 };
 static enum itera_status explain(const char *call, cl_int error, const char **advice)
 {
     bool waits = !strcmp(call, "clFinish") || !strcmp(call, "clFlush") ||
-                 !strcmp(call, "clEnqueueReadBuffer") || !strcmp(call, "clEnqueueWriteBuffer");
+                 !strcmp(call, "clEnqueueReadBuffer") || !strcmp(call, "clEnqueueWriteBuffer") ||
+                 !strcmp(call, "clWaitForEvents");
     switch (error) {
     case CL_MEM_OBJECT_ALLOCATION_FAILURE:
     case CL_OUT_OF_HOST_MEMORY:
@@ -270,5 +271,7 @@ const struct itera_backend itera_backend_opencl = {
     .compile = opencl_compile,
     .executable_destroy = opencl_executable_destroy,
     .run = opencl_run,
+    .submit = opencl_submit,
+    .collect = opencl_collect,
     .profile = opencl_profile,
 };

@@ -128,6 +128,16 @@ enum itera_status opencl_compile(struct itera_device *device, const struct itera
                                  struct itera_executable **out);
 void opencl_executable_destroy(struct itera_executable *executable);
 enum itera_status opencl_run(struct itera_executable *executable);
+/* Puts the program on the device's queue. */
+enum itera_status opencl_enqueue(const struct itera_executable *executable);
+/* Waits for all of the queue, so that nothing is left on it after an error, and returns the first. */
+enum itera_status opencl_finish(const struct opencl_device *device, cl_command_queue queue,
+                                enum itera_status status);
 enum itera_status opencl_profile(struct itera_executable *executable, double *op_seconds);
+
+/* job.c */
+enum itera_status opencl_submit(struct itera_device *device, const struct itera_job *job,
+                                struct itera_ticket **ticket);
+enum itera_status opencl_collect(struct itera_ticket *ticket, void *data);
 
 #endif

@@ -177,6 +177,7 @@ static void vulkan_close(struct itera_device *base)
         itera_vulkan_pipelines_end(d);
         if (d->absent)
             itera_vulkan_buffer_destroy(d->absent);
+        itera_vulkan_jobs_end(d);
         itera_vulkan_transfer_end(d);
         itera_vulkan_memory_end(d);
         d->api.DestroyCommandPool(d->handle, d->command_pool, NULL);
@@ -264,5 +265,7 @@ const struct itera_backend itera_backend_vulkan = {
     .compile = itera_vulkan_compile,
     .executable_destroy = itera_vulkan_executable_destroy,
     .run = itera_vulkan_run,
+    .submit = itera_vulkan_submit_job,
+    .collect = itera_vulkan_collect,
     .profile = itera_vulkan_profile,
 };

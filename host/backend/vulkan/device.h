@@ -35,6 +35,8 @@ struct vulkan_lane {
 
 enum { VULKAN_LANES = 2 };
 
+struct vulkan_ticket; /* job.c */
+
 struct vulkan_pipeline {
     uint64_t hash;
     const struct itera_vulkan_shader *shader;
@@ -73,6 +75,10 @@ struct vulkan_device {
     struct vulkan_buffer *staging;
     struct vulkan_lane lanes[VULKAN_LANES];
 
+    /* job.c */
+    struct vulkan_ticket *queued; /* in their order, those that are not known to be done */
+    struct vulkan_ticket *spare;  /* to be used again */
+
     /* pipeline.c */
     VkDescriptorSetLayout set_layouts[VULKAN_LAYOUTS];
     VkPipelineLayout layouts[VULKAN_LAYOUTS];
@@ -90,9 +96,9 @@ struct vulkan_device {
 /* queue.c. One message for a failed call: device, call, result, and what to do. A lost device is
  * remembered. */
 enum itera_status itera_vulkan_fail(struct vulkan_device *d, const char *call, VkResult result);
-/* Submits, and waits until it is done; `fence` is unsignalled before and undefined after. */
-enum itera_status itera_vulkan_submit(struct vulkan_device *d, VkCommandBuffer commands,
-                                      VkFence fence);
+/* Submits n command buffers at once; `fence` is signalled when they, and all before them, are done. */
+enum itera_status itera_vulkan_submit(struct vulkan_device *d, uint32_t n,
+                                      const VkCommandBuffer *commands, VkFence fence);
 enum itera_status itera_vulkan_wait(struct vulkan_device *d, VkFence fence);
 
 /* memory.c */
@@ -112,11 +118,28 @@ int itera_vulkan_blocks(const struct vulkan_device *d);
 
 /* transfer.c */
 void itera_vulkan_transfer_end(struct vulkan_device *d);
+struct vulkan_copy {
+    VkBuffer from; /* null: all of `to` becomes zero */
+    VkBuffer to;
+    VkBufferCopy region;
+};
+/* Records copies as a whole command buffer: after all writes so far, and before anything that the host
+ * or later submissions do. */
+enum itera_status itera_vulkan_record_copies(struct vulkan_device *d, VkCommandBuffer commands,
+                                             const struct vulkan_copy *copies, int n);
 enum itera_status itera_vulkan_upload(struct itera_buffer *buffer, size_t offset, const void *data,
                                       size_t bytes);
 enum itera_status itera_vulkan_download(struct itera_buffer *buffer, size_t offset, void *data,
                                         size_t bytes);
 enum itera_status itera_vulkan_zero(struct vulkan_buffer *buffer);
+
+/* job.c */
+enum itera_status itera_vulkan_submit_job(struct itera_device *device, const struct itera_job *job,
+                                          struct itera_ticket **ticket);
+enum itera_status itera_vulkan_collect(struct itera_ticket *ticket, void *data);
+/* Waits for all jobs, before the host touches memory that they may. */
+enum itera_status itera_vulkan_drain(struct vulkan_device *d);
+void itera_vulkan_jobs_end(struct vulkan_device *d);
 
 /* pipeline.c */
 enum itera_status itera_vulkan_pipelines_begin(struct vulkan_device *d);
@@ -154,6 +177,8 @@ enum itera_status itera_vulkan_compile(struct itera_device *device,
                                        struct itera_compile_result *result,
                                        struct itera_executable **out);
 void itera_vulkan_executable_destroy(struct itera_executable *executable);
+/* What a run submits; may be under way more than once. */
+VkCommandBuffer itera_vulkan_commands(const struct itera_executable *executable);
 enum itera_status itera_vulkan_run(struct itera_executable *executable);
 enum itera_status itera_vulkan_profile(struct itera_executable *executable, double *op_seconds);
 

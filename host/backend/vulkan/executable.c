@@ -195,7 +195,8 @@ static VkResult begin_commands(struct vulkan_device *d, VkCommandBuffer *out)
         .commandPool = d->command_pool,
         .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
         .commandBufferCount = 1};
-    const VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO};
+    const VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
+                                            .flags = VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT};
     VkResult result = d->api.AllocateCommandBuffers(d->handle, &allocate, out);
     return result ? result : d->api.BeginCommandBuffer(*out, &begin);
 }
@@ -319,6 +320,7 @@ void itera_vulkan_executable_destroy(struct itera_executable *base)
 {
     struct vulkan_executable *e = (struct vulkan_executable *)base;
     struct vulkan_device *d = (struct vulkan_device *)base->device;
+    (void)itera_vulkan_drain(d); /* a lost device: nothing is under way any more */
     if (e->commands)
         d->api.FreeCommandBuffers(d->handle, d->command_pool, 1, &e->commands);
     if (e->profile_commands)
@@ -337,11 +339,16 @@ void itera_vulkan_executable_destroy(struct itera_executable *base)
     free(e);
 }
 
+VkCommandBuffer itera_vulkan_commands(const struct itera_executable *base)
+{
+    return ((const struct vulkan_executable *)base)->commands;
+}
+
 enum itera_status itera_vulkan_run(struct itera_executable *base)
 {
     struct vulkan_executable *e = (struct vulkan_executable *)base;
     struct vulkan_device *d = (struct vulkan_device *)base->device;
-    enum itera_status status = itera_vulkan_submit(d, e->commands, e->fence);
+    enum itera_status status = itera_vulkan_submit(d, 1, &e->commands, e->fence);
     return status ? status : itera_vulkan_wait(d, e->fence);
 }
 
@@ -393,7 +400,7 @@ enum itera_status itera_vulkan_profile(struct itera_executable *base, double *op
                           d->gpu.base.info.id, d->gpu.base.info.name);
     enum itera_status status = e->profile_commands ? ITERA_OK : record_profile(d, e);
     if (!status)
-        status = itera_vulkan_submit(d, e->profile_commands, e->fence);
+        status = itera_vulkan_submit(d, 1, &e->profile_commands, e->fence);
     if (!status)
         status = itera_vulkan_wait(d, e->fence);
     if (status)

@@ -409,6 +409,7 @@ void itera_vulkan_buffer_destroy(struct itera_buffer *base)
 {
     struct vulkan_buffer *b = (struct vulkan_buffer *)base;
     struct vulkan_device *d = (struct vulkan_device *)base->device;
+    (void)itera_vulkan_drain(d); /* a lost device: nothing is under way any more */
     d->api.DestroyBuffer(d->handle, b->handle, NULL);
     memory_give(d, b->memory);
     free(b);

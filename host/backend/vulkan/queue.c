@@ -55,14 +55,14 @@ enum itera_status itera_vulkan_wait(struct vulkan_device *d, VkFence fence)
                       d->gpu.base.info.id, d->gpu.base.info.name, HUNG_SECONDS);
 }
 
-enum itera_status itera_vulkan_submit(struct vulkan_device *d, VkCommandBuffer commands,
-                                      VkFence fence)
+enum itera_status itera_vulkan_submit(struct vulkan_device *d, uint32_t n,
+                                      const VkCommandBuffer *commands, VkFence fence)
 {
     if (d->lost)
         return itera_vulkan_fail(d, "vkQueueSubmit", VK_ERROR_DEVICE_LOST);
     const VkSubmitInfo info = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
-                               .commandBufferCount = 1,
-                               .pCommandBuffers = &commands};
+                               .commandBufferCount = n,
+                               .pCommandBuffers = commands};
     VkResult result = d->api.ResetFences(d->handle, 1, &fence);
     if (!result)
         result = d->api.QueueSubmit(d->queue, 1, &info, fence);

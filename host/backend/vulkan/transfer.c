@@ -76,10 +76,8 @@ static enum itera_status finish_all(struct vulkan_device *d, enum itera_status s
     return status;
 }
 
-/* One copy (or, with no staging buffer, zeroing) as a submission: after all writes so far, and
- * before anything that the host or later submissions do. */
-static enum itera_status submit(struct vulkan_device *d, struct vulkan_lane *lane, VkBuffer from,
-                                VkBuffer to, const VkBufferCopy *copy)
+enum itera_status itera_vulkan_record_copies(struct vulkan_device *d, VkCommandBuffer commands,
+                                             const struct vulkan_copy *copies, int n)
 {
     const VkCommandBufferBeginInfo begin_info = {
         .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
@@ -97,21 +95,28 @@ static enum itera_status submit(struct vulkan_device *d, struct vulkan_lane *lan
     const VkPipelineStageFlags shader = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
                                transfer = VK_PIPELINE_STAGE_TRANSFER_BIT,
                                host = VK_PIPELINE_STAGE_HOST_BIT;
-    VkResult result = d->api.BeginCommandBuffer(lane->commands, &begin_info);
+    VkResult result = d->api.BeginCommandBuffer(commands, &begin_info);
     if (result)
         return itera_vulkan_fail(d, "vkBeginCommandBuffer", result);
-    d->api.CmdPipelineBarrier(lane->commands, shader | transfer | host, transfer, 0, 1, &before, 0,
-                              NULL, 0, NULL);
-    if (from)
-        d->api.CmdCopyBuffer(lane->commands, from, to, 1, copy);
-    else
-        d->api.CmdFillBuffer(lane->commands, to, 0, VK_WHOLE_SIZE, 0);
-    d->api.CmdPipelineBarrier(lane->commands, transfer, shader | host, 0, 1, &after, 0, NULL, 0,
-                              NULL);
-    result = d->api.EndCommandBuffer(lane->commands);
-    if (result)
-        return itera_vulkan_fail(d, "vkEndCommandBuffer", result);
-    enum itera_status status = itera_vulkan_submit(d, lane->commands, lane->fence);
+    d->api.CmdPipelineBarrier(commands, shader | transfer | host, transfer, 0, 1, &before, 0, NULL,
+                              0, NULL);
+    for (int i = 0; i < n; i++) {
+        if (copies[i].from)
+            d->api.CmdCopyBuffer(commands, copies[i].from, copies[i].to, 1, &copies[i].region);
+        else
+            d->api.CmdFillBuffer(commands, copies[i].to, 0, VK_WHOLE_SIZE, 0);
+    }
+    d->api.CmdPipelineBarrier(commands, transfer, shader | host, 0, 1, &after, 0, NULL, 0, NULL);
+    result = d->api.EndCommandBuffer(commands);
+    return result ? itera_vulkan_fail(d, "vkEndCommandBuffer", result) : ITERA_OK;
+}
+
+static enum itera_status submit(struct vulkan_device *d, struct vulkan_lane *lane,
+                                const struct vulkan_copy *copy)
+{
+    enum itera_status status = itera_vulkan_record_copies(d, lane->commands, copy, 1);
+    if (!status)
+        status = itera_vulkan_submit(d, 1, &lane->commands, lane->fence);
     lane->busy = !status;
     return status;
 }
@@ -122,7 +127,7 @@ enum itera_status itera_vulkan_zero(struct vulkan_buffer *b)
     enum itera_status status = begin(d);
     d->lanes[0].to = NULL;
     if (!status)
-        status = submit(d, &d->lanes[0], VK_NULL_HANDLE, b->handle, NULL);
+        status = submit(d, &d->lanes[0], &(struct vulkan_copy){.to = b->handle});
     return finish_all(d, status);
 }
 
@@ -134,8 +139,10 @@ enum itera_status itera_vulkan_upload(struct itera_buffer *base, size_t offset, 
     if (!bytes)
         return ITERA_OK;
     if (b->mapped) {
-        memcpy(b->mapped + offset, data, bytes);
-        return ITERA_OK;
+        const enum itera_status drained = itera_vulkan_drain(d);
+        if (!drained)
+            memcpy(b->mapped + offset, data, bytes);
+        return drained;
     }
     enum itera_status status = begin(d);
     for (size_t done = 0, n = 0; done < bytes && !status; n++) {
@@ -146,8 +153,9 @@ enum itera_status itera_vulkan_upload(struct itera_buffer *base, size_t offset, 
             break;
         lane->to = NULL;
         memcpy(lane->mapped, (const uint8_t *)data + done, part);
-        const VkBufferCopy copy = {lane->offset, offset + done, part};
-        status = submit(d, lane, d->staging->handle, b->handle, &copy);
+        status = submit(d, lane,
+                        &(struct vulkan_copy){
+                            d->staging->handle, b->handle, {lane->offset, offset + done, part}});
         done += part;
     }
     return finish_all(d, status);
@@ -161,8 +169,10 @@ enum itera_status itera_vulkan_download(struct itera_buffer *base, size_t offset
     if (!bytes)
         return ITERA_OK;
     if (b->mapped && !(b->slow_reads && bytes > SLOW_READ)) {
-        memcpy(data, b->mapped + offset, bytes);
-        return ITERA_OK;
+        const enum itera_status drained = itera_vulkan_drain(d);
+        if (!drained)
+            memcpy(data, b->mapped + offset, bytes);
+        return drained;
     }
     enum itera_status status = begin(d);
     for (size_t done = 0, n = 0; done < bytes && !status; n++) {
@@ -173,8 +183,9 @@ enum itera_status itera_vulkan_download(struct itera_buffer *base, size_t offset
             break;
         lane->to = (uint8_t *)data + done;
         lane->bytes = part;
-        const VkBufferCopy copy = {offset + done, lane->offset, part};
-        status = submit(d, lane, b->handle, d->staging->handle, &copy);
+        status = submit(d, lane,
+                        &(struct vulkan_copy){
+                            b->handle, d->staging->handle, {offset + done, lane->offset, part}});
         done += part;
     }
     return finish_all(d, status);

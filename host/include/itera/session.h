@@ -103,7 +103,15 @@ ITERA_API enum itera_status itera_session_prefill(struct itera_session *session,
  * costs the same at any position. Without a prefill, it begins from end-of-text. */
 ITERA_API enum itera_status itera_session_next(struct itera_session *session, int32_t *tokens);
 
-/* The two above for some of the sequences, which may be at different positions; the others stay
+/* Says that itera_session_next will be called `tokens` times more. Where nothing but sampling decides
+ * what comes next (a GPU, no bias or penalty, room in the window), the device then computes several of
+ * them before they are asked for, and never waits for the host. Asking for fewer, or for anything
+ * else, is no error: what was computed in advance is undone, bit for bit, which costs some steps; so
+ * say a number that will rather be used. A prefill, a reset and whatever looks at the session ends it.
+ * Errors: device errors. */
+ITERA_API enum itera_status itera_session_run_ahead(struct itera_session *session, uint64_t tokens);
+
+/* itera_session_prefill and itera_session_next for some of the sequences, which may be at different positions; the others stay
  * as they are. sequences has `count` of them, in any order and each once (NULL: the first
  * `count`); row k of tokens, (count, n) in a prefill and (count) in next, is for sequences[k].
  * What a sequence computes does not depend on the others: neither on their tokens, nor on which
