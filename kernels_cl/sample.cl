@@ -2,7 +2,8 @@
  *
  * Tokens must be those of the reference, which sums weights in double, so weights are integers
  * here: exp((logit - max) / temperature) in units of 2^-44, worked out without floats. Their sums
- * are exact and the same in any order. Logits are compared as integers too: a larger key is a
+ * are exact and the same in any order. A first kernel works them out for the maximum of a segment,
+ * since nobody knows the row's yet; a second one multiplies them by that segment's own. Logits are compared as integers too: a larger key is a
  * larger logit. Order among tokens is by key from the largest down, then by id. */
 #include "args/sample.clh"
 #include "itera.clh"
@@ -11,8 +12,6 @@
 
 #define BUCKETS 256
 #define TEAM    32 /* invocations that sum together */
-
-#define POSSIBLE 0x8000000000000000ul /* the weight is not 0 in double */
 
 /* 0 for NaN; -0 and 0 are equal. */
 static inline uint key_of(float logit)
@@ -77,22 +76,6 @@ INLINE ulong best_of_row(global const uint *best, uint segments, local ulong *bu
     return group_best(most, buffer);
 }
 
-/* A workgroup takes a segment of a row. */
-kernel void sample_best(global const float *logits, global uint *best,
-                        const struct sample_best_args p)
-{
-    local ulong buffer[SEGMENT_LOCAL];
-    bool idle = GROUP >= p.groups; /* the grid may be larger than asked for */
-    uint row = GROUP / p.segments, begin = GROUP % p.segments * SEGMENT;
-    uint end = idle ? 0 : min(begin + SEGMENT, p.vocabulary);
-    ulong most = 0;
-    for (uint i = begin + LANE; i < end; i += LANES)
-        most = max(most, token_of(key_of(logits[p.logits_at + row * p.logits_ld + i]), i));
-    most = group_best(most, buffer);
-    if (!idle && LANE == 0)
-        vstore2((uint2)((uint)most, (uint)(most >> 32)), GROUP, best + p.best_at);
-}
-
 /* ---- weights --------------------------------------------------------------------------------- */
 
 /* magnitude 2^(exponent - 150) */
@@ -129,6 +112,7 @@ static inline struct slope slope_of(uint temperature)
     struct slope s = {0, t.exponent - 150, temperature == 0x7f800000u};
     /* log2_e 2^24 / magnitude by long division, eight bits at a time */
     uint rest = 0;
+#pragma unroll 1 /* a division is long code on GPUs */
     for (int i = 7; i > -4; i--) {
         rest = rest << 8 | (i < 0 ? 0 : (uint)(log2_e >> 8 * max(i, 0)) & 0xffu);
         s.scale = s.scale << 8 | rest / t.magnitude;
@@ -137,19 +121,24 @@ static inline struct slope slope_of(uint temperature)
     return s;
 }
 
-/* exp((x - max) / temperature) with POSSIBLE, x and max given by their keys. */
-static inline ulong weight_of(uint key, uint max_key, struct slope slope)
+/* A power: the fraction (0.5 to 1, in units of 2^-52) and above it how often it is halved, at most
+ * 2047, which is 0. */
+#define FRACTION_BITS 52
+#define POWER_ONE     (1ul << FRACTION_BITS)
+#define POWER_ZERO    (2047ul << (FRACTION_BITS + 1))
+
+/* exp((x - max) / temperature), x and max given by their keys. */
+static inline ulong power_of(uint key, uint max_key, struct slope slope)
 {
-    const ulong one = 1ul << WEIGHT_BITS | POSSIBLE;
     uint x = bits_of_key(key), most = bits_of_key(max_key);
     if (key == 0)
-        return 0;
+        return POWER_ZERO;
     if (key == max_key)
-        return one;
+        return POWER_ONE;
     if (most == 0x7f800000u || x == 0xff800000u)
-        return 0;
+        return POWER_ZERO;
     if (slope.infinite)
-        return one;
+        return POWER_ONE;
     /* max - x: the mantissas aligned to the larger exponent, 38 bits below the point */
     struct parts a = parts_of(most), b = parts_of(x);
     int exponent = max(a.exponent, b.exponent);
@@ -160,34 +149,51 @@ static inline ulong weight_of(uint key, uint max_key, struct slope slope)
     /* (max - x) log2(e) / temperature in units of 2^-51 */
     int shift = slope.exponent - (exponent - 188 - zeros) - 29;
     if (shift < 0)
-        return 0;
+        return POWER_ZERO;
     ulong z = shift < 64 ? mul_hi(gap << zeros, slope.scale) >> shift : 0;
-    uint whole = (uint)(z >> 51);
-    if (whole > WEIGHT_BITS)
-        return whole < 1075 ? POSSIBLE : 0;
-    ulong power = power_of_half(z << 13);
-    uint drop = 63 - WEIGHT_BITS + whole;
-    return (power + (1ul << (drop - 1))) >> drop | POSSIBLE;
+    ulong halvings = min(z >> 51, 2047ul);
+    return halvings << (FRACTION_BITS + 1) | power_of_half(z << 13) >> (63 - FRACTION_BITS);
 }
 
-/* A workgroup weighs a segment of a row. */
-kernel void sample_weigh(global const float *logits, global const float *params,
-                         global const uint *best, global uint *weights,
-                         const struct sample_weigh_args p)
+/* The product of two powers in units of 2^-44 and, with `possible`, whether it is more than 0 in
+ * double. */
+static inline ulong weight_of(ulong a, ulong b, bool possible)
+{
+    uint halvings = (uint)(a >> (FRACTION_BITS + 1)) + (uint)(b >> (FRACTION_BITS + 1));
+    /* in units of 2^-62 */
+    ulong product = mul_hi(a << (63 - FRACTION_BITS), b << (63 - FRACTION_BITS));
+    if (possible)
+        return halvings + (product < 1ul << 61 ? 1 : 0) < 1075;
+    if (halvings > WEIGHT_BITS)
+        return 0;
+    uint drop = 62 - WEIGHT_BITS + halvings;
+    return (product + (1ul << (drop - 1))) >> drop;
+}
+
+/* A workgroup takes a segment of a row: its best token and, for a draw, the powers with which its
+ * logits lie below that one's. */
+kernel void sample_weigh(global const float *logits, global const float *params, global uint *best,
+                         global uint *powers, const struct sample_weigh_args p)
 {
     local ulong buffer[SEGMENT_LOCAL];
     bool idle = GROUP >= p.groups; /* the grid may be larger than asked for */
-    uint row = idle ? 0 : GROUP / p.segments, begin = GROUP % p.segments * SEGMENT;
+    uint row = idle ? 0 : GROUP / p.segments, begin = idle ? 0 : GROUP % p.segments * SEGMENT;
+    uint end = idle ? 0 : min(begin + SEGMENT, p.vocabulary);
+    logits += p.logits_at + row * p.logits_ld;
+    ulong most = 0;
+    for (uint i = begin + LANE; i < end; i += LANES)
+        most = max(most, token_of(key_of(logits[i]), i));
+    most = group_best(most, buffer);
+    if (!idle && LANE == 0)
+        vstore2((uint2)((uint)most, (uint)(most >> 32)), GROUP, best + p.best_at);
     float temperature = params[p.params_at + row * p.params_ld];
-    bool none = idle || is_greedy(temperature);
-    uint end = none ? 0 : min(begin + SEGMENT, p.vocabulary);
-    uint max_key = best_of_row(best + p.best_at + 2 * row * p.segments, p.segments, buffer) >> 32;
-    struct slope slope = slope_of(as_uint(none ? 1.0f : temperature));
-    for (uint i = begin + LANE; i < end; i += LANES) {
-        uint key = key_of(logits[p.logits_at + row * p.logits_ld + i]);
-        ulong weight = weight_of(key, max_key, slope);
-        vstore2((uint2)((uint)weight, (uint)(weight >> 32)), row * p.vocabulary + i,
-                weights + p.weights_at);
+    if (!idle && !is_greedy(temperature)) {
+        struct slope slope = slope_of(as_uint(temperature));
+        for (uint i = begin + LANE; i < end; i += LANES) {
+            ulong power = power_of(key_of(logits[i]), (uint)(most >> 32), slope);
+            vstore2((uint2)((uint)power, (uint)(power >> 32)), row * p.vocabulary + i,
+                    powers + p.powers_at);
+        }
     }
 }
 
@@ -207,7 +213,7 @@ enum mass { MASS_ONE, MASS_WEIGHT, MASS_POSSIBLE };
 /* A row of logits of which the tokens up to a cut are kept. */
 struct row {
     global const float *logits;
-    global const uint *weights;
+    global const uint *powers; /* below the best of their segment */
     uint size, max_key;
     uint cut_key, cut_id; /* the last one kept */
 };
@@ -215,16 +221,6 @@ struct row {
 static inline bool is_kept(const struct row *row, uint key, uint id)
 {
     return key > row->cut_key || (key == row->cut_key && id <= row->cut_id);
-}
-
-static inline ulong mass_of(const struct row *row, uint id, enum mass mass)
-{
-    if (mass == MASS_ONE)
-        return 1;
-    uint2 weight = vload2(id, row->weights);
-    if (mass == MASS_POSSIBLE)
-        return weight.y >> 31;
-    return (ulong)(weight.y & 0x7fffffffu) << 32 | weight.x;
 }
 
 /* The whole number of sums total fraction 2^-24, rounded down */
@@ -250,6 +246,7 @@ static inline ulong reaching(ulong total, uint top_p)
 
 /* What lanes tell each other. */
 struct shared {
+    ulong powers[MAX_SEGMENTS]; /* of a segment's best below that of the row */
     ulong sums[MAX_LOCAL];
     uint low[BUCKETS], high[BUCKETS]; /* of the mass in a bucket */
     ulong need;                       /* mass still wanted in what was chosen */
@@ -257,6 +254,15 @@ struct shared {
     bool whole; /* all of the chosen is wanted */
     bool found;
 };
+
+INLINE ulong mass_of(const struct row *row, const local struct shared *s, uint id, enum mass mass)
+{
+    if (mass == MASS_ONE)
+        return 1;
+    uint2 power = vload2(id, row->powers);
+    return weight_of((ulong)power.y << 32 | power.x, s->powers[id / SEGMENT],
+                     mass == MASS_POSSIBLE);
+}
 
 /* Adds to a bucket; integer sums do not depend on the order. */
 INLINE void add_mass(local struct shared *s, uint bucket, ulong mass)
@@ -321,7 +327,7 @@ INLINE uint find_key(const struct row *row, local struct shared *s, enum mass ma
         for (uint i = LANE; i < row->size; i += LANES) {
             uint key = key_of(row->logits[i]), bucket = (top - key) >> shift;
             if (key <= top && bucket < BUCKETS && is_kept(row, key, i))
-                add_mass(s, bucket, mass_of(row, i, mass));
+                add_mass(s, bucket, mass_of(row, s, i, mass));
         }
         barrier(CLK_LOCAL_MEM_FENCE);
         choose_bucket(s, mass, amount, first);
@@ -333,9 +339,9 @@ INLINE uint find_key(const struct row *row, local struct shared *s, enum mass ma
 }
 
 /* Finds the token with which the sum over the kept (with `only`: those of that key), in the order
- * of ids, reaches s->need or, without, exceeds the part `drawn` 2^-24 of all. */
+ * of ids, reaches s->need or, without, exceeds the part `random` 2^-24 of all. */
 INLINE uint find_id(const struct row *row, local struct shared *s, enum mass mass, uint only,
-                    uint drawn)
+                    uint random)
 {
     uint begin = 0, end = row->size, teams = LANES / TEAM, team = LANE / TEAM;
     bool first = true;
@@ -346,7 +352,7 @@ INLINE uint find_id(const struct row *row, local struct shared *s, enum mass mas
         for (uint i = from + LANE % TEAM; i < to; i += TEAM) {
             uint key = key_of(row->logits[i]);
             if (is_kept(row, key, i) && (only == 0 || key == only))
-                sum += mass_of(row, i, mass);
+                sum += mass_of(row, s, i, mass);
         }
         s->sums[LANE] = sum;
         barrier(CLK_LOCAL_MEM_FENCE);
@@ -362,7 +368,7 @@ INLINE uint find_id(const struct row *row, local struct shared *s, enum mass mas
                 ulong total = 0;
                 for (uint i = 0; i < teams; i++)
                     total += s->sums[i * TEAM];
-                need = part_of(total, drawn) + 1;
+                need = part_of(total, random) + 1;
             }
             uint i = 0;
             for (; i + 1 < teams && s->sums[i * TEAM] < need; i++)
@@ -380,7 +386,7 @@ INLINE uint find_id(const struct row *row, local struct shared *s, enum mass mas
 
 /* A workgroup takes a row. */
 kernel void sample(global const float *logits, global const float *params, global int *rng,
-                   global const uint *best, global const uint *weights, global int *token,
+                   global const uint *best, global const uint *powers, global int *token,
                    global int *start, const struct sample_args p)
 {
     local struct shared s;
@@ -390,14 +396,21 @@ kernel void sample(global const float *logits, global const float *params, globa
     rng += p.rng_at + b * p.rng_ld;
     uint2 seed = (uint2)((uint)rng[0], (uint)rng[1]);
     uint counter = (uint)rng[2];
-    ulong most = best_of_row(best + p.best_at + 2 * b * p.segments, p.segments, s.sums);
+    best += p.best_at + 2 * b * p.segments;
+    ulong most = best_of_row(best, p.segments, s.sums);
     uint max_key = (uint)(most >> 32), id = max_key == 0 ? 0 : id_of(most);
-    barrier(CLK_GLOBAL_MEM_FENCE); /* all have read it */
+    bool drawn = !idle && max_key > 0 && !is_greedy(params[0]);
+    if (drawn) {
+        struct slope slope = slope_of(as_uint(params[0]));
+        for (uint i = LANE; i < p.segments; i += LANES)
+            s.powers[i] = power_of(best[2 * i + 1], max_key, slope);
+    }
+    barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE); /* all have read rng */
     if (!idle && LANE == 0)
         rng[2] = (int)(counter + 1);
-    if (!idle && max_key > 0 && !is_greedy(params[0])) {
+    if (drawn) {
         struct row row = {logits + p.logits_at + b * p.logits_ld,
-                          weights + p.weights_at + 2 * b * p.vocabulary,
+                          powers + p.powers_at + 2 * b * p.vocabulary,
                           p.vocabulary,
                           max_key,
                           least_key(max_key, params[3]),
@@ -409,14 +422,14 @@ kernel void sample(global const float *logits, global const float *params, globa
                 (stage == 1 && !(limit < 1.0f)))
                 continue;
             enum mass mass = stage == 0 ? MASS_ONE : MASS_WEIGHT;
-            uint key = 0, drawn = 0;
+            uint key = 0, random = 0;
             if (stage < 2)
                 key = find_key(&row, &s, mass, stage == 0 ? (uint)limit : as_uint(limit));
             else
-                drawn = philox_at(seed, (uint2)(0, 0), (uint2)(counter, 0)) >> 8;
-            if (stage == 2 && drawn == 0)
+                random = philox_at(seed, (uint2)(0, 0), (uint2)(counter, 0)) >> 8;
+            if (stage == 2 && random == 0)
                 mass = MASS_POSSIBLE;
-            id = stage < 2 && s.whole ? UINT_MAX : find_id(&row, &s, mass, key, drawn);
+            id = stage < 2 && s.whole ? UINT_MAX : find_id(&row, &s, mass, key, random);
             if (stage < 2 && s.found) {
                 row.cut_id = key == row.cut_key ? min(id, row.cut_id) : id;
                 row.cut_key = key;

@@ -10,7 +10,7 @@ IN_INT(1, logits)
 IN(2, params)
 INOUT_INT(3, rng)
 IN_INT(4, best)
-IN_INT(5, weights)
+IN_INT(5, powers)
 OUT_INT(6, token)
 INOUT_INT(7, start)
 
@@ -28,10 +28,11 @@ shared uvec2 shared_need;                              // mass still wanted in w
 shared uint shared_chosen;
 shared bool shared_whole; // all of the chosen is wanted
 shared bool shared_found;
+shared uvec2 shared_powers[MAX_SEGMENTS]; // of a segment's best below that of the row
 
 // A row of logits of which the tokens up to a cut are kept.
 struct Row {
-    uint logits_at, weights_at;
+    uint logits_at, powers_at; // powers below the best of their segment
     uint max_key;
     uint cut_key, cut_id; // the last one kept
 };
@@ -49,14 +50,26 @@ uint least_key(uint max_key, float gap)
     return max(key_of(floatBitsToInt(uintBitsToFloat(bits_of_key(max_key)) - gap)), 1u);
 }
 
+// The product of two powers in units of 2^-44 and, with `possible`, whether it is more than 0 in
+// double.
+uvec2 weight_of(uvec2 a, uvec2 b, bool possible)
+{
+    uint halvings = (a.y >> 21) + (b.y >> 21);
+    uvec2 product = multiply_high_wide(left_wide(a, 11), left_wide(b, 11)); // in units of 2^-62
+    if (possible)
+        return uvec2(halvings + (product.y < 1u << 29 ? 1 : 0) < 1075 ? 1 : 0, 0);
+    if (halvings > WEIGHT_BITS)
+        return uvec2(0);
+    uint drop = 62 - WEIGHT_BITS + halvings;
+    return right_wide(add_wide(product, left_wide(uvec2(1, 0), drop - 1)), drop);
+}
+
 uvec2 mass_of(Row row, uint id, uint mass)
 {
     if (mass == MASS_ONE)
         return uvec2(1, 0);
-    uint high = weights.v[row.weights_at + 2 * id + 1];
-    if (mass == MASS_POSSIBLE)
-        return uvec2(high >> 31, 0);
-    return uvec2(weights.v[row.weights_at + 2 * id], high & 0x7fffffffu);
+    uvec2 power = uvec2(powers.v[row.powers_at + 2 * id], powers.v[row.powers_at + 2 * id + 1]);
+    return weight_of(power, shared_powers[id / SEGMENT], mass == MASS_POSSIBLE);
 }
 
 // The whole number of sums total fraction 2^-24, rounded down
@@ -165,8 +178,8 @@ uint find_key(Row row, uint mass, uint amount)
 }
 
 // Finds the token with which the sum over the kept (with `only`: those of that key), in the order
-// of ids, reaches shared_need or, without, exceeds the part `drawn` 2^-24 of all.
-uint find_id(Row row, uint mass, uint only, uint drawn)
+// of ids, reaches shared_need or, without, exceeds the part `random` 2^-24 of all.
+uint find_id(Row row, uint mass, uint only, uint random)
 {
     uint begin = 0, end = p.vocabulary, teams = LANES / TEAM, team = LANE / TEAM;
     bool first = true;
@@ -192,7 +205,7 @@ uint find_id(Row row, uint mass, uint only, uint drawn)
             for (uint i = 0; i < teams; i++)
                 total = add_wide(total, lane_sum(i * TEAM));
             if (first && only == 0)
-                need = add_wide(part_of(total, drawn), uvec2(1, 0));
+                need = add_wide(part_of(total, random), uvec2(1, 0));
             uint i = 0;
             for (; i + 1 < teams && less_wide(lane_sum(i * TEAM), need); i++)
                 need = subtract_wide(need, lane_sum(i * TEAM));
@@ -216,14 +229,24 @@ void main()
     uint params_at = p.params_at + b * p.params_ld, rng_at = p.rng_at + b * p.rng_ld;
     uvec2 seed = uvec2(rng.v[rng_at], rng.v[rng_at + 1]);
     uint counter = rng.v[rng_at + 2];
-    BEST_OF_ROW(most, b)
+    uint best_at = p.best_at + 2 * b * p.segments;
+    uvec2 most = uvec2(0);
+    for (uint i = LANE; i < p.segments; i += LANES)
+        most = larger_of(most, uvec2(best.v[best_at + 2 * i], best.v[best_at + 2 * i + 1]));
+    most = group_best(most);
     uint id = most.y == 0 ? 0 : ~most.x;
-    memoryBarrierBuffer(); // all have read it
+    bool drawn = most.y > 0 && !is_greedy(floatBitsToInt(params.v[params_at]));
+    if (drawn) {
+        Slope slope = slope_of(floatBitsToUint(params.v[params_at]));
+        for (uint i = LANE; i < p.segments; i += LANES)
+            shared_powers[i] = power_of(best.v[best_at + 2 * i + 1], most.y, slope);
+    }
+    memoryBarrierBuffer(); // all have read rng
     barrier();
     if (LANE == 0)
         rng.v[rng_at + 2] = int(counter + 1);
-    if (most.y > 0 && !is_greedy(floatBitsToInt(params.v[params_at]))) {
-        Row row = Row(p.logits_at + b * p.logits_ld, p.weights_at + 2 * b * p.vocabulary, most.y,
+    if (drawn) {
+        Row row = Row(p.logits_at + b * p.logits_ld, p.powers_at + 2 * b * p.vocabulary, most.y,
                       least_key(most.y, params.v[params_at + 3]), 0xffffffffu);
         // The two cuts, then the draw
         for (uint stage = 0; stage < 3; stage++) {
@@ -231,14 +254,14 @@ void main()
             if ((stage == 0 && !(limit >= 1.0 && limit < float(p.vocabulary))) ||
                 (stage == 1 && !(limit < 1.0)))
                 continue;
-            uint mass = stage == 0 ? MASS_ONE : MASS_WEIGHT, key = 0, drawn = 0;
+            uint mass = stage == 0 ? MASS_ONE : MASS_WEIGHT, key = 0, random = 0;
             if (stage < 2)
                 key = find_key(row, mass, stage == 0 ? uint(limit) : floatBitsToUint(limit));
             else
-                drawn = philox_at(seed, uvec2(0), uvec2(counter, 0)) >> 8;
-            if (stage == 2 && drawn == 0)
+                random = philox_at(seed, uvec2(0), uvec2(counter, 0)) >> 8;
+            if (stage == 2 && random == 0)
                 mass = MASS_POSSIBLE;
-            id = stage < 2 && shared_whole ? 0xffffffffu : find_id(row, mass, key, drawn);
+            id = stage < 2 && shared_whole ? 0xffffffffu : find_id(row, mass, key, random);
             if (stage < 2 && shared_found) {
                 row.cut_id = key == row.cut_key ? min(id, row.cut_id) : id;
                 row.cut_key = key;

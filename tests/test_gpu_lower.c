@@ -294,6 +294,48 @@ static void chains_are_where_nobody_would_notice(void **state)
     device.traits.compute_units = 0;
 }
 
+/* How many dispatches end a decode step: sample and advance. */
+static int32_t dispatches_of_sampling(int64_t batch, int64_t vocabulary, bool apart)
+{
+    struct itera_program *p = new_program();
+    struct itera_buffer *memory;
+    struct itera_gpu_plan plan;
+    const int64_t four[] = {batch, 4};
+    const int32_t logits = matrix(p, ITERA_F32, batch, vocabulary);
+    const int32_t params = matrix(p, ITERA_F32, batch, 4);
+    const int32_t rng = itera_bound(p, "rng", ITERA_I32, 2, four);
+    const int32_t start = itera_bound(p, "start", ITERA_I32, 1, &batch);
+    int32_t token = itera_bound(p, "token", ITERA_I32, 1, &batch);
+    struct itera_attr attr = {.count = 1};
+    itera_record(p, ITERA_OP_sample, NULL, (int32_t[]){logits, params, rng}, &token);
+    itera_record(p, ITERA_OP_advance, &attr, &start, NULL);
+    assert_int_equal(p->status, ITERA_OK);
+    create_buffer(&device.base, 8 << 20, &memory);
+    const struct itera_binding bindings[] = {{logits, memory, 0},
+                                             {params, memory, 6 << 20},
+                                             {rng, memory, (6 << 20) + 4096},
+                                             {start, memory, (6 << 20) + 8192},
+                                             {token, memory, (6 << 20) + 12288}};
+    const struct itera_compile_options options = {.apart = apart};
+    struct itera_compile_result result = {0};
+    assert_int_equal(
+        itera_gpu_plan_create(&device, p, bindings, 5, absent, &options, &result, &plan), ITERA_OK);
+    const int32_t n = plan.n;
+    itera_gpu_plan_destroy(&plan);
+    itera_buffer_destroy(&memory);
+    itera_program_destroy(&p);
+    return n;
+}
+
+static void a_token_is_drawn_in_two_dispatches(void **state)
+{
+    (void)state;
+    assert_int_equal(dispatches_of_sampling(1, 256, false), 2);
+    assert_int_equal(dispatches_of_sampling(3, 50257, false), 2);
+    assert_int_equal(dispatches_of_sampling(1, 150000, false), 2);
+    assert_int_equal(dispatches_of_sampling(1, 50257, true), 3);
+}
+
 static void tuning_stops_where_nothing_is_timed(void **state)
 {
     (void)state;
@@ -551,6 +593,7 @@ int main(void)
         cmocka_unit_test(columns_of_one_matrix_are_apart),
         cmocka_unit_test(matrix_tiles_fit_into_registers),
         cmocka_unit_test(chains_are_where_nobody_would_notice),
+        cmocka_unit_test(a_token_is_drawn_in_two_dispatches),
         cmocka_unit_test(tuning_stops_where_nothing_is_timed),
         cmocka_unit_test(a_device_is_tuned_for_what_it_meets),
         cmocka_unit_test(what_spills_is_not_chosen),

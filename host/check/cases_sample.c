@@ -24,15 +24,16 @@ bool itera_case_sample(struct itera_case *c)
     };
     static const int16_t sizes[] = {8000, 1, 2, 63, 64, 65, 200, 1000, 257, 5000, 17};
     enum { PARAMS = sizeof params / sizeof *params, SIZES = sizeof sizes / sizeof *sizes };
-    enum { STEEP = 4 };
-    if (c->index >= 4 * PARAMS + STEEP)
+    enum { STEEP = 4, LARGE = 4, FIRST_STEEP = 4 * PARAMS, FIRST_LARGE = FIRST_STEEP + STEEP };
+    if (c->index >= FIRST_LARGE + LARGE)
         return false;
     /* One logit far above all others: weights that begin from another maximum overflow. */
-    const bool steep = c->index >= 4 * PARAMS;
-    const float *value = params[steep ? 1 : c->index % PARAMS];
-    const int64_t batch = itera_case_pick(c, 1, 5);
+    const bool large = c->index >= FIRST_LARGE, steep = c->index >= FIRST_STEEP && !large;
+    const float *value = params[large ? c->index - FIRST_LARGE + 1 : steep ? 1 : c->index % PARAMS];
+    const int64_t batch = large ? 1 : itera_case_pick(c, 1, 5);
     const int64_t vocabulary =
-        sizes[steep ? c->index % 2 * 9 : (c->index + c->index / PARAMS) % SIZES];
+        large ? (c->index % 2 ? 150000 : 50257)
+              : sizes[steep ? c->index % 2 * 9 : (c->index + c->index / PARAMS) % SIZES];
     const int64_t dim[] = {batch, vocabulary}, four[] = {batch, 4};
     /* Extreme values are mostly ties: many zeros and many at either end. */
     bool extreme = c->index % 3 == 2 && !steep;

@@ -23,20 +23,12 @@ static enum itera_status lower_sample(struct itera_gpu_lowering *l, const struct
         return itera_refuse(&l->why, "sample: a vocabulary of %lld; the GPU kernels take %d tokens",
                             (long long)vocabulary, MAX_TOKENS);
     struct itera_gpu_scratch best = itera_gpu_scratch(l, 2 * groups);
-    struct itera_gpu_scratch weights = itera_gpu_scratch(l, 2 * batch * vocabulary);
-    struct itera_gpu_dispatch *d = itera_gpu_begin(l, "sample_best");
-    itera_gpu_in(l, d, logits);
-    itera_gpu_use(d, best, ITERA_GPU_WRITE);
-    ITERA_GPU_ARGS(d, sample_best_args, .groups = groups, .vocabulary = vocabulary,
-                   .segments = segments);
-    itera_gpu_local(d, local_for(l, vocabulary, SEGMENT_LOCAL), 1, 1);
-    itera_gpu_groups(l, d, groups, 1, 1);
-
-    d = itera_gpu_begin(l, "sample_weigh");
+    struct itera_gpu_scratch powers = itera_gpu_scratch(l, 2 * batch * vocabulary);
+    struct itera_gpu_dispatch *d = itera_gpu_begin(l, "sample_weigh");
     itera_gpu_in(l, d, logits);
     itera_gpu_in(l, d, params);
-    itera_gpu_use(d, best, ITERA_GPU_READ);
-    itera_gpu_use(d, weights, ITERA_GPU_WRITE);
+    itera_gpu_use(d, best, ITERA_GPU_WRITE);
+    itera_gpu_use(d, powers, ITERA_GPU_WRITE);
     ITERA_GPU_ARGS(d, sample_weigh_args, .groups = groups, .vocabulary = vocabulary,
                    .segments = segments);
     itera_gpu_local(d, local_for(l, vocabulary, SEGMENT_LOCAL), 1, 1);
@@ -47,7 +39,7 @@ static enum itera_status lower_sample(struct itera_gpu_lowering *l, const struct
     itera_gpu_in(l, d, params);
     itera_gpu_inout(l, d, rng);
     itera_gpu_use(d, best, ITERA_GPU_READ);
-    itera_gpu_use(d, weights, ITERA_GPU_READ);
+    itera_gpu_use(d, powers, ITERA_GPU_READ);
     itera_gpu_out(l, d, op->out[0]);
     itera_gpu_inout(l, d, advance ? advance->in[0] : ITERA_NONE);
     ITERA_GPU_ARGS(d, sample_args, .batch = batch, .vocabulary = vocabulary, .segments = segments,
