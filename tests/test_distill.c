@@ -107,7 +107,8 @@ static double loss_of(struct itera_trainer *t, const float *weights)
     assert_int_equal(
         itera_buffer_upload(t->model->weights, 0, weights, (size_t)t->model->layout.elements * 4),
         ITERA_OK);
-    assert_int_equal(itera_train_program_step(&t->program, o, 0, 0, t->data, &f), ITERA_OK);
+    assert_int_equal(itera_train_program_step(&t->program, o, 0, 0, t->data), ITERA_OK);
+    assert_int_equal(itera_train_program_read(&t->program, &f), ITERA_OK);
     return (1 - o->teacher_weight) * f.loss + o->teacher_weight * f.kl_loss + f.aux_loss;
 }
 

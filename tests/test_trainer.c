@@ -486,15 +486,65 @@ static void test_schedules(void **state)
     assert_close(itera_train_learning_rate(&o, &plan, 0), 1);
 }
 
+/* On a GPU a step is under way when the next one is made, and that changes nothing. */
+static void test_step_ahead(void **state)
+{
+    (void)state;
+    static const char *const gpus[] = {"vulkan:0", "opencl:0"};
+    enum { WALKED = 4 };
+    for (int d = 0; d < 2; d++) {
+        struct itera_device *gpu;
+        if (itera_device_open(gpus[d], NULL, &gpu)) {
+            printf("%s: not here, left out\n", gpus[d]);
+            continue;
+        }
+        float *weights[2] = {NULL};
+        size_t n = 0;
+        for (int ahead = 0; ahead < 2; ahead++) {
+            struct itera_train_options o = small(NULL);
+            struct itera_trainer *t;
+            struct itera_train_report r;
+            o.accumulate = 3; /* more batches than are queued at once */
+            o.log_every = ahead ? STEPS : 1;
+            assert_int_equal(itera_trainer_create(gpu, &o, &t), ITERA_OK);
+            for (int i = 0; i < WALKED; i++) {
+                assert_int_equal(itera_trainer_step(t, &r), ITERA_OK);
+                assert_int_equal(r.step, i + 1);
+                assert_int_equal(t->program.n_pending, ahead && i > 0);
+            }
+            n = (size_t)t->model->layout.elements;
+            weights[ahead] = malloc(n * sizeof *weights[ahead]);
+            assert_int_equal(
+                itera_buffer_download(t->model->weights, 0, weights[ahead], n * sizeof(float)),
+                ITERA_OK);
+            assert_int_equal(itera_trainer_save(t), ITERA_OK);
+            assert_int_equal(t->program.n_pending, 0);
+            assert_int_equal(itera_trainer_step(t, &r), ITERA_OK);
+            itera_trainer_destroy(&t); /* with a step under way */
+        }
+        assert_memory_equal(weights[0], weights[1], n * sizeof(float));
+        free(weights[0]);
+        free(weights[1]);
+        itera_device_close(&gpu);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_schedules),          cmocka_unit_test(test_default_options),
-        cmocka_unit_test(test_learns_and_repeats), cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_every_family),       cmocka_unit_test(test_router_of_one_expert),
-        cmocka_unit_test(test_accumulation),       cmocka_unit_test(test_resume),
-        cmocka_unit_test(test_directories),        cmocka_unit_test(test_bad_options),
-        cmocka_unit_test(test_divergence),         cmocka_unit_test(test_divergence_at_the_end),
+        cmocka_unit_test(test_step_ahead),
+        cmocka_unit_test(test_schedules),
+        cmocka_unit_test(test_default_options),
+        cmocka_unit_test(test_learns_and_repeats),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_every_family),
+        cmocka_unit_test(test_router_of_one_expert),
+        cmocka_unit_test(test_accumulation),
+        cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_directories),
+        cmocka_unit_test(test_bad_options),
+        cmocka_unit_test(test_divergence),
+        cmocka_unit_test(test_divergence_at_the_end),
         cmocka_unit_test(test_early_stop),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

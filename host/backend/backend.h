@@ -70,6 +70,7 @@ struct itera_job {
 struct itera_ticket {
     struct itera_device *device;
     size_t bytes; /* that come back */
+    bool done;    /* before it was given out, by the front end */
 };
 
 struct itera_backend {
@@ -177,7 +178,8 @@ void itera_executable_destroy(struct itera_executable **executable);
 enum itera_status itera_run(struct itera_executable *executable);
 enum itera_status itera_profile(struct itera_executable *executable, double *op_seconds);
 
-/* Whether jobs may have this program: it runs on one device, which takes work ahead. */
+/* Whether jobs of this program are queued: it runs on one device, which takes work ahead. Others are
+ * done when itera_submit returns. */
 bool itera_can_submit(const struct itera_executable *executable);
 /* Queues a job behind what was queued before, and returns while the device works. Each ticket is
  * collected once, before the executables and buffers of its job are destroyed. */

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/log.h"
 
@@ -169,13 +170,45 @@ bool itera_can_submit(const struct itera_executable *executable)
     return executable->runner->submit != NULL;
 }
 
+/* A job that was done at once. */
+struct done_ticket {
+    struct itera_ticket base;
+    uint8_t data[];
+};
+
+static enum itera_status run_job(const struct itera_job *job, void *data)
+{
+    enum itera_status status = ITERA_OK;
+    for (int i = 0; i < job->n_uploads && !status; i++)
+        status = itera_buffer_upload(job->upload[i].buffer, job->upload[i].offset,
+                                     job->upload[i].data, job->upload[i].bytes);
+    for (int i = 0; i < job->n_runs && !status; i++)
+        status = itera_run(job->run[i]);
+    return status || !job->bytes ? status
+                                 : itera_buffer_download(job->from, job->offset, data, job->bytes);
+}
+
 enum itera_status itera_submit(const struct itera_job *job, struct itera_ticket **ticket)
 {
-    const struct itera_executable *first = job->run[0];
+    struct itera_device *device = job->run[0]->device;
+    bool queued = true;
+    for (int i = 0; i < job->n_runs; i++)
+        queued = queued && itera_can_submit(job->run[i]);
     *ticket = NULL;
-    enum itera_status status = first->runner->submit(first->device, job, ticket);
+    enum itera_status status;
+    if (queued) {
+        status = device->backend->submit(device, job, ticket);
+    } else {
+        struct done_ticket *done = malloc(sizeof *done + job->bytes);
+        status = done ? run_job(job, done->data)
+                      : itera_fail(ITERA_ERR_MEMORY, "%s: no memory for a run", device->info.id);
+        if (status)
+            free(done);
+        else
+            *ticket = &done->base;
+    }
     if (!status)
-        **ticket = (struct itera_ticket){.device = first->device, .bytes = job->bytes};
+        **ticket = (struct itera_ticket){.device = device, .bytes = job->bytes, .done = !queued};
     return status;
 }
 
@@ -183,5 +216,12 @@ enum itera_status itera_collect(struct itera_ticket **ticket, void *data)
 {
     struct itera_ticket *t = *ticket;
     *ticket = NULL;
-    return t ? t->device->backend->collect(t, data) : ITERA_OK;
+    if (!t)
+        return ITERA_OK;
+    if (!t->done)
+        return t->device->backend->collect(t, data);
+    if (data)
+        memcpy(data, ((struct done_ticket *)t)->data, t->bytes);
+    free(t);
+    return ITERA_OK;
 }

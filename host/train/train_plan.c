@@ -24,7 +24,10 @@ static enum itera_status measure_step(struct itera_trainer *t, double budget, do
     double first = itera_seconds(), begin = first;
     int64_t counted = 0;
     for (int64_t i = 0; !status && (i < 2 || (itera_seconds() - first < budget && i < 30)); i++) {
-        status = itera_train_program_step(&t->program, &t->options, 0, i, t->data, NULL);
+        struct itera_train_figures figures = {0};
+        status = itera_train_program_step(&t->program, &t->options, 0, i, t->data);
+        if (!status)
+            status = itera_train_program_read(&t->program, &figures);
         if (i == 0) /* memory is touched for the first time there */
             begin = itera_seconds();
         else

@@ -91,7 +91,8 @@ static enum itera_status create_buffers(struct itera_train_program *t,
     };
     t->host_ids = malloc(ids);
     t->host_targets = malloc(ids);
-    if (!t->host_ids || !t->host_targets)
+    t->found = calloc((size_t)(FIGURE_LOAD + t->n_moe * t->experts), sizeof *t->found);
+    if (!t->host_ids || !t->host_targets || !t->found)
         return itera_fail(ITERA_ERR_MEMORY, "no memory for a batch of %lld x %lld tokens",
                           (long long)t->batch, (long long)t->seq);
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
@@ -254,8 +255,18 @@ enum itera_status itera_train_program_create(struct itera_model *model, int64_t 
     return status;
 }
 
+/* Waits for the steps that were not read; their figures are lost. */
+static void forget(struct itera_train_program *t)
+{
+    for (int i = 0; i < t->n_pending; i++)
+        for (int k = 0; k < t->pending[i].n; k++)
+            (void)itera_collect(&t->pending[i].ticket[k], NULL);
+    t->n_pending = 0;
+}
+
 void itera_train_program_destroy(struct itera_train_program *t)
 {
+    forget(t);
     itera_phase_destroy(&t->train);
     itera_phase_destroy(&t->eval);
     itera_phase_destroy(&t->teacher);
@@ -270,6 +281,7 @@ void itera_train_program_destroy(struct itera_train_program *t)
         itera_buffer_destroy(buffers[i]);
     free(t->host_ids);
     free(t->host_targets);
+    free(t->found);
     *t = (struct itera_train_program){0};
 }
 
@@ -280,70 +292,111 @@ static enum itera_status upload_batch(struct itera_train_program *t)
     return status ? status : itera_buffer_upload(t->targets, 0, t->host_targets, bytes);
 }
 
-static enum itera_status upload_settings(struct itera_train_program *t,
-                                         const struct itera_train_options *o, double lr,
-                                         int64_t step)
+static void find_settings(const struct itera_train_program *t, const struct itera_train_options *o,
+                          double lr, int64_t step, float hyper[HYPER_COUNT])
 {
     double count = (double)(step + 1);
-    const float hyper[HYPER_COUNT] = {(float)lr,
-                                      (float)o->beta1,
-                                      (float)o->beta2,
-                                      (float)o->eps,
-                                      (float)(1 - pow(o->beta1, count)),
-                                      (float)(1 - pow(o->beta2, count)),
-                                      (float)o->clip,
-                                      (float)(1.0 / (double)t->accumulate)};
-    return itera_buffer_upload(t->hyper, 0, hyper, sizeof hyper);
+    const float settings[HYPER_COUNT] = {(float)lr,
+                                         (float)o->beta1,
+                                         (float)o->beta2,
+                                         (float)o->eps,
+                                         (float)(1 - pow(o->beta1, count)),
+                                         (float)(1 - pow(o->beta2, count)),
+                                         (float)o->clip,
+                                         (float)(1.0 / (double)t->accumulate)};
+    memcpy(hyper, settings, sizeof settings);
+}
+
+/* Collects the oldest batch of a step. */
+static enum itera_status collect(struct itera_train_program *t, struct itera_train_pending *p)
+{
+    enum itera_status status = itera_collect(&p->ticket[0], t->found);
+    p->ticket[0] = p->ticket[1];
+    p->ticket[1] = NULL;
+    p->n--;
+    p->loss += (double)t->found[FIGURE_LOSS];
+    p->aux += (double)t->found[FIGURE_AUX];
+    p->kl += t->teacher.executable ? (double)t->found[FIGURE_KL] : (double)NAN;
+    return status;
+}
+
+/* Batch i of a step. */
+static enum itera_status queue_batch(struct itera_train_program *t,
+                                     const struct itera_train_options *o,
+                                     const float hyper[HYPER_COUNT], int64_t i,
+                                     const struct itera_dataset *data,
+                                     struct itera_train_pending *p)
+{
+    const size_t bytes = (size_t)(t->batch * t->seq) * 4;
+    uint64_t draw = (uint64_t)(p->step * t->accumulate + i);
+    const uint32_t rng[4] = {(uint32_t)o->seed, (uint32_t)(o->seed >> 32), (uint32_t)draw,
+                             (uint32_t)(draw >> 32)};
+    enum itera_status status = itera_dataset_batch(data, o->seed, draw, (size_t)t->batch,
+                                                   (size_t)t->seq, t->host_ids, t->host_targets);
+    struct itera_job job = {.upload = {{t->hyper, 0, HYPER_COUNT * 4, hyper},
+                                       {t->rng, 0, sizeof rng, rng},
+                                       {t->ids, 0, bytes, t->host_ids},
+                                       {t->targets, 0, bytes, t->host_targets}},
+                            .n_uploads = 4,
+                            .from = t->figures,
+                            .bytes = t->figures->bytes};
+    if (t->teacher.executable)
+        job.run[job.n_runs++] = t->teacher.executable;
+    job.run[job.n_runs++] = t->train.executable;
+    if (t->update_run && i == t->accumulate - 1)
+        job.run[job.n_runs++] = t->update_run;
+    if (!status && p->n == 2)
+        status = collect(t, p);
+    if (!status)
+        status = itera_submit(&job, &p->ticket[p->n]);
+    p->n += !status;
+    return status;
+}
+
+int itera_train_program_ahead(const struct itera_train_program *t)
+{
+    return itera_can_submit(t->train.executable) ? ITERA_TRAIN_PENDING - 1 : 0;
 }
 
 enum itera_status itera_train_program_step(struct itera_train_program *t,
                                            const struct itera_train_options *o, double lr,
-                                           int64_t step, const struct itera_dataset *data,
+                                           int64_t step, const struct itera_dataset *data)
+{
+    float hyper[HYPER_COUNT];
+    struct itera_train_pending *p = &t->pending[t->n_pending];
+    *p = (struct itera_train_pending){.step = step};
+    t->n_pending++;
+    find_settings(t, o, lr, step, hyper);
+    enum itera_status status = ITERA_OK;
+    for (int64_t i = 0; i < t->accumulate && !status; i++)
+        status = queue_batch(t, o, hyper, i, data, p);
+    if (status)
+        forget(t);
+    return status;
+}
+
+enum itera_status itera_train_program_read(struct itera_train_program *t,
                                            struct itera_train_figures *figures)
 {
-    enum itera_status status = upload_settings(t, o, lr, step);
-    double loss = 0, aux = 0, kl = t->teacher.executable ? 0 : (double)NAN;
-    for (int64_t i = 0; i < t->accumulate && !status; i++) {
-        uint64_t draw = (uint64_t)(step * t->accumulate + i);
-        const uint32_t rng[4] = {(uint32_t)o->seed, (uint32_t)(o->seed >> 32), (uint32_t)draw,
-                                 (uint32_t)(draw >> 32)};
-        status = itera_dataset_batch(data, o->seed, draw, (size_t)t->batch, (size_t)t->seq,
-                                     t->host_ids, t->host_targets);
-        if (!status)
-            status = upload_batch(t);
-        if (!status)
-            status = itera_buffer_upload(t->rng, 0, rng, sizeof rng);
-        if (!status && t->teacher.executable)
-            status = itera_run(t->teacher.executable);
-        if (!status)
-            status = itera_run(t->train.executable);
-        if (status || !figures)
-            continue;
-        float found[2] = {0};
-        status = itera_buffer_download(t->figures, FIGURE_LOSS * 4, found, sizeof found);
-        loss += (double)found[0];
-        aux += (double)found[1];
-        if (!status && t->teacher.executable)
-            status = itera_buffer_download(t->figures, FIGURE_KL * 4, found, sizeof *found);
-        kl += (double)found[0];
-    }
-    if (!status && t->update_run)
-        status = itera_run(t->update_run);
-    if (status || !figures)
+    struct itera_train_pending *p = &t->pending[0];
+    enum itera_status status = ITERA_OK;
+    while (p->n && !status)
+        status = collect(t, p);
+    if (status) {
+        forget(t);
         return status;
-    float norm;
-    status = itera_buffer_download(t->figures, FIGURE_NORM * 4, &norm, sizeof norm);
-    figures->loss = loss / (double)t->accumulate;
-    figures->aux_loss = aux / (double)t->accumulate;
-    figures->kl_loss = kl / (double)t->accumulate;
-    figures->grad_norm = (double)norm / (double)t->accumulate;
-    for (int i = 0; i < t->n_moe * t->experts && figures->load && !status; i++) {
-        float share;
-        status =
-            itera_buffer_download(t->figures, (size_t)(FIGURE_LOAD + i) * 4, &share, sizeof share);
-        figures->load[i] = (double)share;
     }
-    return status;
+    figures->step = p->step;
+    figures->finite = t->found[FIGURE_NORM + 1] > 0;
+    figures->loss = p->loss / (double)t->accumulate;
+    figures->aux_loss = p->aux / (double)t->accumulate;
+    figures->kl_loss = p->kl / (double)t->accumulate;
+    figures->grad_norm = (double)t->found[FIGURE_NORM] / (double)t->accumulate;
+    for (int i = 0; i < t->n_moe * t->experts && figures->load; i++)
+        figures->load[i] = (double)t->found[FIGURE_LOAD + i];
+    t->n_pending--;
+    memmove(t->pending, t->pending + 1, (size_t)t->n_pending * sizeof *t->pending);
+    return ITERA_OK;
 }
 
 enum itera_status itera_train_program_get_scale(struct itera_train_program *t, float scale[2])
@@ -354,15 +407,6 @@ enum itera_status itera_train_program_get_scale(struct itera_train_program *t, f
 enum itera_status itera_train_program_set_scale(struct itera_train_program *t, const float scale[2])
 {
     return itera_buffer_upload(t->figures, FIGURE_SCALE * 4, scale, 2 * sizeof *scale);
-}
-
-enum itera_status itera_train_program_finite(const struct itera_train_program *t, bool *finite)
-{
-    float flag = 0;
-    enum itera_status status =
-        itera_buffer_download(t->figures, (FIGURE_NORM + 1) * 4, &flag, sizeof flag);
-    *finite = flag > 0;
-    return status;
 }
 
 enum itera_status itera_train_program_loss(const struct itera_train_program *t, double *loss)

@@ -26,19 +26,19 @@ static int64_t step_tokens(const struct itera_trainer *t)
     return t->options.batch * t->options.seq * t->options.accumulate;
 }
 
-static enum itera_status diverged(const struct itera_trainer *t, const char *what)
+static enum itera_status diverged(const struct itera_trainer *t, int64_t step, const char *what)
 {
     return itera_fail(ITERA_ERR_LIMIT,
                       "training diverged: %s at step %lld; start again with a lower learning rate "
                       "(it is %g), a longer warm-up, or stricter clipping",
-                      what, (long long)t->step, t->options.lr);
+                      what, (long long)step, t->options.lr);
 }
 
-/* Says how many steps were skipped since it last did. */
-static void tell_skipped(struct itera_trainer *t)
+/* Says how many of the first `step` steps were skipped since it last did. */
+static void tell_skipped(struct itera_trainer *t, int64_t step)
 {
-    const int64_t steps = t->step - t->told_step, skipped = t->skipped - t->told_skipped;
-    t->told_step = t->step;
+    const int64_t steps = step - t->told_step, skipped = t->skipped - t->told_skipped;
+    t->told_step = step;
     t->told_skipped = t->skipped;
     if (!skipped)
         return;
@@ -47,23 +47,33 @@ static void tell_skipped(struct itera_trainer *t)
     itera_log(scaled ? ITERA_LOG_INFO : ITERA_LOG_WARNING,
               "step %lld: %lld of the last %lld steps had gradients that are not finite, and were "
               "skipped%s",
-              (long long)t->step, (long long)skipped, (long long)steps,
+              (long long)step, (long long)skipped, (long long)steps,
               scaled ? "; the loss scale is halved each time" : "");
 }
 
-/* Counts the step just done when it was skipped: one by one, as ten in a row may begin anywhere. */
-static enum itera_status count_skipped(struct itera_trainer *t)
+/* Counts a step when it was skipped: one by one, as ten in a row may begin anywhere. */
+static enum itera_status count_skipped(struct itera_trainer *t,
+                                       const struct itera_train_figures *figures)
 {
-    bool finite;
-    enum itera_status status = itera_train_program_finite(&t->program, &finite);
-    if (status)
-        return status;
-    t->skipped += !finite;
-    t->skipped_in_a_row = finite ? 0 : t->skipped_in_a_row + 1;
+    const int64_t step = figures->step + 1;
+    t->skipped += !figures->finite;
+    t->skipped_in_a_row = figures->finite ? 0 : t->skipped_in_a_row + 1;
     const bool over = t->skipped_in_a_row >= SKIP_LIMIT;
-    if (over || t->step % TELL_EVERY == 0 || t->step >= t->plan.steps)
-        tell_skipped(t);
-    return over ? diverged(t, "ten steps in a row without a finite gradient") : ITERA_OK;
+    if (over || step % TELL_EVERY == 0 || step >= t->plan.steps)
+        tell_skipped(t, step);
+    return over ? diverged(t, step, "ten steps in a row without a finite gradient") : ITERA_OK;
+}
+
+/* Reads the figures of steps until at most `behind` of those that were queued are left. */
+static enum itera_status read_steps(struct itera_trainer *t, int behind)
+{
+    enum itera_status status = ITERA_OK;
+    while (t->program.n_pending > behind && !status) {
+        status = itera_train_program_read(&t->program, &t->figures);
+        if (!status)
+            status = count_skipped(t, &t->figures);
+    }
+    return status;
 }
 
 /* Weights that are not finite are never saved: what is there from before is worth more. */
@@ -79,7 +89,7 @@ static enum itera_status check_weights(const struct itera_trainer *t)
     for (size_t i = 0; i < n && !status && finite; i++)
         finite = isfinite(values[i]);
     free(values);
-    return status || finite ? status : diverged(t, "weights that are not finite");
+    return status || finite ? status : diverged(t, t->step, "weights that are not finite");
 }
 
 /* Before a run counts as done: its last loss, of training or evaluation, is a number. */
@@ -92,7 +102,7 @@ static enum itera_status check_finish(const struct itera_trainer *t)
     const bool evaluated = t->last.events & ITERA_TRAIN_EVALUATED;
     if (isfinite(loss) && (!evaluated || isfinite(t->last.valid_loss)))
         return ITERA_OK;
-    return diverged(t, "a loss that is not finite");
+    return diverged(t, t->step, "a loss that is not finite");
 }
 
 static void summarize_load(struct itera_trainer *t)
@@ -103,9 +113,10 @@ static void summarize_load(struct itera_trainer *t)
         t->last.max_load = fmax(t->last.max_load, t->load[i] * t->program.experts);
 }
 
-static enum itera_status log_step(struct itera_trainer *t,
-                                  const struct itera_train_figures *figures, double lr)
+/* The step whose figures were read last. */
+static enum itera_status log_step(struct itera_trainer *t, double lr)
 {
+    const struct itera_train_figures *figures = &t->figures;
     struct itera_train_report *r = &t->last;
     r->loss = figures->loss;
     r->aux_loss = figures->aux_loss;
@@ -166,7 +177,9 @@ static enum itera_status evaluate(struct itera_trainer *t)
 
 enum itera_status itera_trainer_save(struct itera_trainer *t)
 {
-    enum itera_status status = check_weights(t);
+    enum itera_status status = read_steps(t, 0);
+    if (!status)
+        status = check_weights(t);
     if (!t->options.directory)
         return status;
     if (!status)
@@ -213,19 +226,21 @@ enum itera_status itera_trainer_step(struct itera_trainer *t, struct itera_train
     const double begin = itera_seconds(), lr = itera_train_learning_rate(o, &t->plan, t->step);
     const bool last = t->step + 1 >= t->plan.steps;
     const bool logs = last || t->step == 0 || (t->step + 1) % o->log_every == 0;
-    struct itera_train_figures figures = {.load = t->load};
-    status = itera_train_program_step(&t->program, o, lr, t->step, t->data, logs ? &figures : NULL);
+    status = itera_train_program_step(&t->program, o, lr, t->step, t->data);
     if (status)
         goto done;
     t->step++;
     t->last.step = t->step;
     t->last.tokens = t->step * step_tokens(t);
+    /* The device goes on with this step while the next batch is made, unless it is looked at. */
+    const bool evaluates = t->valid && (last || t->step % o->eval_every == 0);
+    status = read_steps(t, logs || evaluates ? 0 : itera_train_program_ahead(&t->program));
     t->trained += itera_seconds() - begin;
-    if (logs)
-        status = log_step(t, &figures, lr);
-    if (!status)
-        status = count_skipped(t);
-    if (!status && t->valid && (last || t->step % o->eval_every == 0))
+    if (logs && t->figures.step + 1 == t->step) {
+        const enum itera_status logged = log_step(t, lr);
+        status = status ? status : logged;
+    }
+    if (!status && evaluates)
         status = evaluate(t);
     if (status)
         goto done;
@@ -235,7 +250,10 @@ enum itera_status itera_trainer_step(struct itera_trainer *t, struct itera_train
         t->finish = NO_BETTER;
     else if (o->max_minutes > 0 && itera_seconds() - t->began >= o->max_minutes * 60)
         t->finish = ITERA_TRAIN_TIME_UP;
-    if (t->finish == ITERA_TRAIN_TIME_UP && t->valid && !(t->last.events & ITERA_TRAIN_EVALUATED))
+    if (t->finish)
+        status = read_steps(t, 0);
+    if (!status && t->finish == ITERA_TRAIN_TIME_UP && t->valid &&
+        !(t->last.events & ITERA_TRAIN_EVALUATED))
         status = evaluate(t);
     if (!status && t->finish)
         status = check_finish(t);

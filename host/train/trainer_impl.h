@@ -47,6 +47,16 @@ struct itera_train_teaching {
     double temperature, weight;
 };
 
+/* A step whose figures were not read yet. */
+struct itera_train_pending {
+    int64_t step;
+    double loss, aux, kl;           /* sums over the batches that were collected */
+    struct itera_ticket *ticket[2]; /* of the others, in order */
+    int n;
+};
+
+enum { ITERA_TRAIN_PENDING = 2 };
+
 struct itera_train_program {
     struct itera_device *device;
     int64_t batch, seq, accumulate;
@@ -64,9 +74,15 @@ struct itera_train_program {
     struct itera_buffer *ids, *targets, *rng, *hyper, *figures;
     int n_moe, experts;
     int32_t *host_ids, *host_targets;
+    float *found; /* what was read of the figures last */
+    /* Steps that were queued and not read, the oldest first. */
+    struct itera_train_pending pending[ITERA_TRAIN_PENDING];
+    int n_pending;
 };
 
 struct itera_train_figures {
+    int64_t step; /* of which these are: 0 is the first */
+    bool finite;  /* its gradients were; otherwise it changed nothing */
     double loss, aux_loss, grad_norm;
     double kl_loss; /* NaN without a teacher */
     double *load;   /* n_moe x experts; not touched when NULL */
@@ -79,20 +95,21 @@ enum itera_status itera_train_program_create(struct itera_model *model, int64_t 
                                              const struct itera_train_teaching *teaching,
                                              struct itera_train_program *out);
 void itera_train_program_destroy(struct itera_train_program *program);
-/* One optimiser step: `step` picks batches and dropout; lr and the other settings go to the device
- * as they are. figures may be NULL; it costs a download. */
+/* Queues one optimiser step: `step` picks batches and dropout; lr and the other settings go to the
+ * device as they are. At most ITERA_TRAIN_PENDING - 1 others may be unread. */
 enum itera_status itera_train_program_step(struct itera_train_program *program,
                                            const struct itera_train_options *options, double lr,
-                                           int64_t step, const struct itera_dataset *data,
+                                           int64_t step, const struct itera_dataset *data);
+/* Waits for the oldest step that was not read, and reads its figures. */
+enum itera_status itera_train_program_read(struct itera_train_program *program,
                                            struct itera_train_figures *figures);
+/* How many steps are worth having unread: 0 where a step is done when it was queued. */
+int itera_train_program_ahead(const struct itera_train_program *program);
 /* Mixed precision: the loss scale and the steps since it changed, for checkpoints. */
 enum itera_status itera_train_program_get_scale(struct itera_train_program *program,
                                                 float scale[2]);
 enum itera_status itera_train_program_set_scale(struct itera_train_program *program,
                                                 const float scale[2]);
-/* Whether the last step's gradients were finite; otherwise it changed nothing. */
-enum itera_status itera_train_program_finite(const struct itera_train_program *program,
-                                             bool *finite);
 /* The loss of the last batch, of training or of evaluation. */
 enum itera_status itera_train_program_loss(const struct itera_train_program *program, double *loss);
 /* Mean nats per token over the first `batches` evaluation batches. model NULL: the teacher's. */
@@ -156,6 +173,7 @@ struct itera_trainer {
     int64_t log_bytes;
     bool log_uncut; /* the file goes on behind log_bytes, until the next line is written */
     double *load;
+    struct itera_train_figures figures; /* of the step that was read last */
 
     /* Clocks, in seconds of CLOCK_MONOTONIC; nothing that is computed depends on them except the
      * plan of a timed run. */

@@ -98,6 +98,7 @@ void itera_trainer_start_clocks(struct itera_trainer *t)
 {
     t->saved = itera_seconds();
     t->saved_step = t->logged = t->told_step = t->step;
+    t->figures = (struct itera_train_figures){.step = -1, .load = t->load};
     t->told_skipped = t->skipped;
     t->last.step = t->step;
     t->last.best_step = t->best_step;
