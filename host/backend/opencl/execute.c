@@ -242,7 +242,8 @@ enum itera_status opencl_profile(struct itera_executable *base, double *op_secon
     cl_event(*events)[2] = calloc((size_t)e->n_steps + 1, sizeof *events);
     if (!events)
         return itera_fail(ITERA_ERR_MEMORY, "%s: no memory for a profile", base->device->info.id);
-    enum itera_status status = ITERA_OK;
+    /* The other queue may have jobs, which this one would not wait for. */
+    enum itera_status status = opencl_finish(d, d->queue, ITERA_OK);
     for (int32_t i = 0; !status && i < e->n_steps; i++)
         status = enqueue_timed(d, &e->steps[i], events[i]);
     status = opencl_finish(d, d->profile_queue, status);
