@@ -10,17 +10,8 @@
 bool itera_check_build_chain(struct itera_checker *checker, int kind, int index,
                              struct itera_case *c)
 {
-    *c = (struct itera_case){.index = index};
-    if (checker->status ||
-        (checker->options->cases > 0 && index - checker->options->first >= checker->options->cases))
-        return false;
-    checker->status = itera_program_create(&c->program);
-    if (checker->status)
-        return false;
-    const char *name = itera_chain_cases[kind].name;
-    c->rng = (struct itera_rng){.seed = checker->options->seed,
-                                .stream = itera_check_stream(name, index, 0)};
-    return itera_chain_cases[kind].build(c);
+    return itera_check_begin_case(checker, itera_chain_cases[kind].name, index, c) &&
+           itera_chain_cases[kind].build(c);
 }
 
 /* What the program leaves behind: its last op's outputs, what its ops write in place, and what they

@@ -47,19 +47,24 @@ bool itera_check_has_cases(enum itera_op_kind kind)
     return builders[kind] != NULL;
 }
 
-bool itera_check_build(struct itera_checker *checker, enum itera_op_kind kind, int index,
-                       struct itera_case *c)
+bool itera_check_begin_case(struct itera_checker *checker, const char *name, int index,
+                            struct itera_case *c)
 {
     *c = (struct itera_case){.index = index};
     if (checker->status ||
         (checker->options->cases > 0 && index - checker->options->first >= checker->options->cases))
         return false;
-    checker->status = itera_program_create(&c->program);
-    if (checker->status)
-        return false;
     c->rng = (struct itera_rng){.seed = checker->options->seed,
-                                .stream = itera_check_stream(itera_op_info(kind)->name, index, 0)};
-    return builders[kind](c);
+                                .stream = itera_check_stream(name, index, 0)};
+    checker->status = itera_program_create(&c->program);
+    return !checker->status;
+}
+
+bool itera_check_build(struct itera_checker *checker, enum itera_op_kind kind, int index,
+                       struct itera_case *c)
+{
+    return itera_check_begin_case(checker, itera_op_info(kind)->name, index, c) &&
+           builders[kind](c);
 }
 
 bool itera_check_is_input(const struct itera_case *c, int32_t tensor)

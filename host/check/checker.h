@@ -35,6 +35,10 @@ uint64_t itera_check_stream(const char *op, int index, int part);
 
 /* Whether an op has cases of its own (gradient ops are reached through their forward op's). */
 bool itera_check_has_cases(enum itera_op_kind kind);
+/* An empty case of what is called so, with its random numbers; false when it is not to be checked, or
+ * after an error (checker->status). */
+bool itera_check_begin_case(struct itera_checker *checker, const char *name, int index,
+                            struct itera_case *c);
 /* Builds case `index` of an op. False when there is none, or after an error (checker->status, or
  * the case's program->status, which is reported as a failure). The caller destroys c->program. */
 bool itera_check_build(struct itera_checker *checker, enum itera_op_kind kind, int index,

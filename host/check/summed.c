@@ -279,23 +279,39 @@ static void round_product(void *user, const struct itera_call *call)
     }
 }
 
-/* Adds what the rounding of integer products, carried through the ops after them, does to each
- * result: (now - reference)^2. */
-static enum itera_status draw_rounded(struct moves *m, struct itera_rng *rng, double *sums)
+/* Runs the operands as they were moved, `after` each op (NULL: nothing), and moves them back; sums[i]
+ * becomes (now - reference)^2 of result i, more for few elements. */
+static enum itera_status run_moved(struct moves *m,
+                                   void (*after)(void *user, const struct itera_call *call),
+                                   struct noise *noise, double *sums)
 {
-    struct noise noise = {.rng = {.seed = rng->seed, .stream = (uint64_t)itera_rng_u32(rng) << 32}};
-    m->runner.device->after_op = round_product;
-    m->runner.device->after_op_user = &noise;
+    m->runner.device->after_op = after;
+    m->runner.device->after_op_user = noise;
     enum itera_status status = itera_runner_run(&m->runner);
     m->runner.device->after_op = NULL;
     itera_trial_reset(&m->moved, m->reference->trial);
-    for (int i = 0; i < m->n && !status; i++) {
-        if (!is_real(m, m->tensors[i]))
-            continue;
-        double count, sum = change(m, i, &count);
-        sums[i] += of_few(count) * sum;
+    for (int i = 0; i < m->n; i++) {
+        double count;
+        sums[i] = 0;
+        if (!status && is_real(m, m->tensors[i])) {
+            sums[i] = change(m, i, &count);
+            sums[i] *= of_few(count);
+        }
     }
     return status;
+}
+
+static struct noise make_noise(struct itera_rng *rng, float step)
+{
+    const uint64_t stream = (uint64_t)itera_rng_u32(rng) << 32;
+    return (struct noise){.rng = {.seed = rng->seed, .stream = stream}, .step = step};
+}
+
+/* What the rounding of integer products, carried through the ops after them, does to each result. */
+static enum itera_status draw_rounded(struct moves *m, struct itera_rng *rng, double *sums)
+{
+    struct noise noise = make_noise(rng, 0);
+    return run_moved(m, round_product, &noise, sums);
 }
 
 /* Moves the operands of the ways `from` to `to`, with those that are not linear all that lies between
@@ -304,24 +320,14 @@ static enum itera_status draw(struct moves *m, const enum way *ways, enum way fr
                               float step, double weight, double alike_by_term,
                               struct itera_rng *rng, double *sums)
 {
+    double moved[ITERA_CHECK_TENSORS];
     for (int k = 0; k < m->moved.n_slots; k++)
         if (is_real(m, m->moved.slots[k].tensor) && ways[k] >= from && ways[k] <= to)
             multiply(m, k, 1, step, ways[k] == BY_CHOICE, rng);
-    struct noise noise = {.rng = {.seed = rng->seed, .stream = (uint64_t)itera_rng_u32(rng) << 32},
-                          .step = step};
-    if (from > LINEAR) {
-        m->runner.device->after_op = disturb;
-        m->runner.device->after_op_user = &noise;
-    }
-    enum itera_status status = itera_runner_run(&m->runner);
-    m->runner.device->after_op = NULL;
-    itera_trial_reset(&m->moved, m->reference->trial);
-    for (int i = 0; i < m->n && !status; i++) {
-        if (!is_real(m, m->tensors[i]))
-            continue;
-        double count, sum = change(m, i, &count) / ((double)step * step);
-        sums[i] += (weight + alike_by_term * terms_of(m, i)) * of_few(count) * sum;
-    }
+    struct noise noise = make_noise(rng, step);
+    enum itera_status status = run_moved(m, from > LINEAR ? disturb : NULL, &noise, moved);
+    for (int i = 0; i < m->n && !status; i++)
+        sums[i] += (weight + alike_by_term * terms_of(m, i)) * moved[i] / ((double)step * step);
     return status;
 }
 

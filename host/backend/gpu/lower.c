@@ -66,6 +66,19 @@ static void begin_op(struct itera_gpu_lowering *l, int32_t index, int forced)
     l->status = ITERA_OK;
 }
 
+/* What was lowered from dispatch `first` on, unless that failed: then nothing of it stays. */
+static enum itera_status end_op(struct itera_gpu_lowering *l, int32_t first,
+                                enum itera_status status)
+{
+    if (!status)
+        status = l->status;
+    if (!status)
+        status = finish_op(l, first);
+    if (status)
+        l->n = first;
+    return status;
+}
+
 enum itera_status itera_gpu_lower_op(struct itera_gpu_lowering *l, int32_t index, int forced)
 {
     const struct itera_op *op = &l->program->ops[index];
@@ -75,14 +88,7 @@ enum itera_status itera_gpu_lower_op(struct itera_gpu_lowering *l, int32_t index
     int32_t first = l->n;
     begin_op(l, index, forced);
     check_sizes(l, op);
-    enum itera_status status = l->status ? l->status : lowerings[op->kind](l, op);
-    if (!status)
-        status = l->status;
-    if (!status)
-        status = finish_op(l, first);
-    if (status)
-        l->n = first;
-    return status;
+    return end_op(l, first, l->status ? l->status : lowerings[op->kind](l, op));
 }
 
 enum itera_status itera_gpu_lower_chain(struct itera_gpu_lowering *l,
@@ -93,14 +99,7 @@ enum itera_status itera_gpu_lower_chain(struct itera_gpu_lowering *l,
     for (int r = 0; r < ITERA_ROLES; r++)
         if (c->op[r] >= 0)
             check_sizes(l, &l->program->ops[c->op[r]]);
-    enum itera_status status = l->status ? l->status : c->kind->lower(l, c);
-    if (!status)
-        status = l->status;
-    if (!status)
-        status = finish_op(l, first);
-    if (status)
-        l->n = first;
-    return status;
+    return end_op(l, first, l->status ? l->status : c->kind->lower(l, c));
 }
 
 enum itera_status itera_gpu_supports(struct itera_device *base, const struct itera_program *program,
