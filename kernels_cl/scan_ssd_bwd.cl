@@ -123,88 +123,78 @@ kernel void ssd_scan_bwd_x(global const float *dy, global const float *x, global
     uint row = piece / p.chunks * p.time + SSD_FIRST(k), b_col = group * p.states;
     uint scores_at = p.scores_at + (piece * groups + group) * p.chunk_steps * p.chunk_steps;
     float rate = A[p.A_at + head], skip = p.has_skip != 0 ? D[p.D_at + head] : 0.0f;
-    float from_start[8], to_end[8], to_all[8], sum_d = 0.0f;
-    for (uint i = 0; i < 8; i++)
-        from_start[i] = to_end[i] = to_all[i] = 0.0f;
+    float row_start = 0.0f, row_end = 0.0f, row_all = 0.0f, sum_d = 0.0f; /* of step LANE */
     ssd_cumulate(LANE < count ? dt[p.dt_at + (row + LANE) * p.dt_ld + head] : 0.0f, rate, cum,
                  steps);
     for (uint first_p = 0; first_p < p.width; first_p += SSD_STEPS) {
         uint x_col = head * p.width + first_p, state_row = head_piece * p.width + first_p;
         struct ssd_tile acc;
-        ssd_clear(&acc);
-        for (uint first = 0; first < p.states; first += SSD_DEPTH) {
-            for (uint i = LANE; i < SSD_STEPS * SSD_DEPTH; i += SCAN_LANES) {
-                uint n = first + i % SSD_DEPTH, c = i / SSD_DEPTH;
-                float l = 0.0f, r = 0.0f;
-                if (n < p.states && c < count)
-                    l = ssd_decay(cum[SSD_STEPS - 1], cum[c]) *
-                        B[p.B_at + (row + c) * p.B_ld + b_col + n];
-                if (n < p.states && first_p + c < p.width)
-                    r = later[p.later_at + (state_row + c) * p.states + n];
-                SSD_LEFT(c, i % SSD_DEPTH) = l;
-                SSD_RIGHT(i % SSD_DEPTH, c) = r;
-            }
-            barrier(CLK_LOCAL_MEM_FENCE);
-            ssd_multiply(&acc, left, right);
-            barrier(CLK_LOCAL_MEM_FENCE);
-        }
-        for (uint i = 0; i < 8; i++)
-            for (uint j = 0; j < 4; j++) {
-                uint t = SSD_ROW + i, c = SSD_COLUMN(j);
-                if (t < count && first_p + c < p.width)
-                    to_end[i] += ssd_get(&acc, i, j) * x[p.x_at + (row + t) * p.x_ld + x_col + c];
-            }
-        for (uint first = 0; first < count; first += SSD_DEPTH) {
-            for (uint i = LANE; i < SSD_STEPS * SSD_DEPTH; i += SCAN_LANES) {
-                uint r = first + i / SSD_STEPS, c = i % SSD_STEPS;
-                float m = 0.0f;
-                if (c <= r && r < count)
-                    m = scores[scores_at + r * p.chunk_steps + c] * ssd_decay(cum[r], cum[c]);
-                SSD_LEFT(c, i / SSD_STEPS) = m;
-                bool valid = r < count && first_p + c < p.width;
-                SSD_RIGHT(i / SSD_STEPS, c) =
-                    valid ? dy[p.dy_at + (row + r) * p.dy_ld + x_col + c] : 0.0f;
-            }
-            barrier(CLK_LOCAL_MEM_FENCE);
-            if (SSD_ROW < first + SSD_DEPTH) /* later rows do not see these steps */
-                ssd_multiply(&acc, left, right);
-            barrier(CLK_LOCAL_MEM_FENCE);
-        }
-        for (uint i = 0; i < 8; i++)
-            for (uint j = 0; j < 4; j++) {
-                uint t = SSD_ROW + i, c = SSD_COLUMN(j);
-                if (t < count && first_p + c < p.width) {
-                    float v = ssd_get(&acc, i, j);
-                    float x_in = x[p.x_at + (row + t) * p.x_ld + x_col + c];
-                    float dy_in = dy[p.dy_at + (row + t) * p.dy_ld + x_col + c];
-                    dx[p.dx_at + (row + t) * p.dx_ld + x_col + c] = skip * dy_in + steps[t] * v;
-                    to_all[i] += v * x_in;
-                    sum_d += dy_in * x_in;
+        /* One copy of the code for three products: l G B, to which is added M dy, then f S C. */
+#pragma unroll 1
+        for (uint pass = 0; pass < 3; pass++) {
+            if (pass != 1)
+                ssd_clear(&acc);
+            uint depth = pass == 1 ? count : p.states;
+            for (uint first = 0; first < depth; first += SSD_DEPTH) {
+#pragma unroll 1
+                for (uint i = LANE; i < SSD_STEPS * SSD_DEPTH; i += SCAN_LANES) {
+                    float l = 0.0f, r = 0.0f;
+                    uint across = pass == 1 ? i / SSD_STEPS : i % SSD_DEPTH, n = first + across;
+                    uint c = pass == 1 ? i % SSD_STEPS : i / SSD_DEPTH;
+                    bool in_time = n < depth && c < count, in_width = first_p + c < p.width;
+                    if (pass == 1) {
+                        if (in_time && c <= n)
+                            l = scores[scores_at + n * p.chunk_steps + c] *
+                                ssd_decay(cum[n], cum[c]);
+                        if (n < depth && in_width)
+                            r = dy[p.dy_at + (row + n) * p.dy_ld + x_col + c];
+                    } else {
+                        if (in_time)
+                            l = pass == 0 ? ssd_decay(cum[SSD_STEPS - 1], cum[c]) *
+                                                B[p.B_at + (row + c) * p.B_ld + b_col + n]
+                                          : exp(cum[c].x + cum[c].y) *
+                                                C[p.C_at + (row + c) * p.C_ld + b_col + n];
+                        if (n < depth && in_width)
+                            r = pass == 0 ? later[p.later_at + (state_row + c) * p.states + n]
+                                          : starts[p.starts_at + (state_row + c) * p.start_ld + n];
+                    }
+                    SSD_LEFT(c, across) = l;
+                    SSD_RIGHT(across, c) = r;
                 }
+                barrier(CLK_LOCAL_MEM_FENCE);
+                /* In the second product later rows do not see these steps. */
+                if (pass != 1 || SSD_ROW < first + SSD_DEPTH)
+                    ssd_multiply(&acc, left, right);
+                barrier(CLK_LOCAL_MEM_FENCE);
             }
-        ssd_clear(&acc);
-        for (uint first = 0; first < p.states; first += SSD_DEPTH) {
-            for (uint i = LANE; i < SSD_STEPS * SSD_DEPTH; i += SCAN_LANES) {
-                uint n = first + i % SSD_DEPTH, c = i / SSD_DEPTH;
-                float l = 0.0f, r = 0.0f;
-                if (n < p.states && c < count)
-                    l = exp(cum[c].x + cum[c].y) * C[p.C_at + (row + c) * p.C_ld + b_col + n];
-                if (n < p.states && first_p + c < p.width)
-                    r = starts[p.starts_at + (state_row + c) * p.start_ld + n];
-                SSD_LEFT(c, i % SSD_DEPTH) = l;
-                SSD_RIGHT(i % SSD_DEPTH, c) = r;
-            }
-            barrier(CLK_LOCAL_MEM_FENCE);
-            ssd_multiply(&acc, left, right);
-            barrier(CLK_LOCAL_MEM_FENCE);
-        }
-        for (uint i = 0; i < 8; i++)
+            float sums[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll 1
             for (uint j = 0; j < 4; j++) {
-                uint t = SSD_ROW + i, c = SSD_COLUMN(j);
-                if (t < count && first_p + c < p.width)
-                    from_start[i] +=
-                        ssd_get(&acc, i, j) * dy[p.dy_at + (row + t) * p.dy_ld + x_col + c];
+                uint c = SSD_COLUMN(j);
+                bool in_width = first_p + c < p.width;
+#pragma unroll
+                for (uint i = 0; i < 8; i++) {
+                    uint t = SSD_ROW + i;
+                    if (t < count && in_width) {
+                        uint x_at = p.x_at + (row + t) * p.x_ld + x_col + c;
+                        uint dy_at = p.dy_at + (row + t) * p.dy_ld + x_col + c;
+                        float v = ssd_get(&acc, i, 0), with = pass == 2 ? dy[dy_at] : x[x_at];
+                        sums[i] += v * with;
+                        if (pass == 1) {
+                            float dy_in = dy[dy_at];
+                            dx[p.dx_at + (row + t) * p.dx_ld + x_col + c] =
+                                skip * dy_in + steps[t] * v;
+                            sum_d += dy_in * with;
+                        }
+                    }
+                }
+                ssd_turn(&acc);
             }
+            float sum = ssd_row_sum(sums, left);
+            row_end += pass == 0 ? sum : 0.0f;
+            row_all += pass == 1 ? sum : 0.0f;
+            row_start += pass == 2 ? sum : 0.0f;
+        }
     }
     float through = 0.0f; /* from the start state to the end state */
     for (uint i = LANE; i < p.width * p.states; i += SCAN_LANES)
@@ -212,8 +202,8 @@ kernel void ssd_scan_bwd_x(global const float *dy, global const float *x, global
             later[p.later_at + head_piece * p.width * p.states + i] *
             starts[p.starts_at + (head_piece * p.width + i / p.states) * p.start_ld + i % p.states];
     through = scan_sum_rows(through, 1, right) * exp(cum[SSD_STEPS - 1].x + cum[SSD_STEPS - 1].y);
-    float row_start = ssd_row_sum(from_start, left), row_end = ssd_row_sum(to_end, left);
-    float row_all = ssd_row_sum(to_all, left), q = 0.0f;
+    float q = 0.0f;
+    barrier(CLK_LOCAL_MEM_FENCE); /* all have read the sum */
     if (LANE < SSD_STEPS) {
         right[LANE] = row_start;
         right[SSD_STEPS + LANE] = row_end * steps[LANE];

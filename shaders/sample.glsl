@@ -6,7 +6,6 @@
 // tokens is by key from the largest down, then by id. 64-bit numbers are uvec2, (low, high).
 #ifndef ITERA_SAMPLE_GLSL
 #define ITERA_SAMPLE_GLSL
-#extension GL_EXT_control_flow_attributes : require
 #include "itera.glsl"
 #include "args/sample.clh"
 #include "wide.glsl"

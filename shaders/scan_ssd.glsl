@@ -80,20 +80,36 @@ void ssd_clear(out ssd_tile acc)
 
 void ssd_multiply(inout ssd_tile acc)
 {
-    [[unroll]] for (uint k = 0; k < SSD_DEPTH; k++) {
-        vec4 low = left[k * 17 + LANE / 16 * 2], high = left[k * 17 + LANE / 16 * 2 + 1];
-        [[unroll]] for (uint j = 0; j < 4; j++) {
-            float r = SSD_RIGHT(k, SSD_COLUMN(j));
-            acc.low[j] += low * r;
-            acc.high[j] += high * r;
+    // Four at a time: more would only be more code.
+    [[dont_unroll]]
+    for (uint first = 0; first < SSD_DEPTH; first += 4)
+        [[unroll]] for (uint k = first; k < first + 4; k++) {
+            vec4 low = left[k * 17 + LANE / 16 * 2], high = left[k * 17 + LANE / 16 * 2 + 1];
+            [[unroll]] for (uint j = 0; j < 4; j++) {
+                float r = SSD_RIGHT(k, SSD_COLUMN(j));
+                acc.low[j] += low * r;
+                acc.high[j] += high * r;
+            }
         }
-    }
 }
 
 // Row i (0 to 7) of the lane's column j.
 float ssd_get(ssd_tile acc, uint i, uint j)
 {
     return i < 4 ? acc.low[j][i % 4] : acc.high[j][i % 4];
+}
+
+// Column j becomes column j - 1, and the first one the last: for loops over columns that are not
+// unrolled.
+void ssd_turn(inout ssd_tile acc)
+{
+    vec4 low = acc.low[0], high = acc.high[0];
+    [[unroll]] for (uint j = 0; j < 3; j++) {
+        acc.low[j] = acc.low[j + 1];
+        acc.high[j] = acc.high[j + 1];
+    }
+    acc.low[3] = low;
+    acc.high[3] = high;
 }
 
 // For lane i below 64, the sum of row i; v are the lane's sums over its columns of its rows.
