@@ -1,5 +1,6 @@
 #include "bench/presets.h"
 
+#include "core/log.h"
 #include "model/phase.h"
 #include "train/trainer_impl.h"
 
@@ -24,10 +25,18 @@ static enum itera_status training(struct itera_model *model, int64_t batch, int6
                                   itera_bench_program_fn *fn, void *user, double done)
 {
     struct itera_train_program t;
+    struct itera_attempt attempt;
+    itera_attempt_begin(&attempt);
     enum itera_status status =
         itera_train_program_create(model, batch, time, 1, 0.1, ITERA_PRECISION_F32, NULL, &t);
+    itera_attempt_end(&attempt);
+    if (status == ITERA_ERR_MEMORY) {
+        itera_log(ITERA_LOG_WARNING, "training of %lld x %lld tokens is left out: %.255s",
+                  (long long)batch, (long long)time, attempt.error);
+        return ITERA_OK;
+    }
     if (status)
-        return status;
+        return itera_fail(status, "%.1000s", attempt.error);
     status = fn(user, t.train.graph.p, done);
     itera_train_program_destroy(&t);
     return status;

@@ -9,8 +9,8 @@
 typedef enum itera_status itera_bench_program_fn(void *user, const struct itera_program *program,
                                                  double done);
 
-/* Records the model's training step (where its weights are f32), its prefill, its evaluation and its
- * decoding. */
+/* Records the model's training step (where its weights are f32; a device without the memory leaves it
+ * out, with a warning), its prefill, its evaluation and its decoding. */
 enum itera_status itera_bench_programs(struct itera_model *model, itera_bench_program_fn *fn,
                                        void *user);
 
