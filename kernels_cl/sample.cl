@@ -3,8 +3,9 @@
  * Tokens must be those of the reference, which sums weights in double, so weights are integers
  * here: exp((logit - max) / temperature) in units of 2^-44, worked out without floats. Their sums
  * are exact and the same in any order. A first kernel works them out for the maximum of a segment,
- * since nobody knows the row's yet; a second one multiplies them by that segment's own. Logits are compared as integers too: a larger key is a
- * larger logit. Order among tokens is by key from the largest down, then by id. */
+ * since nobody knows the row's yet; a second one multiplies them by that segment's own. Logits are
+ * compared as integers too: a larger key is a larger logit. Order among tokens is by key from the
+ * largest down, then by id. */
 #include "args/sample.clh"
 #include "itera.clh"
 #include "philox.clh"

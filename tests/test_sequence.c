@@ -613,6 +613,43 @@ static void test_ahead(void **state)
     }
 }
 
+/* After a step ahead has failed, nothing is given out until a reset. */
+static void test_ahead_fails(void **state)
+{
+    (void)state;
+    if (strcmp(itera_device_info(device)->id, "opencl:0") != 0)
+        skip(); /* the CPU queues nothing, and a lost Vulkan device does not come back */
+    struct itera_model *model = make_model(device, configs[0], VOCAB, 11);
+    struct itera_session *s = make_session(model, BATCH);
+    const int32_t prompt[BATCH] = {1, 7, 13};
+    int32_t want[4][BATCH], token[BATCH];
+    float *logits = malloc(BATCH * VOCAB * sizeof *logits);
+    assert_int_equal(itera_session_set_sampling(s, -1, NULL), ITERA_OK);
+    for (int failed = 0; failed < 2; failed++) {
+        assert_int_equal(itera_session_prefill(s, prompt, 1), ITERA_OK);
+        for (int i = 0; i < 4; i++) {
+            assert_int_equal(itera_session_next(s, token), ITERA_OK);
+            if (failed)
+                assert_memory_equal(token, want[i], sizeof token);
+            memcpy(want[i], token, sizeof token);
+        }
+        if (failed)
+            break;
+        assert_int_equal(itera_session_run_ahead(s, 3), ITERA_OK);
+        setenv("ITERA_FAULT", "lost:1", 1);
+        assert_int_equal(itera_session_next(s, token), ITERA_ERR_DEVICE);
+        unsetenv("ITERA_FAULT");
+        assert_int_equal(itera_session_next(s, token), ITERA_ERR_DEVICE);
+        assert_int_equal(itera_session_logits(s, logits), ITERA_ERR_DEVICE);
+        assert_int_equal(itera_session_prefill(s, prompt, 1), ITERA_ERR_DEVICE);
+        assert_non_null(strstr(itera_last_error(), "reset"));
+        assert_int_equal(itera_session_reset(s), ITERA_OK);
+    }
+    free(logits);
+    itera_session_destroy(&s);
+    itera_model_destroy(&model);
+}
+
 int main(void)
 {
     static const char *const devices[] = {"cpu", "vulkan:0", "opencl:0"};
@@ -632,7 +669,7 @@ int main(void)
             cmocka_unit_test(test_lists),       cmocka_unit_test(test_saved),
             cmocka_unit_test(test_saved_empty), cmocka_unit_test(test_penalties),
             cmocka_unit_test(test_bad_states),  cmocka_unit_test(test_progress),
-            cmocka_unit_test(test_ahead),
+            cmocka_unit_test(test_ahead),       cmocka_unit_test(test_ahead_fails),
         };
         failed += cmocka_run_group_tests_name(devices[d], tests, NULL, NULL);
         itera_device_close(&device);

@@ -103,7 +103,8 @@ struct itera_backend {
     /* Runs to completion. */
     enum itera_status (*run)(struct itera_executable *executable);
     /* See itera_submit, itera_collect; NULL where runs cannot be queued. What else is asked of the
-     * device waits for the jobs that are queued. A job that cannot be queued leaves nothing behind. */
+     * device waits for the jobs that are queued. Of a job that cannot be queued, nothing is left on the
+     * queue; a part of it may have run. */
     enum itera_status (*submit)(struct itera_device *device, const struct itera_job *job,
                                 struct itera_ticket **ticket);
     enum itera_status (*collect)(struct itera_ticket *ticket, void *data);
@@ -185,8 +186,7 @@ bool itera_can_submit(const struct itera_executable *executable);
  * collected once, before the executables and buffers of its job are destroyed. */
 enum itera_status itera_submit(const struct itera_job *job, struct itera_ticket **ticket);
 /* Waits for the job, hands out what it copied back, and ends the ticket, also after an error. With data
- * NULL the job is forgotten, and its error is left to the next call that meets it. *ticket may be NULL:
- * nothing. */
+ * NULL the job is forgotten, and so is its error. *ticket may be NULL: nothing. */
 enum itera_status itera_collect(struct itera_ticket **ticket, void *data);
 
 #endif

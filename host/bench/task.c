@@ -234,11 +234,11 @@ enum itera_status itera_bench_task_energy(struct itera_bench_task *task, struct 
         if (!status)
             status = work->run(work->user);
     }
-    if (!status && work->finish)
-        status = work->finish(work->user);
     /* A meter that goes on would refuse the next task. */
     struct itera_energy energy;
     const enum itera_status ended = begun ? ITERA_OK : itera_meter_end(meter, &energy);
+    if (!status && work->finish)
+        status = work->finish(work->user);
     if (!status && !(status = ended))
         task->row.energy = energy;
     task->row.energy_tokens = (double)task->row.tokens * runs;

@@ -8,6 +8,7 @@
  * are taken again, with the same programs and random numbers, to the same bits. */
 #include <string.h>
 
+#include "core/log.h"
 #include "infer/session_impl.h"
 #include "program/program.h"
 
@@ -42,15 +43,28 @@ static enum itera_status queue_step(struct itera_session *s)
     return status;
 }
 
-/* Whether the device takes work ahead; then states can be copied. */
+static enum itera_status fail_broken(void)
+{
+    return itera_fail(ITERA_ERR_DEVICE,
+                      "the session's state was lost when the device failed; reset "
+                      "the session");
+}
+
+/* Whether the device takes work ahead; then states can be copied. One that has no room for copies goes
+ * step by step. */
 static enum itera_status prepare(struct itera_session *s, bool *can)
 {
-    enum itera_status status = ITERA_OK;
-    *can = itera_can_submit(s->step.executable);
-    if (*can)
-        status = itera_session_make_copies(s);
-    *can = *can && !status && itera_can_submit(s->save[0].executable);
-    return status;
+    struct itera_ahead *a = &s->ahead;
+    struct itera_attempt attempt;
+    *can = !a->never && itera_can_submit(s->step.executable);
+    if (!*can)
+        return ITERA_OK;
+    itera_attempt_begin(&attempt);
+    enum itera_status status = itera_session_make_copies(s);
+    itera_attempt_end(&attempt);
+    a->never = status == ITERA_ERR_MEMORY || status == ITERA_ERR_UNSUPPORTED;
+    *can = !status && itera_can_submit(s->save[0].executable);
+    return status && !a->never ? itera_fail(status, "%.1000s", attempt.error) : ITERA_OK;
 }
 
 /* Whether the device may run ahead from here. */
@@ -72,18 +86,23 @@ enum itera_status itera_session_next_ahead(struct itera_session *s, bool *given)
 {
     struct itera_ahead *a = &s->ahead;
     enum itera_status status = ITERA_OK;
+    *given = false;
+    if (a->broken)
+        return fail_broken();
     *given = a->queued > a->out;
     if (!*given)
         status = begin(s, given);
     while (*given && !status && may_queue(s))
         status = queue_step(s);
-    if (status || !*given)
+    if (!*given)
+        return status;
+    if (!status)
+        status = itera_collect(&a->ticket[a->out % ITERA_AHEAD], s->numbers);
+    a->broken = status != ITERA_OK;
+    if (status)
         return status;
     for (size_t i = 0; i < (size_t)s->batch && s->window; i++)
         s->history[i * (size_t)s->window + (size_t)s->sequence[i].position] = s->last[i];
-    status = itera_collect(&a->ticket[a->out % ITERA_AHEAD], s->numbers);
-    if (status)
-        return status;
     memcpy(s->last, s->numbers, (size_t)s->batch * 4);
     memcpy(token_of(s, ++a->out), s->last, (size_t)s->batch * 4);
     for (int32_t i = 0; i < s->batch; i++) {
@@ -124,6 +143,8 @@ enum itera_status itera_session_settle(struct itera_session *s)
     a->wanted = 0;
     a->queued = a->out = 0;
     itera_session_drop_ahead(s);
+    if (a->broken)
+        return fail_broken();
     if (queued == out)
         return ITERA_OK;
     uint64_t saved = (queued - 1) / ITERA_AHEAD * ITERA_AHEAD;
@@ -136,6 +157,7 @@ enum itera_status itera_session_settle(struct itera_session *s)
         status = wind_back(s, queued - saved, out - saved);
     for (uint64_t step = saved; step < out && !status; step++)
         status = itera_run(s->step.executable);
+    a->broken = status != ITERA_OK;
     return status;
 }
 

@@ -387,10 +387,10 @@ enum itera_status itera_session_clear(struct itera_session *s, const int32_t *co
 
 enum itera_status itera_session_reset(struct itera_session *session)
 {
-    enum itera_status status = itera_session_settle(session);
+    (void)itera_session_settle(session); /* for the random streams; the states go */
+    session->ahead.broken = false;
     memset(session->sequence, 0, (size_t)session->batch * sizeof *session->sequence);
-    if (!status)
-        status = itera_run(session->clear.executable);
+    enum itera_status status = itera_run(session->clear.executable);
     for (int32_t i = 0; i < session->batch && session->adjust && !status; i++)
         status = itera_session_set_penalty(session, i, session->penalty[i]);
     return status ? status : itera_session_set_starts(session);
@@ -538,7 +538,10 @@ size_t itera_session_bytes(const struct itera_session *session)
     for (int i = 0; i <= ITERA_SESSION_CHUNK_BITS; i++)
         if (s->chunk[i].executable)
             bytes += s->chunk[i].executable->memory_bytes;
-    if (s->step.executable)
-        bytes += s->step.executable->memory_bytes;
+    const struct itera_executable *others[] = {s->step.executable,       s->save[0].executable,
+                                               s->save[1].executable,    s->restore[0].executable,
+                                               s->restore[1].executable, s->merge.executable};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        bytes += others[i] ? others[i]->memory_bytes : 0;
     return bytes;
 }

@@ -39,6 +39,8 @@ struct itera_ahead {
     uint64_t queued, out; /* steps since the device began to run ahead: queued, given out */
     struct itera_ticket *ticket[ITERA_AHEAD]; /* of step k at k % ITERA_AHEAD */
     int32_t *token; /* (2 ITERA_AHEAD, batch): what steps read, step k at k % (2 ITERA_AHEAD) */
+    bool never;     /* the device lacks the memory for it, or the ops */
+    bool broken;    /* a step failed: where the states are nobody knows, until a reset */
 };
 
 struct itera_session {

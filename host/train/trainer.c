@@ -68,8 +68,12 @@ static enum itera_status count_skipped(struct itera_trainer *t,
 static enum itera_status read_steps(struct itera_trainer *t, int behind)
 {
     enum itera_status status = ITERA_OK;
+    if (t->failed)
+        return itera_fail(t->failed,
+                          "training: a step before this one failed; resume from the last "
+                          "checkpoint");
     while (t->program.n_pending > behind && !status) {
-        status = itera_train_program_read(&t->program, &t->figures);
+        status = t->failed = itera_train_program_read(&t->program, &t->figures);
         if (!status)
             status = count_skipped(t, &t->figures);
     }
@@ -226,7 +230,11 @@ enum itera_status itera_trainer_step(struct itera_trainer *t, struct itera_train
     const double begin = itera_seconds(), lr = itera_train_learning_rate(o, &t->plan, t->step);
     const bool last = t->step + 1 >= t->plan.steps;
     const bool logs = last || t->step == 0 || (t->step + 1) % o->log_every == 0;
-    status = itera_train_program_step(&t->program, o, lr, t->step, t->data);
+    if (!t->failed)
+        t->failed = itera_train_program_step(&t->program, o, lr, t->step, t->data);
+    else
+        status = read_steps(t, 0); /* says so */
+    status = status ? status : t->failed;
     if (status)
         goto done;
     t->step++;
@@ -234,7 +242,9 @@ enum itera_status itera_trainer_step(struct itera_trainer *t, struct itera_train
     t->last.tokens = t->step * step_tokens(t);
     /* The device goes on with this step while the next batch is made, unless it is looked at. */
     const bool evaluates = t->valid && (last || t->step % o->eval_every == 0);
-    status = read_steps(t, logs || evaluates ? 0 : itera_train_program_ahead(&t->program));
+    const bool due = o->save_every ? t->step % o->save_every == 0
+                                   : itera_seconds() - t->saved >= save_seconds(t);
+    status = read_steps(t, logs || evaluates || due ? 0 : itera_train_program_ahead(&t->program));
     t->trained += itera_seconds() - begin;
     if (logs && t->figures.step + 1 == t->step) {
         const enum itera_status logged = log_step(t, lr);
@@ -257,8 +267,6 @@ enum itera_status itera_trainer_step(struct itera_trainer *t, struct itera_train
         status = evaluate(t);
     if (!status && t->finish)
         status = check_finish(t);
-    const bool due = o->save_every ? t->step % o->save_every == 0
-                                   : itera_seconds() - t->saved >= save_seconds(t);
     if (!status && (due || t->finish)) {
         if (!t->finish)
             follow_clock(t);

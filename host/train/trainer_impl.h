@@ -174,6 +174,7 @@ struct itera_trainer {
     bool log_uncut; /* the file goes on behind log_bytes, until the next line is written */
     double *load;
     struct itera_train_figures figures; /* of the step that was read last */
+    enum itera_status failed; /* of a step that the device did not do: weights and `step` differ */
 
     /* Clocks, in seconds of CLOCK_MONOTONIC; nothing that is computed depends on them except the
      * plan of a timed run. */

@@ -157,6 +157,7 @@ static void finish_first(struct vulkan_device *d)
     t->queued = false;
     if (!d->lost) {
         t->status = itera_vulkan_wait(d, t->fence);
+        d->lost |= t->status != ITERA_OK; /* whatever it was, the job may be under way for ever */
         return;
     }
     /* The first job that was waited for has told. Drivers signal what a lost device will not do. */

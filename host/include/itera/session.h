@@ -81,7 +81,7 @@ ITERA_API enum itera_status itera_session_set_bias(struct itera_session *session
                                                    const int32_t *tokens, const float *bias,
                                                    size_t count);
 
-/* Compiles everything that prefilling n tokens and decoding need, so that the calls after it
+/* Compiles everything that prefilling n tokens and decoding step by step need, so that these calls
  * allocate nothing; without it, it happens on first use. */
 ITERA_API enum itera_status itera_session_warm(struct itera_session *session, size_t n);
 
@@ -107,12 +107,13 @@ ITERA_API enum itera_status itera_session_next(struct itera_session *session, in
  * what comes next (a GPU, no bias or penalty, room in the window), the device then computes several of
  * them before they are asked for, and never waits for the host. Asking for fewer, or for anything
  * else, is no error: what was computed in advance is undone, bit for bit, which costs some steps; so
- * say a number that will rather be used. A prefill, a reset and whatever looks at the session ends it.
- * Errors: device errors. */
+ * say a number that will rather be used. Whatever looks at states or logits, or changes how a
+ * sequence goes on, ends it. The first call compiles copies of states, and makes room for two.
+ * Errors: device errors, also in the calls after it: then the session must be reset. */
 ITERA_API enum itera_status itera_session_run_ahead(struct itera_session *session, uint64_t tokens);
 
-/* itera_session_prefill and itera_session_next for some of the sequences, which may be at different positions; the others stay
- * as they are. sequences has `count` of them, in any order and each once (NULL: the first
+/* itera_session_prefill and itera_session_next for some of the sequences, which may be at different
+ * positions; the others stay as they are. sequences has `count` of them, in any order and each once (NULL: the first
  * `count`); row k of tokens, (count, n) in a prefill and (count) in next, is for sequences[k].
  * What a sequence computes does not depend on the others: neither on their tokens, nor on which
  * of them go on. On the CPU, in models with experts, that is true to the rounding of sums: how

@@ -122,7 +122,8 @@ struct itera_train_report {
     double best_loss;    /* NaN before the first evaluation */
     double teacher_loss; /* the teacher's validation loss, NaN without one */
     int64_t best_step;
-    int64_t skipped; /* steps skipped for gradients that were not finite */
+    int64_t skipped; /* steps skipped for gradients that were not finite; of the last step a GPU may
+                        not have told yet, where nothing else was asked of it */
     double seconds;  /* of the whole run, setting up included */
     const char *finish;
 };
@@ -164,7 +165,8 @@ ITERA_API enum itera_status itera_trainer_resume(struct itera_device *device, co
 
 /* One optimiser step, and what is due after it: a log line, an evaluation, a checkpoint. The last
  * step also writes everything. Once finished it does nothing but say so again. Errors:
- * ITERA_ERR_LIMIT when the gradients have not been finite for 10 steps in a row; ITERA_ERR_IO when
+ * ITERA_ERR_LIMIT when the gradients have not been finite for 10 steps in a row (a GPU may tell one
+ * step later); ITERA_ERR_IO when
  * something could not be written (the previous checkpoint stays). */
 ITERA_API enum itera_status itera_trainer_step(struct itera_trainer *trainer,
                                                struct itera_train_report *report);
