@@ -19,5 +19,14 @@ install(FILES ${PROJECT_BINARY_DIR}/itera-config.cmake ${PROJECT_BINARY_DIR}/ite
 # Relative to itera.pc, so that the installed tree can be moved (or installed with --prefix).
 file(RELATIVE_PATH ITERA_PC_UP /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
 string(REGEX REPLACE "/$" "" ITERA_PC_UP "${ITERA_PC_UP}")
+# What a shared library finds by itself, whoever links the static one must name: so that one line,
+# `pkg-config --cflags --libs itera`, serves both.
+set(ITERA_PC_NEEDS "-lm -lpthread -ldl -lc")
+if(BUILD_SHARED_LIBS)
+    set(ITERA_PC_PRIVATE ".private")
+    set(ITERA_PC_LIBS_PRIVATE "${ITERA_PC_NEEDS}")
+else()
+    set(ITERA_PC_LIBS " ${ITERA_PC_NEEDS}")
+endif()
 configure_file(cmake/itera.pc.in ${PROJECT_BINARY_DIR}/itera.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/itera.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

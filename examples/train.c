@@ -1,7 +1,7 @@
 /* Trains a small model on a text, over the public interface of libitera, and goes on where it was
  * stopped:
  *
- *     cc train.c $(pkg-config --cflags --libs itera) -lm -o train
+ *     cc train.c $(pkg-config --cflags --libs itera) -o train
  *     ./train stories.txt run 1000        # run/model.safetensors; again: goes on, or says it is done
  *     ./generate run/model.safetensors "Once upon a time"
  *

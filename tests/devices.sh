@@ -71,6 +71,9 @@ test_device() {
         fail "$device: resuming on the CPU"
     close_losses cpu "$name-moved" 1e-3 || fail "$device: other losses after moving to the CPU"
 
+    # A file is measured like a preset.
+    expect 0 '' bench model "$name/model.safetensors" --quick --device "$device" --phase decode --seconds 0.02
+
     # Mixed precision learns, and resumes.
     train "$device" "$name-f16" --steps 12 --precision f16 --fallback refuse ||
         fail "training in f16 on $device"

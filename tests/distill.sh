@@ -40,6 +40,14 @@ grep -q '"kl_loss": [0-9]' whole/train.jsonl || die "train.jsonl has no kl_loss"
 grep -q 'teacher_valid_loss' whole/stage-1/train.jsonl || die "the teacher's loss is missing"
 [ "$(tr -d ' \n' <whole.json | grep -o '"finished":true' | wc -l)" -eq 3 ] ||
     die "the JSON does not have two finished stages"
+# shellcheck disable=SC2086
+"$itera" distill $teacher --preset itera-m $text --steps 1 --batch 1 --seq 16 --valid none \
+    --device cpu --out larger >log 2>&1 || die "a student that is larger than its teacher"
+# shellcheck disable=SC2086
+"$itera" distill larger/model.safetensors --config config.json $text --steps 1 --batch 1 --seq 16 \
+    --valid none --device cpu --out smaller >smaller.log 2>&1 || die "a student that is smaller"
+grep -q 'more parameters than its teacher' log || die "a student that is larger is not said to be"
+grep -q 'more parameters' smaller.log && die "a student that is smaller is said to be larger"
 echo "ok: two stages"
 
 # kill -9 at moments that range over both stages; only the directory is needed to go on.

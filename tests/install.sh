@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the build into a folder of its own, and builds and runs the example against it twice: by
-# pkg-config and by find_package. Then every public header alone.
+# Installs the build into a folder of its own, and builds and runs the examples against it: by the
+# lines at their heads, which use pkg-config, and one by find_package. Then every public header alone.
 #
 #   install.sh SOURCE_FOLDER BUILD_FOLDER C_COMPILER
 set -eu
@@ -23,12 +23,19 @@ itera=$prefix/bin/itera
 pc=$(find "$prefix" -name itera.pc)
 PKG_CONFIG_PATH=$(dirname "$pc")
 export PKG_CONFIG_PATH
-# shellcheck disable=SC2046
-"$cc" -std=c11 -Wall -Wextra -Werror "$source/examples/generate.c" -o "$work/by-pkg-config" \
-    $(pkg-config --cflags --libs --static itera)
+mkdir "$work/examples" "$work/bin"
+cp "$source"/examples/*.c "$work/examples"
+printf '#!/bin/sh\nexec %s -std=c11 -Wall -Wextra -Werror "$@"\n' "$cc" >"$work/bin/cc"
+chmod +x "$work/bin/cc"
+for example in generate train chat; do
+    line=$(sed -n 's/^ \*  *\(cc .*\)/\1/p' "$source/examples/$example.c")
+    test -n "$line"
+    (cd "$work/examples" && PATH=$work/bin:$PATH sh -c "$line")
+    test -x "$work/examples/$example"
+done
 # A program that pkg-config links does not know where a shared library lies; the others do.
-LD_LIBRARY_PATH=$(dirname "$(dirname "$pc")") "$work/by-pkg-config" "$work/run/model.safetensors" \
-    "Once upon a time" >"$work/first.txt"
+LD_LIBRARY_PATH=$(dirname "$(dirname "$pc")") "$work/examples/generate" \
+    "$work/run/model.safetensors" "Once upon a time" >"$work/first.txt"
 test -s "$work/first.txt"
 
 mkdir "$work/cmake"

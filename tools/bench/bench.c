@@ -111,7 +111,7 @@ static void set_defaults(struct bench_settings *s, bool goals)
     const bool ops = s->mode && !strcmp(s->mode, "ops");
     if (!s->devices.n)
         s->devices = (struct option_names){1, cpu};
-    if (!s->presets.n && s->quick && !s->sweep)
+    if (!s->model && !s->presets.n && s->quick && !s->sweep)
         s->lean = quick[1]; /* with the fewest kernels to compile */
     if (!s->presets.n)
         s->presets = s->sweep   ? (struct option_names){2, curves}

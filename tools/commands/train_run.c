@@ -249,12 +249,15 @@ void train_introduce(const struct itera_trainer *trainer, const struct itera_dev
                   itera_device_info(device)->name, threads);
     const struct itera_model *teacher = itera_trainer_teacher(trainer);
     if (teacher) {
+        const int64_t student = info->parameters;
         info = itera_model_info(teacher);
         char loss[64] = "";
         if (isfinite(r.teacher_loss))
             snprintf(loss, sizeof loss, ", validation loss %.4f", r.teacher_loss);
         progress_line("taught by %s: %s with %lld parameters%s", o->teacher, info->architecture,
                       (long long)info->parameters, loss);
+        if (info->parameters < student)
+            command_note("the student has more parameters than its teacher, %s", o->teacher);
     }
     int64_t sequences = o->batch * o->accumulate;
     progress_line("%lld steps of %lld x %lld tokens: %.2f passes over the %lld tokens of %s",
