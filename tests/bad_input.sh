@@ -242,7 +242,8 @@ done
     refused 1 'text.txt: cannot make the directory' train --out text.txt/below $text
     refused 1 'name of a directory' train --out '' $text
 }
-refused 2 'out DIR is needed' train
+refused 2 'out DIR is needed' train --resume
+refused 1 'no training run to go on with' train --resume --out nothing
 for level in foo neon9; do
     ITERA_CPU_ISA=$level
     export ITERA_CPU_ISA

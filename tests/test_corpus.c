@@ -9,6 +9,7 @@
 #include "itera/tokenizer.h"
 #include "tests/support/parts.h"
 #include "tests/support/test.h"
+#include "text/corpus_part.h"
 
 static struct itera_corpus *from_text(const char *text)
 {
@@ -85,6 +86,75 @@ static void files_and_folders(void **state)
     assert_int_equal(itera_corpus_open(source, &corpus), ITERA_ERR_IO);
     assert_non_null(strstr(itera_last_error(), "missing.txt"));
     assert_int_equal(itera_corpus_open("", &corpus), ITERA_ERR_ARGUMENT);
+    assert_int_equal(remove_root(), 0);
+}
+
+/* Documents of `source`, and their bytes. */
+static size_t documents_of(const char *source, uint64_t *bytes)
+{
+    struct itera_corpus *corpus;
+    assert_int_equal(itera_corpus_open(source, &corpus), ITERA_OK);
+    const size_t n = itera_corpus_documents(corpus);
+    *bytes = itera_corpus_bytes(corpus);
+    itera_corpus_destroy(&corpus);
+    return n;
+}
+
+/* Training and validation share the text between them, and a part never changes. */
+static void parts_are_set_aside(void **state)
+{
+    (void)state;
+    char text[8192] = "";
+    uint64_t bytes, rest, held;
+    struct itera_corpus *corpus;
+    size_t length;
+    assert_int_equal(make_root(), 0);
+    /* Of 41 documents the 20th and the 40th. */
+    for (int i = 1; i <= 41; i++)
+        snprintf(text + strlen(text), sizeof text - strlen(text), "document %d\n<|endoftext|>\n",
+                 i);
+    put(in_root("many,1.txt"), text);
+    assert_int_equal(documents_of(in_root("many,1.txt"), &bytes), 41);
+    assert_int_equal(documents_of(in_root("many,1.txt?train"), &rest), 39);
+    assert_int_equal(documents_of(in_root("many,1.txt?valid"), &held), 2);
+    assert_int_equal(rest + held, bytes);
+    assert_int_equal(itera_corpus_open(in_root("many,1.txt?valid"), &corpus), ITERA_OK);
+    assert_memory_equal(itera_corpus_document(corpus, 0, &length), "document 20", 11);
+    assert_memory_equal(itera_corpus_document(corpus, 1, &length), "document 40", 11);
+    itera_corpus_destroy(&corpus);
+    /* Of one, its end from a line on; of one line, from a word on; of no word, from a letter on. */
+    static const char *const unit[] = {"twelve bytes ", "twelve bytes", "\xc3\xa4",
+                                       "a line\nof it\n"};
+    for (int i = 0; i < 4; i++) {
+        *text = '\0';
+        for (int k = 0; k < 101; k++)
+            strcat(text, unit[i]);
+        put(in_root("one.txt"), text);
+        assert_int_equal(itera_corpus_open(in_root("one.txt?valid"), &corpus), ITERA_OK);
+        const char *begin = itera_corpus_document(corpus, 0, &length);
+        assert_true(length > 0 && length <= strlen(text) / 20 + 1);
+        const char *at = text + strlen(text) - length;
+        assert_memory_equal(begin, at, length);
+        assert_true(i == 2 ? *begin == unit[i][0] : at[-1] == ' ' || at[-1] == '\n');
+        itera_corpus_destroy(&corpus);
+        documents_of(in_root("one.txt?train"), &rest);
+        assert_int_equal(rest + length, strlen(text));
+    }
+    /* A list has the parts of its members; a file of that name is a file. */
+    assert_true(documents_of(in_root("one.txt?valid,builtin:stories?valid&bytes=1000"), &bytes) >
+                2);
+    put(in_root("one.txt?valid"), "itself");
+    documents_of(in_root("one.txt?valid"), &bytes);
+    assert_int_equal(bytes, 6);
+    char *name = itera_corpus_name_part("a.txt,builtin:stories?seed=3,b", ITERA_CORPUS_VALID);
+    assert_string_equal(name, "a.txt?valid,builtin:stories?seed=3&valid,b?valid");
+    free(name);
+    name = itera_corpus_name_part("a.txt,builtin:stories", ITERA_CORPUS_TRAIN);
+    assert_string_equal(name, "a.txt?train,builtin:stories");
+    free(name);
+    /* Nothing is left to be set aside. */
+    put(in_root("short.txt"), "hello");
+    assert_int_equal(itera_corpus_open(in_root("short.txt?valid"), &corpus), ITERA_ERR_FORMAT);
     assert_int_equal(remove_root(), 0);
 }
 
@@ -369,6 +439,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(documents_are_separated),
         cmocka_unit_test(files_and_folders),
+        cmocka_unit_test(parts_are_set_aside),
         cmocka_unit_test(stories_are_deterministic),
         cmocka_unit_test(stories_read_well),
         cmocka_unit_test(datasets_end_documents),

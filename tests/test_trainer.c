@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "core/file.h"
+#include "itera/session.h"
 #include "itera/trainer.h"
 #include "tests/support/test.h"
 #include "train/trainer_impl.h"
@@ -334,6 +335,120 @@ static void test_default_options(void **state)
     itera_trainer_destroy(&t);
 }
 
+/* A part of the data is validated on, from the first run to a resumed one under another name. */
+static void test_hold_out(void **state)
+{
+    (void)state;
+    struct itera_trainer *t;
+    struct itera_train_options o = small(in_root("held"));
+    static char text[30001];
+    for (size_t i = 0; i + 1 < sizeof text; i++)
+        text[i] = (char)(i % 61 == 60 ? '\n' : 'a' + (i * i) % 26);
+    put(in_root("own.txt"), text);
+    put(in_root("moved.txt"), text);
+    o.data = in_root("own.txt");
+    o.hold_out = true;
+    assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_OK);
+    int64_t tokens, windows, valid;
+    itera_trainer_data(t, &tokens, &windows, &valid);
+    assert_true(valid > 1000 && valid < 1600);
+    assert_int_equal(tokens + valid, 30000 + 2);
+    struct itera_train_report r;
+    assert_int_equal(itera_trainer_step(t, &r), ITERA_OK);
+    assert_int_equal(itera_trainer_save(t), ITERA_OK);
+    itera_trainer_destroy(&t);
+    const struct itera_train_changes moved = {.data = in_root("moved.txt")};
+    assert_int_equal(itera_trainer_resume(device, in_root("held"), &moved, &t), ITERA_OK);
+    assert_non_null(strstr(itera_trainer_options(t)->data, "moved.txt?train"));
+    assert_non_null(strstr(itera_trainer_options(t)->valid, "moved.txt?valid"));
+    itera_trainer_destroy(&t);
+    /* Too short for it: all of it is trained on. Asked for none: none. */
+    text[15000] = '\0';
+    put(in_root("own.txt"), text);
+    o.directory = NULL;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_OK);
+        itera_trainer_data(t, &tokens, &windows, &valid);
+        assert_int_equal(valid, 0);
+        itera_trainer_destroy(&t);
+        o.data = in_root("moved.txt");
+        o.valid = "";
+    }
+}
+
+/* A run becomes longer than it was, before its end and after it. */
+static void test_lengthen(void **state)
+{
+    (void)state;
+    struct itera_trainer *t;
+    struct itera_train_options o = small(in_root("longer"));
+    struct itera_train_report r = {0};
+    assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_OK);
+    while (r.step < 12)
+        assert_int_equal(itera_trainer_step(t, &r), ITERA_OK);
+    const double at_12 = itera_train_learning_rate(&t->options, &t->plan, 12);
+    assert_int_equal(itera_trainer_save(t), ITERA_OK);
+    itera_trainer_destroy(&t);
+    struct itera_train_changes changes = {.steps = 40};
+    assert_int_equal(itera_trainer_resume(device, o.directory, &changes, &t), ITERA_OK);
+    assert_true(itera_train_learning_rate(&t->options, &t->plan, 12) == at_12);
+    while (!(r.events & ITERA_TRAIN_FINISHED))
+        assert_int_equal(itera_trainer_step(t, &r), ITERA_OK);
+    assert_int_equal(r.step, 40);
+    const double lowest = t->options.lr * t->options.min_lr;
+    itera_trainer_destroy(&t);
+    changes.steps = 44;
+    assert_int_equal(itera_trainer_resume(device, o.directory, &changes, &t), ITERA_OK);
+    itera_trainer_report(t, &r);
+    while (!(r.events & ITERA_TRAIN_FINISHED)) {
+        assert_int_equal(itera_trainer_step(t, &r), ITERA_OK);
+        assert_true(fabs(r.lr - lowest) < 1e-9);
+    }
+    assert_int_equal(r.step, 44);
+    assert_int_equal(itera_trainer_options(t)->steps, 44);
+    itera_trainer_destroy(&t);
+    changes.steps = 43;
+    assert_int_equal(itera_trainer_resume(device, o.directory, &changes, &t), ITERA_ERR_ARGUMENT);
+    assert_non_null(strstr(itera_last_error(), "44 steps already"));
+}
+
+/* What a model in training writes is what its saved copy would; the next steps do not notice. */
+static void test_sample(void **state)
+{
+    (void)state;
+    struct itera_trainer *t, *other;
+    struct itera_train_options o = small(in_root("sampled"));
+    struct itera_train_report r = {0}, plain = {0};
+    const struct itera_sampling sampling = {.temperature = 1, .seed = 3};
+    char *text = NULL, *again = NULL;
+    assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_OK);
+    o.directory = NULL;
+    assert_int_equal(itera_trainer_create(device, &o, &other), ITERA_OK);
+    while (r.step < 12) {
+        assert_int_equal(itera_trainer_step(t, &r), ITERA_OK);
+        assert_int_equal(itera_trainer_step(other, &plain), ITERA_OK);
+        if (r.step == 8) {
+            assert_int_equal(itera_trainer_sample(t, "Once", 12, &sampling, &text), ITERA_OK);
+            assert_int_equal(itera_trainer_sample(t, "Once", 12, &sampling, &again), ITERA_OK);
+            assert_true(strlen(text) > 0);
+            assert_string_equal(text, again);
+        }
+        assert_true(r.loss == plain.loss);
+    }
+    itera_trainer_destroy(&other);
+    itera_trainer_destroy(&t);
+    char *log = NULL;
+    size_t size;
+    FILE *file = fopen(in_root("sampled/train.jsonl"), "r");
+    assert_non_null(file);
+    assert_true(getdelim(&log, &size, EOF, file) > 0);
+    fclose(file);
+    assert_non_null(strstr(log, "\"prompt\": \"Once\", \"sample\": \""));
+    free(log);
+    free(text);
+    free(again);
+}
+
 static void test_bad_options(void **state)
 {
     (void)state;
@@ -356,8 +471,10 @@ static void test_bad_options(void **state)
     assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_ERR_ARGUMENT);
     o = small(NULL);
     o.data = in_root("no such file");
+    o.directory = in_root("nothing");
     assert_int_equal(itera_trainer_create(device, &o, &t), ITERA_ERR_IO);
     assert_null(t);
+    assert_int_not_equal(access(in_root("nothing"), F_OK), 0); /* no folder is left */
 }
 
 /* A run whose gradients are not finite skips its steps, and gives up after a while. */
@@ -542,6 +659,9 @@ int main(void)
         cmocka_unit_test(test_accumulation),
         cmocka_unit_test(test_resume),
         cmocka_unit_test(test_directories),
+        cmocka_unit_test(test_hold_out),
+        cmocka_unit_test(test_lengthen),
+        cmocka_unit_test(test_sample),
         cmocka_unit_test(test_bad_options),
         cmocka_unit_test(test_divergence),
         cmocka_unit_test(test_divergence_at_the_end),

@@ -166,7 +166,7 @@ enum itera_status itera_evaluate(struct itera_model *model, const struct itera_d
     }
     result->seconds = itera_seconds() - begin;
     evaluation_destroy(&e);
-    if (status)
+    if (status && status != ITERA_ERR_CANCELLED)
         return status;
     /* Stopped early, the text counts by its share of tokens. */
     double share = (double)result->tokens / (double)count;
@@ -179,7 +179,7 @@ enum itera_status itera_evaluate(struct itera_model *model, const struct itera_d
     result->word_perplexity = exp(nats / fmax(words, 1));
     result->bits_per_byte = nats / M_LN2 / fmax(bytes, 1);
     result->tokens_per_second = result->seconds > 0 ? (double)result->tokens / result->seconds : 0;
-    return ITERA_OK;
+    return status;
 }
 
 enum itera_status itera_logits(struct itera_model *model, const int32_t *tokens, int64_t batch,

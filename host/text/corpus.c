@@ -9,6 +9,7 @@
 
 #include "core/file.h"
 #include "core/log.h"
+#include "text/corpus_part.h"
 #include "text/stories.h"
 #include "text/tokenizer_impl.h"
 #include "text/utf8.h"
@@ -42,16 +43,11 @@ static enum itera_status no_memory(const char *name)
     return itera_fail(ITERA_ERR_MEMORY, "corpus %s: no memory", name);
 }
 
-static bool is_space(char c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
 static enum itera_status add_document(struct itera_corpus *corpus, const char *text, size_t length,
                                       const char *name)
 {
     size_t spaces = 0;
-    while (spaces < length && is_space(text[spaces]))
+    while (spaces < length && itera_is_space(text[spaces]))
         spaces++;
     if (spaces == length)
         return ITERA_OK;
@@ -285,13 +281,44 @@ static enum itera_status add_builtin(struct itera_corpus *corpus, const char *so
     return status ? status : added;
 }
 
+enum { SHARE = ITERA_CORPUS_SHARE };
+
+/* Leaves one part of the documents from `first` on. */
+static enum itera_status keep_part(struct itera_corpus *corpus, size_t first,
+                                   enum itera_corpus_part part, const char *name)
+{
+    const size_t n = corpus->document_count - first;
+    enum itera_status status = ITERA_OK;
+    corpus->document_count = first; /* they are added again, which no document overtakes */
+    for (size_t i = 0; i < n && !status; i++) {
+        const struct document document = corpus->documents[first + i];
+        const bool valid = part == ITERA_CORPUS_VALID;
+        const size_t cut = n >= 2 * SHARE ? (i % SHARE == SHARE - 1 ? 0 : document.length)
+                                          : itera_corpus_tail(document.text, document.length);
+        status = valid ? add_document(corpus, document.text + cut, document.length - cut, name)
+                       : add_document(corpus, document.text, cut, name);
+    }
+    return status;
+}
+
+static enum itera_status add_path(struct itera_corpus *corpus, const char *path)
+{
+    return itera_is_directory(path) ? add_directory(corpus, path) : add_file(corpus, path);
+}
+
 static enum itera_status add_source(struct itera_corpus *corpus, const char *source)
 {
-    if (strncmp(source, "builtin:", 8) == 0)
+    size_t length;
+    const size_t first = corpus->document_count;
+    if (itera_corpus_is_builtin(source))
         return add_builtin(corpus, source);
-    if (itera_is_directory(source))
-        return add_directory(corpus, source);
-    return add_file(corpus, source);
+    const enum itera_corpus_part part = itera_corpus_part_of(source, &length);
+    if (part == ITERA_CORPUS_ALL)
+        return add_path(corpus, source);
+    char *path = strndup(source, length);
+    enum itera_status status = path ? add_path(corpus, path) : no_memory(source);
+    free(path);
+    return status ? status : keep_part(corpus, first, part, source);
 }
 
 static enum itera_status finish(struct itera_corpus *corpus, enum itera_status status,
@@ -315,7 +342,7 @@ enum itera_status itera_corpus_open(const char *source, struct itera_corpus **ou
     struct itera_corpus *corpus = calloc(1, sizeof *corpus);
     if (!corpus)
         return no_memory(source);
-    if (!strchr(source, ',') || itera_file_exists(source) || itera_is_directory(source))
+    if (itera_corpus_is_single(source))
         return finish(corpus, add_source(corpus, source), source, out);
     char *list = strdup(source), *rest = list;
     enum itera_status status = list ? ITERA_OK : no_memory(source);
@@ -436,7 +463,7 @@ uint64_t itera_corpus_words(const struct itera_corpus *corpus)
         const struct document *document = &corpus->documents[i];
         bool inside = false;
         for (size_t at = 0; at < document->length; at++) {
-            bool space = is_space(document->text[at]);
+            bool space = itera_is_space(document->text[at]);
             words += (!space && !inside) + (document->text[at] == '\n');
             inside = !space;
         }

@@ -409,22 +409,55 @@ done:
     return status;
 }
 
+/* The state of a run, or NULL where there is none; path: where it is. */
+static enum itera_status load_state(const char *directory, char *path, size_t size, json_t **root)
+{
+    char folder[4096];
+    bool found;
+    *root = NULL;
+    enum itera_status status =
+        itera_train_checkpoint_find(directory, folder, sizeof folder, &found);
+    if (!status && found)
+        status = itera_path_join(path, size, folder, "state.json");
+    return status || !found ? status : itera_json_load(path, root);
+}
+
+enum itera_status itera_trainer_peek_text(const char *directory, char **source)
+{
+    char path[4096];
+    json_t *root;
+    struct itera_json_reader r, o;
+    *source = NULL;
+    enum itera_status status = load_state(directory, path, sizeof path, &root);
+    if (status || !root)
+        return status;
+    status = itera_json_begin(&r, root, path);
+    const json_t *options = status ? NULL : itera_json_object(&r, "options");
+    if (!status)
+        status = r.status ? r.status : itera_json_begin(&o, options, path);
+    if (!status) {
+        const char *data = itera_json_string(&o, "data", "builtin:stories");
+        const char *text =
+            itera_json_is_null(&o, "valid") ? data : itera_json_string(&o, "valid", data);
+        status = o.status;
+        *source = status ? NULL : strdup(text);
+        if (!status && !*source)
+            status = itera_fail(ITERA_ERR_MEMORY, "%s: no memory", path);
+    }
+    json_decref(root);
+    return status;
+}
+
 enum itera_status itera_trainer_peek(const char *directory, struct itera_train_report *report)
 {
-    char folder[4096], path[4096];
-    bool found;
-    json_t *root = NULL;
+    char path[4096];
+    json_t *root;
     struct itera_json_reader r;
     const int64_t most = INT64_C(1) << 53;
     *report = (struct itera_train_report){.best_loss = (double)NAN};
-    enum itera_status status =
-        itera_train_checkpoint_find(directory, folder, sizeof folder, &found);
-    if (!status && !found)
+    enum itera_status status = load_state(directory, path, sizeof path, &root);
+    if (!status && !root)
         status = itera_fail(ITERA_ERR_ARGUMENT, "%s: has no checkpoint to look at", directory);
-    if (!status)
-        status = itera_path_join(path, sizeof path, folder, "state.json");
-    if (!status)
-        status = itera_json_load(path, &root);
     if (!status)
         status = itera_json_begin(&r, root, path);
     if (!status) {

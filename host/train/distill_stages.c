@@ -315,6 +315,8 @@ enum itera_status itera_distill_create(struct itera_device *device,
     if (!status)
         status = keep_strings(d);
     if (!status)
+        status = itera_train_hold_out(&d->options.train, d->arena);
+    if (!status)
         status = derive(d);
     if (!status)
         status = check_models(d, device);

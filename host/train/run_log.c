@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <math.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -11,6 +12,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "core/number.h"
+#include "format/json.h"
 #include "itera/file.h"
 #include "train/trainer_impl.h"
 
@@ -168,5 +170,27 @@ enum itera_status itera_train_log_evaluation(struct itera_trainer *t)
     put(f, "valid_perplexity", exp(r->valid_loss));
     put(f, "best_loss", r->best_loss);
     fprintf(f, ", \"best_step\": %lld", (long long)r->best_step);
+    return end_line(t);
+}
+
+enum itera_status itera_train_log_sample(struct itera_trainer *t, const char *prompt,
+                                         const char *text)
+{
+    if (!t->log)
+        return ITERA_OK;
+    enum itera_status status = begin_line(t);
+    if (status)
+        return status;
+    json_t *line = json_pack("{s:I, s:I, s:o, s:o}", "step", (json_int_t)t->step, "tokens",
+                             (json_int_t)t->last.tokens, "prompt", itera_json_from_text(prompt),
+                             "sample", itera_json_from_text(text));
+    char *json = line ? itera_json_write(line, 0) : NULL;
+    json_decref(line);
+    if (!json)
+        return itera_fail(ITERA_ERR_MEMORY, "%s/%s: no memory for a sample", t->options.directory,
+                          NAME);
+    json[strlen(json) - 1] = '\0'; /* end_line closes it */
+    fputs(json, t->log);
+    free(json);
     return end_line(t);
 }

@@ -1,8 +1,10 @@
 /* What a run may be asked for: options, their defaults and their limits. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/file.h"
 #include "core/log.h"
+#include "text/corpus_part.h"
 #include "train/trainer_impl.h"
 
 static int64_t count_or(int64_t asked, int64_t absent)
@@ -139,4 +141,28 @@ enum itera_status itera_train_keep_strings(struct itera_trainer *t)
             return itera_fail(ITERA_ERR_MEMORY, "training: no memory");
     }
     return ITERA_OK;
+}
+
+enum itera_status itera_train_split_data(struct itera_train_options *o, struct itera_arena *arena)
+{
+    char *train = itera_corpus_name_part(o->data, ITERA_CORPUS_TRAIN);
+    char *valid = itera_corpus_name_part(o->data, ITERA_CORPUS_VALID);
+    o->data = train ? itera_arena_strdup(arena, train) : NULL;
+    o->valid = valid ? itera_arena_strdup(arena, valid) : NULL;
+    free(train);
+    free(valid);
+    return o->data && o->valid ? ITERA_OK : itera_fail(ITERA_ERR_MEMORY, "training: no memory");
+}
+
+enum { LEAST_TEXT = 20000 }; /* bytes, of which a part can be set aside */
+
+enum itera_status itera_train_hold_out(struct itera_train_options *o, struct itera_arena *arena)
+{
+    struct itera_corpus *all = NULL;
+    if (!o->hold_out || o->valid || !o->data)
+        return ITERA_OK;
+    enum itera_status status = itera_corpus_open(o->data, &all);
+    const uint64_t bytes = status ? 0 : itera_corpus_bytes(all);
+    itera_corpus_destroy(&all);
+    return status || bytes < LEAST_TEXT ? status : itera_train_split_data(o, arena);
 }

@@ -80,6 +80,11 @@ static enum itera_status read_steps(struct itera_trainer *t, int behind)
     return status;
 }
 
+enum itera_status itera_train_read_steps(struct itera_trainer *t)
+{
+    return read_steps(t, 0);
+}
+
 /* Weights that are not finite are never saved: what is there from before is worth more. */
 static enum itera_status check_weights(const struct itera_trainer *t)
 {

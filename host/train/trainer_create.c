@@ -1,15 +1,18 @@
 /* A new run. */
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/file.h"
 #include "core/log.h"
 #include "train/trainer_impl.h"
 
-static enum itera_status claim_directory(const struct itera_train_options *o)
+/* *made: the directory was not there before. */
+static enum itera_status claim_directory(const struct itera_train_options *o, bool *made)
 {
     if (!o->directory)
         return ITERA_OK;
+    *made = !itera_is_directory(o->directory);
     enum itera_status status = itera_make_directory(o->directory);
     return status ? status : itera_train_check_directory(o, itera_trainer_can_resume(o->directory));
 }
@@ -22,6 +25,7 @@ static enum itera_status create(struct itera_device *device, struct itera_model 
     *out = NULL;
     struct itera_trainer *t = NULL;
     struct itera_corpus *corpus = NULL;
+    bool made = false;
     enum itera_status status = itera_train_check_options(options);
     if (!status)
         status = itera_trainer_create_bare(device, &t);
@@ -36,11 +40,13 @@ static enum itera_status create(struct itera_device *device, struct itera_model 
         t->options.data = "builtin:stories";
     if (!t->options.valid && strcmp(t->options.data, "builtin:stories") == 0)
         t->options.valid = "builtin:stories?valid";
-    else if (t->options.valid && !*t->options.valid)
-        t->options.valid = NULL;
     status = itera_train_keep_strings(t);
     if (!status)
-        status = claim_directory(&t->options);
+        status = itera_train_hold_out(&t->options, t->arena);
+    if (t->options.valid && !*t->options.valid)
+        t->options.valid = NULL;
+    if (!status)
+        status = claim_directory(&t->options, &made);
     if (!status)
         status = itera_train_teacher_open(t);
     if (!status)
@@ -75,6 +81,9 @@ static enum itera_status create(struct itera_device *device, struct itera_model 
     }
     if (status)
         itera_trainer_destroy(&t);
+    /* What failed before it wrote anything leaves no folder behind. */
+    if (status && made)
+        rmdir(options->directory);
     *out = t;
     return status;
 }

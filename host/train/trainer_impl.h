@@ -204,6 +204,12 @@ enum itera_status itera_train_check_directory(const struct itera_train_options *
                                               bool has_run);
 /* Copies the strings of the options to the arena, as they outlive the caller's. */
 enum itera_status itera_train_keep_strings(struct itera_trainer *trainer);
+/* Makes `data` its part to train on, and `valid` the part of it to validate on. */
+enum itera_status itera_train_split_data(struct itera_train_options *options,
+                                         struct itera_arena *arena);
+/* The same where options ask for it (hold_out), and there is text enough. */
+enum itera_status itera_train_hold_out(struct itera_train_options *options,
+                                       struct itera_arena *arena);
 
 /* ---- train_start.c, train_plan.c: a new run -------------------------------------------------- */
 
@@ -237,6 +243,8 @@ enum itera_status itera_trainer_create_filled(struct itera_device *device,
 extern const char ITERA_TRAIN_TIME_UP[];
 /* The share of max_minutes that a timed plan fills. */
 #define ITERA_TRAIN_TIME_MARGIN 0.98
+/* Reads the figures of all steps that were queued. */
+enum itera_status itera_train_read_steps(struct itera_trainer *trainer);
 /* Of one evaluation. */
 uint64_t itera_train_eval_batches(const struct itera_trainer *trainer);
 
@@ -277,6 +285,9 @@ void itera_train_log_close(struct itera_trainer *trainer);
 enum itera_status itera_train_log_step(struct itera_trainer *trainer);
 enum itera_status itera_train_log_evaluation(struct itera_trainer *trainer);
 enum itera_status itera_train_log_teacher(struct itera_trainer *trainer);
+/* A text that the model wrote behind a prompt. */
+enum itera_status itera_train_log_sample(struct itera_trainer *trainer, const char *prompt,
+                                         const char *text);
 /* Everything written so far is on disk; sets log_bytes. */
 enum itera_status itera_train_log_sync(struct itera_trainer *trainer);
 

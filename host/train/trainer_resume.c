@@ -43,6 +43,52 @@ static bool state_fits(const struct itera_trainer *t)
            (!o->valid || o->eval_every);
 }
 
+/* Whether the run set a part of its data aside. */
+static bool is_split(const struct itera_train_options *o)
+{
+    static const char end[] = "?train";
+    const size_t n = sizeof end - 1, length = o->data ? strlen(o->data) : 0;
+    return o->valid && length > n && strcmp(o->data + length - n, end) == 0;
+}
+
+static enum itera_status take_changes(struct itera_trainer *t,
+                                      const struct itera_train_changes *changes)
+{
+    struct itera_train_options *o = &t->options;
+    const bool split = changes->data && !changes->valid && is_split(o);
+    o->data = changes->data ? changes->data : o->data;
+    o->valid = changes->valid && *changes->valid && o->valid ? changes->valid : o->valid;
+    o->teacher = changes->teacher && o->teacher ? changes->teacher : o->teacher;
+    o->max_minutes = changes->max_minutes > 0 ? changes->max_minutes : o->max_minutes;
+    o->save_every = changes->save_every > 0 ? changes->save_every : o->save_every;
+    const enum itera_status status = itera_train_keep_strings(t);
+    return status || !split || is_split(o) ? status : itera_train_split_data(o, t->arena);
+}
+
+/* Moves the end of the run. The finish of one that was done is gone then. */
+static enum itera_status take_length(struct itera_trainer *t, int64_t steps)
+{
+    if (steps <= 0 || steps == t->plan.steps)
+        return ITERA_OK;
+    if (steps <= t->step)
+        return itera_fail(ITERA_ERR_ARGUMENT,
+                          "%s: has done %lld steps already; a run becomes longer, or ends where it "
+                          "is",
+                          t->options.directory, (long long)t->step);
+    const double before = itera_train_learning_rate(&t->options, &t->plan, t->step);
+    const bool done = t->step >= t->plan.steps;
+    itera_log(ITERA_LOG_INFO, "%s: %lld steps instead of %lld; the learning rate, %.3g, %s",
+              t->options.directory, (long long)steps, (long long)t->plan.steps, before,
+              done ? "stays as it is, for its schedule has ended"
+                   : "goes on from where it is, to the schedule's end at the last step");
+    itera_train_plan_move(&t->plan, t->step, steps);
+    t->timed = false;
+    t->options.steps = steps;
+    t->options.epochs = 0;
+    t->finish = NULL;
+    return ITERA_OK;
+}
+
 /* Removes the checkpoint before the one that was read, which a killed save left. */
 static enum itera_status remove_older(const char *directory, const char *read)
 {
@@ -70,25 +116,20 @@ enum itera_status itera_trainer_resume(struct itera_device *device, const char *
     struct itera_train_options *o = &t->options;
     status = itera_train_checkpoint_read_state(t, folder);
     o->directory = directory;
-    if (!status && changes) {
-        o->data = changes->data ? changes->data : o->data;
-        o->valid = changes->valid && *changes->valid && o->valid ? changes->valid : o->valid;
-        o->teacher = changes->teacher && o->teacher ? changes->teacher : o->teacher;
-        o->max_minutes = changes->max_minutes > 0 ? changes->max_minutes : o->max_minutes;
-        o->save_every = changes->save_every > 0 ? changes->save_every : o->save_every;
-    }
     if (!status)
-        status = itera_train_keep_strings(t);
+        status = take_changes(t, changes ? changes : &(struct itera_train_changes){0});
     if (!status)
         status = itera_train_check_options(o);
-    if (!status)
-        status = itera_train_check_length(&t->options, t->plan.steps);
     if (!status && !state_fits(t))
         status =
             itera_fail(ITERA_ERR_FORMAT, "%s/state.json: its values do not fit together", folder);
     /* A run that the clock stopped may have got more time. */
     if (!status && t->finish && strcmp(t->finish, ITERA_TRAIN_TIME_UP) == 0 && !t->timed)
         t->finish = NULL;
+    if (!status && changes)
+        status = take_length(t, changes->steps);
+    if (!status)
+        status = itera_train_check_length(&t->options, t->plan.steps);
     /* The lock comes before anything that takes long. */
     if (!status)
         status = itera_train_log_open(t, t->log_bytes);

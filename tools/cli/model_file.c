@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "itera/trainer.h"
+
 static bool ends_with(const char *text, const char *end)
 {
     const size_t length = strlen(text), n = strlen(end);
@@ -32,6 +34,13 @@ static int64_t folder_bytes(const char *path)
     return bytes;
 }
 
+static const char *folder_of(const char *path, char folder[PATH_MAX])
+{
+    const char *slash = strrchr(path, '/');
+    snprintf(folder, PATH_MAX, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    return folder;
+}
+
 int64_t model_file_bytes(const char *path)
 {
     struct stat info;
@@ -43,8 +52,14 @@ int64_t model_file_bytes(const char *path)
         return info.st_size;
     /* An index: its shards lie beside it. */
     char folder[PATH_MAX];
-    const char *slash = strrchr(path, '/');
-    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1,
-             slash ? path : ".");
-    return folder_bytes(folder);
+    return folder_bytes(folder_of(path, folder));
+}
+
+char *model_own_text(const char *path)
+{
+    struct stat info;
+    char folder[PATH_MAX], *source;
+    const bool directory = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+    itera_trainer_peek_text(directory ? path : folder_of(path, folder), &source);
+    return source;
 }

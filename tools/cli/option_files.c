@@ -68,8 +68,16 @@ static int keep_folder(const char *folder)
 static int keep_source(const char *path)
 {
     struct stat info;
-    if (stat(path, &info) != 0)
-        return EXIT_OK;
+    if (stat(path, &info) != 0) {
+        /* A part of a text is called FILE?train or FILE?valid. */
+        char whole[PATH_MAX];
+        const bool part = ends_with(path, "?train") || ends_with(path, "?valid");
+        const int length = snprintf(whole, sizeof whole, "%s", path);
+        if (!part || length >= (int)sizeof whole)
+            return EXIT_OK;
+        whole[length - 6] = '\0';
+        return keep_source(whole);
+    }
     if (S_ISDIR(info.st_mode))
         return keep_folder(path);
     int code = keep_file(path);
@@ -168,9 +176,13 @@ int options_check_files(const struct command_spec *spec, const struct command_ar
     int code = EXIT_OK;
     for (int i = 0; i < args->n && code == EXIT_OK; i++)
         code = keep_input(args->positional[i]);
-    for (const struct command_option *o = spec->options; o->name && code == EXIT_OK; o++)
+    for (const struct command_option *o = spec->options; o->name && code == EXIT_OK; o++) {
+        const struct option_names *list = o->value;
         if (o->kind == OPTION_INPUT && text_of(o))
             code = keep_input(text_of(o));
+        for (size_t i = 0; o->kind == OPTION_INPUTS && i < list->n && code == EXIT_OK; i++)
+            code = keep_input(list->item[i]);
+    }
     struct outputs *outputs = code == EXIT_OK ? calloc(1, sizeof *outputs) : NULL;
     if (code == EXIT_OK && !outputs) {
         command_error("%s: out of memory", spec->name);

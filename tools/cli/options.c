@@ -262,6 +262,20 @@ static int set_names(const struct command_spec *spec, const struct command_optio
     return -1;
 }
 
+/* One more of what may be given several times; commas belong to it. */
+static int add_name(const struct command_spec *spec, struct option_names *list, const char *text,
+                    struct command_args *args)
+{
+    const char **all = keep(args, (list->n + 1) * sizeof *all);
+    if (!all)
+        return options_usage(spec, "out of memory");
+    if (list->n)
+        memcpy(all, list->item, list->n * sizeof *all);
+    all[list->n] = text;
+    *list = (struct option_names){list->n + 1, all};
+    return -1;
+}
+
 /* Sets the option's value from text (NULL for a flag, or an optional value that is absent). */
 static int set_value(const struct command_spec *spec, const struct command_option *option,
                      const char *text, struct command_args *args)
@@ -278,6 +292,8 @@ static int set_value(const struct command_spec *spec, const struct command_optio
     case OPTION_FOLDER:
         *(const char **)option->value = text;
         return -1;
+    case OPTION_INPUTS:
+        return add_name(spec, option->value, text, args);
     case OPTION_CHOICE:
         if (!is_choice(option->choices, text))
             return choice_error(spec, option, text);
@@ -433,11 +449,12 @@ static int check_positionals(const struct command_spec *spec, struct command_arg
     if (spec->max >= 0 && args->n > spec->max)
         return options_usage(spec, "unexpected argument '%s'", args->positional[spec->max]);
     /* Mostly a shell variable that is not set. */
+    const bool named = spec->positional && !strchr(spec->positional, ' ');
+    const char *what = named ? spec->positional : "an argument";
+    const int length = (int)strcspn(what, ".");
     for (int i = 0; i < args->n; i++)
         if (args->positional[i][0] == '\0')
-            return options_usage(spec, "%s is empty",
-                                 spec->max == 1 && spec->positional ? spec->positional
-                                                                    : "an argument");
+            return options_usage(spec, "%.*s is empty", length, what);
     return -1;
 }
 

@@ -28,10 +28,11 @@
 #include <stdint.h>
 
 enum option_kind {
-    OPTION_FLAG,     /* bool; no value */
-    OPTION_STRING,   /* const char *, into argv */
-    OPTION_INPUT,    /* the same: a file or folder to read, or a comma list of them */
-    OPTION_OUTPUT,   /* the same: a file to write */
+    OPTION_FLAG,   /* bool; no value */
+    OPTION_STRING, /* const char *, into argv */
+    OPTION_INPUT,  /* the same: a file or folder to read, or a comma list of them */
+    OPTION_INPUTS, /* struct option_names: the same, of which there may be several, each given by itself */
+    OPTION_OUTPUT,   /* const char *: a file to write */
     OPTION_FOLDER,   /* the same: the directory of a training run */
     OPTION_CHOICE,   /* const char *, one of `choices` ("f32|f16|q8") */
     OPTION_INTEGER,  /* int64_t, in [min, max] */

@@ -214,6 +214,8 @@ void progress_finish(int keep)
     pthread_mutex_unlock(&lock);
 }
 
+enum { MESSAGE = 4096 };
+
 /* A message is one line, wherever it goes. */
 static void blank_newlines(char *text)
 {
@@ -222,18 +224,32 @@ static void blank_newlines(char *text)
             *p = '?';
 }
 
-void progress_line(const char *format, ...)
+/* Messages that wait, each ended by a 0. */
+static struct {
+    bool on;
+    char *text;
+    size_t used;
+} held;
+
+/* False without memory: the message is better in the way than lost. */
+static bool keep_message(const char *text)
 {
-    char text[4096];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    pthread_mutex_lock(&lock);
+    const size_t length = strlen(text) + 1;
+    char *grown = held.on ? realloc(held.text, held.used + length) : NULL;
+    if (!grown)
+        return false;
+    memcpy(grown + held.used, text, length);
+    held.text = grown;
+    held.used += length;
+    return true;
+}
+
+static void print_message(char *text)
+{
     if (bar.active && bar.terminal && bar.drawn)
         fputs("\r\033[K", stderr);
     if (terminal_messages()) {
-        char shown[TERMINAL_ROOM(sizeof text)];
+        char shown[TERMINAL_ROOM(MESSAGE)];
         terminal_end_line();
         terminal_harmless(text, strlen(text), false, shown);
         fprintf(stderr, "%s\n", shown);
@@ -243,5 +259,31 @@ void progress_line(const char *format, ...)
     }
     if (bar.active && bar.terminal && bar.drawn)
         draw(progress_seconds());
+}
+
+void progress_line(const char *format, ...)
+{
+    char text[MESSAGE];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    pthread_mutex_lock(&lock);
+    if (!keep_message(text))
+        print_message(text);
+    pthread_mutex_unlock(&lock);
+}
+
+void progress_hold(bool hold)
+{
+    pthread_mutex_lock(&lock);
+    held.on = hold;
+    for (size_t at = 0; !hold && at < held.used; at += strlen(held.text + at) + 1)
+        print_message(held.text + at);
+    if (!hold) {
+        free(held.text);
+        held.text = NULL;
+        held.used = 0;
+    }
     pthread_mutex_unlock(&lock);
 }

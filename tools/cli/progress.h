@@ -5,6 +5,8 @@
 #ifndef ITERA_TOOLS_PROGRESS_H
 #define ITERA_TOOLS_PROGRESS_H
 
+#include <stdbool.h>
+
 /* `what` says what is going on ("train"), `unit` what is counted ("tok"; shown as tok/s); total 0
  * means unknown. All strings are copied. */
 void progress_start(const char *what, const char *unit, double total);
@@ -18,8 +20,11 @@ __attribute__((format(printf, 2, 3))) void progress_update(double done, const ch
  * nothing. */
 void progress_finish(int keep);
 
-/* A message line on stderr, above the bar. */
+/* A message line on stderr, above the bar; while messages are held, once they no longer are. */
 __attribute__((format(printf, 1, 2))) void progress_line(const char *format, ...);
+
+/* While a text is written that no message is to break. */
+void progress_hold(bool hold);
 
 /* Seconds since some moment in the past; never goes back. */
 double progress_seconds(void);

@@ -212,7 +212,7 @@ static int run_stage(const struct distill_arguments *a, const struct itera_disti
                       itera_distill_stage(d, stage)->directory);
     if (!itera_distill_trainer(d, stage, device, &changes, &trainer, &resumed)) {
         train_introduce(trainer, device, resumed);
-        code = train_run(trainer, "distill", a->run.out, &report);
+        code = train_run(trainer, "distill", a->run.out, train_sample_prompt(&a->run), &report);
     }
     *over = code != EXIT_OK || stage == stages - 1 || !report.finish;
     if (*over && code == EXIT_OK)

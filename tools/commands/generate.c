@@ -36,6 +36,7 @@ struct generation {
     int32_t vocab;
     FILE *text; /* where the text goes as it comes; NULL: nowhere */
     bool terminal;
+    char last;      /* byte of the text */
     double flushed; /* when */
     struct itera_utf8_stream stream;
     struct itera_tokens prompt, generated;
@@ -130,6 +131,8 @@ static void show(struct generation *g, const char *bytes, size_t length, bool la
     if (!g->text)
         return;
     fwrite(bytes, 1, length, g->text);
+    if (length)
+        g->last = bytes[length - 1];
     double time = g->terminal ? 0 : progress_seconds();
     if (g->terminal || last || time - g->flushed > 0.1) {
         fflush(g->text);
@@ -356,11 +359,15 @@ static int generate(struct itera_model *model, const struct itera_device *device
         !itera_session_create(model, &options, &g.session) &&
         !itera_session_set_sampling(g.session, 0, &sampling)) {
         stop_catch();
+        /* What there is to say meanwhile is said after the text. */
+        progress_hold(g.text != NULL);
         if (!r->no_echo)
             show(&g, prompt, length, false);
         bool good = run(&g);
-        if (g.text && g.terminal)
-            fputc('\n', g.text);
+        /* A terminal's next line, and a pipe's or file's last one. */
+        if (g.text && (g.terminal || g.last != '\n'))
+            show(&g, "\n", 1, true);
+        progress_hold(false);
         if (good)
             print_rates(&g);
         code = good ? EXIT_OK : EXIT_FAILED;

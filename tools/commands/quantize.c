@@ -265,8 +265,14 @@ static int run(struct request *r, struct itera_model *model, struct itera_device
                       r->model);
         return EXIT_FAILED;
     }
-    if (r->report && !r->valid && tokenizer)
-        r->valid = DEFAULT_VALID;
+    char *own = r->report && !r->valid && tokenizer ? model_own_text(r->model) : NULL;
+    if (r->report && !r->valid && tokenizer) {
+        r->valid = own ? own : DEFAULT_VALID;
+        if (!own)
+            command_note("%s: lies in no run that says which text is its own: it is scored on %s, "
+                         "which may be nothing like it (--valid names another)",
+                         r->model, DEFAULT_VALID);
+    }
     struct itera_dataset *calibration, *valid = NULL;
     struct itera_model *made = NULL;
     struct outcome o = {.parameters = itera_model_info(model)->parameters};
@@ -294,6 +300,9 @@ static int run(struct request *r, struct itera_model *model, struct itera_device
     itera_model_destroy(&made);
     itera_dataset_destroy(&calibration);
     itera_dataset_destroy(&valid);
+    if (own)
+        r->valid = NULL;
+    free(own);
     return code;
 }
 
@@ -338,8 +347,8 @@ int itera_command_quantize(int argc, char **argv)
         {"report", 0, OPTION_FLAG, &r.report, NULL,
          "the error of each tensor, and perplexity before and\nafter"},
         {"valid", 0, OPTION_INPUT, &r.valid, "SRC",
-         "held-out text for perplexity before and after (default,\nwith --report: "
-         "builtin:stories?valid)"},
+         "held-out text for perplexity before and after (default,\nwith --report: what the "
+         "model's run set aside, or\nbuiltin:stories?valid)"},
         {"eval-tokens", 0, OPTION_INTEGER, &r.eval_tokens, "N",
          "score about N tokens of it (default: all)", 1, 1e12},
         {"tokenizer", 0, OPTION_INPUT, &r.tokenizer, "FILE", "for a model that comes without one"},

@@ -123,7 +123,7 @@ static int finetune(const struct shrink_request *r, struct itera_device *device,
     struct itera_train_report report = {0};
     if (itera_trainer_create_from(model, &options, &trainer))
         return EXIT_FAILED;
-    int code = train_walk(trainer, "finetune", &report);
+    int code = train_walk(trainer, "finetune", NULL, &report);
     if (code == EXIT_OK && keep_result(device, trainer, &report, request->run, r->out))
         code = EXIT_FAILED;
     *result = (struct finetune_result){.steps = report.step,

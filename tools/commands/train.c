@@ -1,16 +1,50 @@
 /* itera train: trains a model in a run directory, and goes on with it after an interruption. */
 #include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 
 #include "cli/command.h"
 #include "cli/output.h"
 #include "commands/train_run.h"
 
+/* The last part of a path, without its ending. */
+static void stem(const char *path, char *out, size_t size)
+{
+    const char *slash = strrchr(path, '/');
+    snprintf(out, size, "%s", slash && slash[1] ? slash + 1 : path);
+    out[strcspn(out, ".")] = '\0';
+}
+
+/* A folder that is not there yet, named by what is trained and the date: micro-2026-03-09. */
+static const char *default_folder(const struct itera_train_options *t)
+{
+    static char folder[320];
+    char model[256], day[16] = "";
+    struct stat info;
+    const time_t now = time(NULL);
+    struct tm date;
+    stem(t->init     ? t->init
+         : t->config ? t->config
+         : t->preset ? t->preset
+                     : "micro",
+         model, sizeof model);
+    if (localtime_r(&now, &date))
+        strftime(day, sizeof day, "%Y-%m-%d", &date);
+    snprintf(folder, sizeof folder, "%.255s-%s", model, day);
+    for (int i = 2; lstat(folder, &info) == 0 && i < 10000; i++)
+        snprintf(folder, sizeof folder, "%.255s-%s-%d", model, day, i);
+    return folder;
+}
+
 static int parse(int argc, char **argv, struct train_arguments *a)
 {
     char notes[1024];
     snprintf(notes, sizeof notes,
-             "%s\n\nExample: itera train --preset micro --data builtin:stories --max-minutes 1 "
-             "--out run",
+             "%s\n\nExamples:\n"
+             "  itera train                             # micro on the built-in stories\n"
+             "  itera train --data my.txt --out mine    # a twentieth of it is set aside\n"
+             "  itera train --out mine --resume --steps 5000",
              output_presets());
     struct command_option options[TRAIN_OPTION_ROWS];
     train_arguments_options(a, options);
@@ -26,7 +60,15 @@ static int parse(int argc, char **argv, struct train_arguments *a)
     if (code >= 0)
         return code;
     options_free(&args);
+    if (!a->out && !a->resume)
+        a->out = default_folder(&a->train);
     return train_arguments_finish(a, &spec);
+}
+
+/* Whether the options say what a new run would be, as in a script that begins or goes on. */
+static bool says_what(const struct train_arguments *a)
+{
+    return a->given.preset || a->given.config || a->given.init || a->given.data;
 }
 
 /* Creates or resumes; NULL after a printed error. */
@@ -36,12 +78,19 @@ static struct itera_trainer *open_trainer(const struct train_arguments *a,
     struct itera_trainer *trainer = NULL;
     *resumed = a->resume && itera_trainer_can_resume(a->out);
     if (!*resumed) {
+        if (a->resume && !says_what(a)) {
+            command_error("%s: there is no training run to go on with (a folder with checkpoint/); "
+                          "a new one needs --preset, --config, --init or --data",
+                          a->out);
+            return NULL;
+        }
         if (a->resume)
             command_note("%s has no checkpoint yet: the run begins", a->out);
         itera_trainer_create(device, &a->train, &trainer);
         return trainer;
     }
-    const struct itera_train_changes changes = train_arguments_changes(a);
+    struct itera_train_changes changes = train_arguments_changes(a);
+    changes.steps = a->train.steps;
     if (itera_trainer_resume(device, a->out, &changes, &trainer))
         return NULL;
     const char *changed = train_arguments_changed(a, itera_trainer_options(trainer));
@@ -82,7 +131,7 @@ int itera_command_train(int argc, char **argv)
     if (trainer) {
         struct itera_train_report report;
         train_introduce(trainer, device, resumed);
-        code = train_run(trainer, "train", a.out, &report);
+        code = train_run(trainer, "train", a.out, train_sample_prompt(&a), &report);
         if (code == EXIT_OK)
             code = summarize(&a, device, trainer, &report);
     } else {

@@ -3,12 +3,15 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/command.h"
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/stop.h"
+#include "cli/terminal.h"
+#include "itera/session.h"
 
 /* ---- options --------------------------------------------------------------------------------- */
 
@@ -87,6 +90,7 @@ int train_refuse_change(const char *command, const char *option, const struct tr
 void train_arguments_options(struct train_arguments *a, struct command_option *rows)
 {
     struct itera_train_options *t = &a->train;
+    t->hold_out = true;
     a->schedule = "cosine";
     a->precision = "f32";
     const struct command_option options[] = {
@@ -101,8 +105,8 @@ void train_arguments_options(struct train_arguments *a, struct command_option *r
          "or builtin:stories (default)",
          0, 0, NULL, &a->given.data},
         {"valid", 0, OPTION_INPUT, &t->valid, "SRC",
-         "text to validate on, or none (default: none; with\n"
-         "builtin:stories its held-out part)",
+         "text to validate on, or none (default: a twentieth of the\n"
+         "data, set aside; of builtin:stories the held-out part)",
          0, 0, NULL, &a->given.valid},
         {"tokenizer", 0, OPTION_INPUT, &t->tokenizer, "T",
          "byte, char, word:N, bpe:N (made from the data) or a file\n"
@@ -111,7 +115,9 @@ void train_arguments_options(struct train_arguments *a, struct command_option *r
         {"out", 'o', OPTION_FOLDER, &a->out, "DIR",
          "the run's directory: model.safetensors, train.jsonl, checkpoint/", 0, 0, NULL, NULL},
         {"resume", 0, OPTION_FLAG, &a->resume, NULL,
-         "go on from DIR/checkpoint; only --out is needed then", 0, 0, NULL, NULL},
+         "go on from DIR/checkpoint; only --out is needed then.\n--steps N makes the run longer or "
+         "shorter",
+         0, 0, NULL, NULL},
         {"force", 0, OPTION_FLAG, &a->force, NULL, "replace a run that is in DIR", 0, 0, NULL,
          NULL},
         {"steps", 0, OPTION_INTEGER, &t->steps, "N", "optimiser steps (default 1000)", 1, 1e12,
@@ -172,6 +178,10 @@ void train_arguments_options(struct train_arguments *a, struct command_option *r
         {"patience", 0, OPTION_INTEGER, &t->patience, "N",
          "stop after N validations without a better loss (default:\nnever)", 0, 1e9, NULL,
          &a->given.patience},
+        {"sample", 0, OPTION_STRING, &a->sample, "PROMPT",
+         "at each validation, show what the model writes behind\n"
+         "PROMPT; none for not (default: on a terminal, behind\nnothing)",
+         0, 0, NULL, NULL},
         {"save-every", 0, OPTION_INTEGER, &t->save_every, "N",
          "steps between checkpoints (default: one a minute)", 0, 1e12, NULL, &a->given.save_every},
         DEVICE_OPTIONS(a->device),
@@ -197,7 +207,8 @@ int train_arguments_finish(struct train_arguments *a, const struct command_spec 
 {
     struct itera_train_options *t = &a->train;
     if (!a->out)
-        return options_usage(spec, "--out DIR is needed: where the run goes");
+        return options_usage(spec, "--out DIR is needed: where the run %s",
+                             a->resume ? "is" : "goes");
     if (a->resume && a->force)
         return options_usage(spec, "--resume goes on with a run, --force replaces it");
     if (a->given.preset + a->given.config + a->given.init > 1)
@@ -263,30 +274,66 @@ void train_introduce(const struct itera_trainer *trainer, const struct itera_dev
     progress_line("%lld steps of %lld x %lld tokens: %.2f passes over the %lld tokens of %s",
                   (long long)r.steps, (long long)sequences, (long long)o->seq,
                   (double)(r.steps * sequences) / (double)windows, (long long)tokens, o->data);
+    if (o->valid)
+        progress_line("validated on %s: %lld tokens", o->valid, (long long)valid);
+    else
+        progress_line(
+            "without validation (--valid names a text for it; of 20,000 bytes of data and "
+            "more a part is set aside)");
+    progress_line("in %s", o->directory ? o->directory : "memory alone");
     if (resumed)
         progress_line("resumed at step %lld", (long long)r.step);
 }
 
-static void show_evaluation(const struct itera_train_report *r)
+/* shown: the mean training loss of late, NaN where there was none. */
+static void show_evaluation(const struct itera_train_report *r, double shown)
 {
+    char loss[48] = "", rest[96];
+    if (isfinite(shown))
+        snprintf(loss, sizeof loss, "loss %.4f, ", shown);
     if (r->events & ITERA_TRAIN_IMPROVED)
-        progress_line("step %lld: validation loss %.4f (perplexity %.2f), the best so far",
-                      (long long)r->step, r->valid_loss, exp(r->valid_loss));
+        snprintf(rest, sizeof rest, "(perplexity %.2f), the best so far", exp(r->valid_loss));
     else
-        progress_line("step %lld: validation loss %.4f (best %.4f at step %lld)",
-                      (long long)r->step, r->valid_loss, r->best_loss, (long long)r->best_step);
+        snprintf(rest, sizeof rest, "(best %.4f at step %lld)", r->best_loss,
+                 (long long)r->best_step);
+    progress_line("step %lld of %lld: %svalidation loss %.4f %s", (long long)r->step,
+                  (long long)r->steps, loss, r->valid_loss, rest);
 }
 
-int train_walk(struct itera_trainer *trainer, const char *what, struct itera_train_report *r)
+const char *train_sample_prompt(const struct train_arguments *a)
+{
+    if (a->sample)
+        return strcmp(a->sample, "none") == 0 ? NULL : a->sample;
+    return terminal_messages() ? "" : NULL;
+}
+
+enum { SAMPLE_TOKENS = 48 };
+
+/* One line, whatever lines the text has. A model whose sample fails still trains. */
+static void show_sample(struct itera_trainer *trainer, const char *prompt)
+{
+    char *text;
+    const struct itera_sampling sampling = {.temperature = 0.8F};
+    if (itera_trainer_sample(trainer, prompt, SAMPLE_TOKENS, &sampling, &text))
+        return;
+    for (char *c = text; *c; c++)
+        *c = *c == '\n' || *c == '\r' ? ' ' : *c;
+    progress_line("sample: %s%s%s", prompt, *prompt ? " | " : "", text);
+    free(text);
+}
+
+int train_walk(struct itera_trainer *trainer, const char *what, const char *sample,
+               struct itera_train_report *r)
 {
     const struct itera_train_options *o = itera_trainer_options(trainer);
     double shown = (double)NAN;
-    int code = EXIT_OK;
+    int code = EXIT_OK, tenth = 0;
     stop_catch();
     itera_trainer_report(trainer, r);
     const double step_tokens = (double)(o->batch * o->accumulate * o->seq);
     progress_start(what, "tok", (double)r->steps * step_tokens);
     progress_begin_at((double)r->tokens);
+    tenth = (int)(10 * r->step / r->steps);
     while (!(r->events & ITERA_TRAIN_FINISHED) && !stop_asked()) {
         if (itera_trainer_step(trainer, r)) {
             code = EXIT_FAILED;
@@ -294,23 +341,35 @@ int train_walk(struct itera_trainer *trainer, const char *what, struct itera_tra
         }
         /* A run that is fitted to a time changes its length. */
         progress_set_total((double)r->steps * step_tokens);
-        if (r->events & ITERA_TRAIN_EVALUATED)
-            show_evaluation(r);
         if (r->events & ITERA_TRAIN_LOGGED)
             shown = isnan(shown) ? r->loss : 0.5 * (shown + r->loss);
+        if (r->events & ITERA_TRAIN_EVALUATED) {
+            show_evaluation(r, shown);
+            if (sample)
+                show_sample(trainer, sample);
+        } else if (!o->valid && isfinite(shown) && 10 * r->step / r->steps > tenth) {
+            /* Lines that stay, where no validation leaves any. */
+            progress_line("step %lld of %lld: loss %.4f", (long long)r->step, (long long)r->steps,
+                          shown);
+            if (sample)
+                show_sample(trainer, sample);
+        }
+        tenth = (int)(10 * r->step / r->steps);
         if (isnan(shown))
-            progress_update((double)r->tokens, NULL);
+            progress_update((double)r->tokens, "step %lld/%lld", (long long)r->step,
+                            (long long)r->steps);
         else
-            progress_update((double)r->tokens, "loss %.3f", shown);
+            progress_update((double)r->tokens, "step %lld/%lld, loss %.3f", (long long)r->step,
+                            (long long)r->steps, shown);
     }
     progress_finish(code == EXIT_OK && !stop_asked());
     return code;
 }
 
 int train_run(struct itera_trainer *trainer, const char *command, const char *out,
-              struct itera_train_report *r)
+              const char *sample, struct itera_train_report *r)
 {
-    int code = train_walk(trainer, "train", r);
+    int code = train_walk(trainer, "train", sample, r);
     if (code == EXIT_OK && !r->finish) {
         code = itera_trainer_save(trainer) ? EXIT_FAILED : EXIT_OK;
         if (code == EXIT_OK)
@@ -374,6 +433,6 @@ void train_print_summary(const char *directory, const struct itera_train_report 
         printf("skipped steps    %lld, whose gradients were not finite\n", (long long)r->skipped);
     if (r->finish)
         printf("model            %s/model.safetensors\n\n"
-               "Next: itera generate %s/model.safetensors --prompt \"Once upon a time\" -n 200\n",
+               "Next: itera generate %s/model.safetensors --prompt \"Once upon a time\" -n 100\n",
                directory, directory);
 }

@@ -15,6 +15,7 @@ struct train_arguments {
     struct itera_train_options train;
     struct device_request device;
     const char *out, *schedule, *precision;
+    const char *sample; /* the prompt of samples; NULL: none */
     int64_t seed;
     bool resume, force;
     struct option_optional json;
@@ -37,6 +38,8 @@ const char *train_arguments_changed(const struct train_arguments *a,
                                     const struct itera_train_options *was);
 /* What may differ when a run goes on, as given. */
 struct itera_train_changes train_arguments_changes(const struct train_arguments *a);
+/* The prompt of samples, where a run shows some: on a terminal by default. */
+const char *train_sample_prompt(const struct train_arguments *a);
 /* Says that a run in --out began otherwise; returns EXIT_FAILED. */
 int train_refuse_change(const char *command, const char *option, const struct train_arguments *a);
 
@@ -44,12 +47,14 @@ int train_refuse_change(const char *command, const char *option, const struct tr
 void train_introduce(const struct itera_trainer *trainer, const struct itera_device *device,
                      bool resumed);
 /* Steps until the end, a signal (which ends it after its step; report->finish is NULL then), or an
- * error, with a progress bar named `what`. The exit code. */
-int train_walk(struct itera_trainer *trainer, const char *what, struct itera_train_report *report);
+ * error, with a progress bar named `what`. At each validation the model goes on from `sample` (NULL:
+ * it does not). The exit code. */
+int train_walk(struct itera_trainer *trainer, const char *what, const char *sample,
+               struct itera_train_report *report);
 /* The same for a run in a directory: saves what is not finished, and says how to go on with
  * `command`. The exit code. */
 int train_run(struct itera_trainer *trainer, const char *command, const char *out,
-              struct itera_train_report *report);
+              const char *sample, struct itera_train_report *report);
 
 /* directory: where the run is. */
 json_t *train_summary_json(const char *directory, const struct itera_device *device,

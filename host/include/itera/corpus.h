@@ -26,7 +26,12 @@ struct itera_dataset;
  *                                                default is 2,000,000 bytes (valid: 200,000)
  *   FILE                                         UTF-8 text, mapped, never copied
  *   DIRECTORY                                    its *.txt files in byte order of their names
+ *   FILE?valid, DIRECTORY?valid                  the part of it that is set aside for validation
+ *   FILE?train, DIRECTORY?train                  the rest (both unless a file has that name)
  *   SOURCE,SOURCE,...                            several of these (unless a file has that name)
+ *
+ * Set aside is each 20th of 40 documents and more; of fewer, the last twentieth of each, from the
+ * next line on (or word, or character, where no other line begins).
  *
  * Documents are separated by the text `<|endoftext|>`. One newline ("\n" or "\r\n") on each side of
  * a separator belongs to the separator; nothing else is trimmed, a file without a separator is one

@@ -49,7 +49,7 @@ struct itera_eval_result {
  * window - stride tokens of context (the first ones excepted, which begin from end-of-text).
  * The sum over batches is in double. options may be NULL.
  * Errors: ITERA_ERR_ARGUMENT for options out of range, for a dataset with tokens that the model
- * lacks, and for an empty one; ITERA_ERR_CANCELLED; those of the device. A model whose logits are
+ * lacks, and for an empty one; ITERA_ERR_CANCELLED, with the result of what was scored; those of the device. A model whose logits are
  * not finite gives ITERA_ERR_FORMAT. */
 ITERA_API enum itera_status itera_evaluate(struct itera_model *model,
                                            const struct itera_dataset *dataset,

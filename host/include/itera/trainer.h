@@ -54,8 +54,11 @@ struct itera_train_options {
      * the tokenizer's. */
     const char *tokenizer;
     const char *data; /* corpus to train on (corpus.h); NULL: builtin:stories */
-    /* To validate on; NULL: none, but builtin:stories?valid for the builtin; "": none. */
+    /* To validate on; NULL: see hold_out, but builtin:stories?valid for the builtin; "": none. */
     const char *valid;
+    /* Without `valid`, train on data?train and validate on data?valid (corpus.h), where that is long
+     * enough to say anything. */
+    bool hold_out;
     /* A model that the student learns from (distillation); NULL: none. The loss is then
      *   (1 - teacher_weight) cross-entropy + teacher_weight temperature^2 KL(teacher || student)
      * plus the auxiliary losses, the KL divergence between the softmax of both models' logits
@@ -148,6 +151,9 @@ struct itera_train_changes {
     const char *teacher;      /* the same model under another name; it is checked */
     double max_minutes;
     int64_t save_every;
+    /* The length of the whole run. The schedule goes on from where it is to its end at the last
+     * step; of a run whose schedule has ended, the rate stays. */
+    int64_t steps;
 };
 
 /* Whether directory has a checkpoint to resume from. */
@@ -156,6 +162,9 @@ ITERA_API bool itera_trainer_can_resume(const char *directory);
  * best_loss, best_step, skipped, and ITERA_TRAIN_FINISHED in events; the rest is 0. */
 ITERA_API enum itera_status itera_trainer_peek(const char *directory,
                                                struct itera_train_report *report);
+/* The text that the run in a directory is validated on, or, where it is on none, trained on: the
+ * caller's to free. NULL in *source: there is no run there. */
+ITERA_API enum itera_status itera_trainer_peek_text(const char *directory, char **source);
 /* Goes on from the directory's checkpoint. Lines of train.jsonl after it are cut off, because they
  * will come again. Errors: ITERA_ERR_FORMAT for a damaged checkpoint, or when the data or the
  * teacher is not what the run began with. changes may be NULL. */
@@ -170,6 +179,15 @@ ITERA_API enum itera_status itera_trainer_resume(struct itera_device *device, co
  * something could not be written (the previous checkpoint stays). */
 ITERA_API enum itera_status itera_trainer_step(struct itera_trainer *trainer,
                                                struct itera_train_report *report);
+
+/* What the model of the last step writes behind a prompt (UTF-8; "": from end-of-text): at most
+ * `tokens` tokens, without the prompt, as UTF-8 that is the caller's to free. train.jsonl gets it, too.
+ * sampling as in itera/session.h; NULL: greedy. Errors: those of sessions; ITERA_ERR_IO. */
+struct itera_sampling;
+ITERA_API enum itera_status itera_trainer_sample(struct itera_trainer *trainer, const char *prompt,
+                                                 int32_t tokens,
+                                                 const struct itera_sampling *sampling,
+                                                 char **text);
 
 /* A checkpoint now, between steps. */
 ITERA_API enum itera_status itera_trainer_save(struct itera_trainer *trainer);
