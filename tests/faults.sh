@@ -112,9 +112,9 @@ inject()
 }
 
 model=teacher/model.safetensors
-inject quantize "quantize $model --to q4 -o out.safetensors" "" out.safetensors
-inject prune "prune $model --experts 2 --tokens 64 -d cpu -t 1 -o out.safetensors" "" out.safetensors
-inject vocab "vocab words/model.safetensors --size 262 --data builtin:stories?bytes=2000 -d cpu -t 1 -o out.safetensors" "" out.safetensors
+inject quantize "quantize $model --to q4 --force -o out.safetensors" "" out.safetensors
+inject prune "prune $model --experts 2 --tokens 64 -d cpu -t 1 --force -o out.safetensors" "" out.safetensors
+inject vocab "vocab words/model.safetensors --size 262 --data builtin:stories?bytes=2000 -d cpu -t 1 --force -o out.safetensors" "" out.safetensors
 inject compare "compare a.json b.json --html=o.html --csv=o.csv --markdown=o.md --json=o.json" "" o.html o.csv o.md o.json
 inject train "$train" "train --resume --out run -d cpu -t 1" run/model.safetensors run/checkpoint/m.safetensors
 inject distill "distill teacher/model.safetensors --config c.json $small --steps 6 --out run" "distill --resume --out run -d cpu -t 1" run/model.safetensors

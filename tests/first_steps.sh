@@ -57,6 +57,11 @@ refused 1 'lies in no run' eval alone.safetensors
 exits 0 quantize "$run/model.safetensors" --to q8 -o "$run/q8.safetensors" --report --threads 1
 says 'on own.txt?valid, ' out
 
+# What is there is not replaced without being asked.
+refused 1 'q8.safetensors: is there already; --force replaces it' \
+    quantize "$run/model.safetensors" --to q4 -o "$run/q8.safetensors"
+exits 0 quantize "$run/model.safetensors" --to q8 -o "$run/q8.safetensors" --force
+
 # Tables of several; what comes before a failure is kept.
 exits 0 eval "$run" "$run/q8.safetensors" --data own.txt --data 'builtin:stories?bytes=2000' \
     --threads 1 --csv table.csv --json table.json

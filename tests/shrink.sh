@@ -59,7 +59,7 @@ for command in 'prune --keep 50%' 'vocab --size 280'; do
     rm -rf killed
     # shellcheck disable=SC2086
     "$itera" ${command%% *} $model ${command#* } --data "$text" --finetune 100000 --seq 16 -b 1 \
-        --run killed -o there.safetensors >out 2>err &
+        --run killed --force -o there.safetensors >out 2>err &
     pid=$!
     while [ ! -e killed/checkpoint/state.json ] && kill -0 $pid 2>/dev/null; do sleep 0.05; done
     kill -9 $pid || die "$command: ended before it was killed"
@@ -101,7 +101,7 @@ grep '"perplexity"' q.json | sed -n '2s/[^0-9.]//gp' >after
 grep -q '"q4"' out || die "no bytes in q4"
 "$itera" generate q.safetensors --prompt "Once upon" -n 5 >out 2>err || die "generate"
 for type in f16 bf16 q8 mixed f32; do
-    "$itera" quantize $model --to $type --plain -o t.safetensors >out 2>err || die "to $type"
+    "$itera" quantize $model --to $type --plain --force -o t.safetensors >out 2>err || die "to $type"
 done
 
 refused 1 'quantised already' quantize q.safetensors --to q8 -o x

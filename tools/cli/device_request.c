@@ -2,12 +2,17 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/command.h"
 #include "cli/progress.h"
 
 enum itera_status device_open(const struct device_request *request, struct itera_device **device)
 {
+    const long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    if (processors > 0 && request->threads > processors)
+        command_note("%lld threads share %ld processor%s, and wait for each other",
+                     (long long)request->threads, processors, processors == 1 ? "" : "s");
     bool refuse = request->fallback && !strcmp(request->fallback, "refuse");
     const struct itera_device_options options = {
         .threads = (int)request->threads,

@@ -72,6 +72,13 @@ struct command_option {
     bool *given; /* set to true when the option occurs; may be NULL */
 };
 
+/* A row that sets what output_model_check takes. */
+#define FORCE_OPTION(force)                                                                        \
+    {                                                                                              \
+        "force", 0, OPTION_FLAG, &(force), NULL, "replace the file that is to be written", 0, 0,   \
+            NULL, NULL                                                                             \
+    }
+
 struct command_spec {
     const char *name;
     const char *positional; /* for the usage line: "MODEL [FILE...]"; may be NULL */

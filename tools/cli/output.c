@@ -172,6 +172,18 @@ int output_file_check(const char *file, const char *what)
     return EXIT_FAILED;
 }
 
+int output_model_check(const char *file, bool force)
+{
+    struct stat info;
+    int code = output_file_check(file, "a model");
+    if (code == EXIT_OK && !force && stat(file, &info) == 0 && S_ISREG(info.st_mode) &&
+        info.st_size > 0) {
+        command_error("%s: is there already; --force replaces it", file);
+        code = EXIT_FAILED;
+    }
+    return code;
+}
+
 static bool is_stdout(const char *file)
 {
     return !file || !strcmp(file, "-");

@@ -29,6 +29,8 @@ bool output_on_stdout(const struct option_optional *json);
 int output_json_check(const char *file);
 /* The same for another file that a command is to write, atomically; what: "a model". */
 int output_file_check(const char *file, const char *what);
+/* The same, and that a model which is there already is not lost without being asked (`--force`). */
+int output_model_check(const char *file, bool force);
 /* Writes a text in the same way. */
 int output_text(const char *file, const char *text);
 /* A JSON number, or null for NaN and infinities, which JSON lacks. */

@@ -26,6 +26,7 @@ static int parse(int argc, char **argv, struct arguments *a, struct command_args
 {
     const struct command_option options[] = {
         {"out", 'o', OPTION_OUTPUT, &a->common.out, "FILE", "the smaller model"},
+        FORCE_OPTION(a->common.force),
         {"experts", 0, OPTION_STRING, &a->prune.experts, "N",
          "keep N (or P%) experts in each layer that has any"},
         {"ffn", 0, OPTION_STRING, &a->prune.ffn, "N",

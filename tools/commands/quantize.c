@@ -19,7 +19,7 @@ struct request {
     struct option_names set;
     struct option_optional json;
     int64_t calibrate_tokens, eval_tokens;
-    bool plain, report;
+    bool plain, report, force;
     struct device_request device;
 };
 
@@ -339,6 +339,7 @@ int itera_command_quantize(int argc, char **argv)
          "another type for the tensors whose names match, such as\n'*embed*=f16'; may be given "
          "again, and the last that\nmatches counts"},
         {"out", 'o', OPTION_OUTPUT, &r.out, "OUT", "the file to write"},
+        FORCE_OPTION(r.force),
         {"calibrate", 0, OPTION_INPUT, &r.calibrate, "SRC",
          "text (as for itera train) by which to weight what\nmatters when rounding to q8 and q4"},
         {"tokens", 0, OPTION_INTEGER, &r.calibrate_tokens, "N",
@@ -380,7 +381,7 @@ int itera_command_quantize(int argc, char **argv)
         code = options_usage(&spec, "--eval-tokens goes with --valid or --report");
     else if (r.calibrate && r.plain)
         code = options_usage(&spec, "--plain chooses no scales; leave out --calibrate");
-    else if (output_file_check(r.out, "a model") != EXIT_OK ||
+    else if (output_model_check(r.out, r.force) != EXIT_OK ||
              output_json_check(r.json.value) != EXIT_OK)
         code = EXIT_FAILED;
     else

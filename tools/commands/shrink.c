@@ -231,7 +231,7 @@ int shrink_run(const struct shrink_request *r, const struct shrink_command *comm
     /* Known before hours of work. */
     int code = output_json_check(r->json.value);
     if (code == EXIT_OK)
-        code = output_file_check(r->out, "a model");
+        code = output_model_check(r->out, r->force);
     if (code == EXIT_OK)
         code = check_run(&r->finetune);
     if (code == EXIT_OK && device_open(&r->device, &device))

@@ -95,6 +95,7 @@ struct finetune_result {
 /* What a command that makes a model smaller is asked for, beside how. */
 struct shrink_request {
     const char *model, *out;
+    bool force;          /* replace `out` */
     const char *valid;   /* held-out text to score before and after; NULL: none */
     int64_t eval_tokens; /* of it; 0: all */
     struct finetune_request finetune;

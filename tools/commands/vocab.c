@@ -26,6 +26,7 @@ static int parse(int argc, char **argv, struct arguments *a, struct command_args
 {
     const struct command_option options[] = {
         {"out", 'o', OPTION_OUTPUT, &a->common.out, "FILE", "the smaller model"},
+        FORCE_OPTION(a->common.force),
         {"data", 0, OPTION_INPUT, &a->data, "SRC",
          "text that the model is for: the tokens that it uses stay"},
         {"size", 0, OPTION_INTEGER, &a->size, "N",
