@@ -44,6 +44,19 @@ says 'step 20 of 20: loss' err
 says 'sample: line 5 | ' err
 says '"prompt": "line 5", "sample": ' plain/train.jsonl
 
+# What a run used, complete, makes the same run; the command line goes before it.
+exits 0 train --options plain/options.json --out again --threads 1
+cmp plain/model.safetensors again/model.safetensors || die "options.json makes another run"
+exits 0 train --options plain/options.json --out fewer --threads 1 --steps 3
+says '3 of 3 steps' out
+echo '{"stps": 3}' >wrong.json
+refused 2 "wrong.json: there is no option 'stps'" train --options wrong.json --out wrong
+echo '{"steps": [[3]]}' >wrong.json
+refused 2 'is a string, a number or a list' train --options wrong.json --out wrong
+echo '{"steps": 3' >wrong.json
+refused 1 "wrong.json: '}' expected" train --options wrong.json --out wrong
+[ ! -e wrong ] || die "a run of wrong options left its folder"
+
 # A model's own text is what its run set aside. Other text is said to be that.
 exits 0 eval "$run" --threads 1
 says 'itera on own.txt?valid' out
@@ -74,6 +87,8 @@ got=0
 timeout -s INT 2 "$itera" eval "$run" --data builtin:stories --stride 1 --threads 1 >out 2>err || got=$?
 says 'was stopped' err
 says 'bits per byte' out
+exits 0 eval "$run" --threads $(($(getconf _NPROCESSORS_ONLN) + 1)) --max-tokens 100
+says 'note: .* threads share' err
 echo "ok: eval"
 
 # Positions end after 32 tokens: that is said after the text, whose last line is a line.

@@ -155,7 +155,8 @@ static int add_output(struct outputs *outputs, const char *file)
 /* A run's directory. */
 static int add_folder(struct outputs *outputs, const char *folder)
 {
-    static const char *const names[] = {"model.safetensors", "train.jsonl", "distill.json"};
+    static const char *const names[] = {"model.safetensors", "train.jsonl", "distill.json",
+                                        "options.json"};
     int code = EXIT_OK;
     for (size_t i = 0; folder && i < sizeof names / sizeof *names && code == EXIT_OK; i++) {
         char path[PATH_MAX];

@@ -290,6 +290,7 @@ static int set_value(const struct command_spec *spec, const struct command_optio
     case OPTION_INPUT:
     case OPTION_OUTPUT:
     case OPTION_FOLDER:
+    case OPTION_SETTINGS:
         *(const char **)option->value = text;
         return -1;
     case OPTION_INPUTS:
@@ -329,6 +330,138 @@ static int set_value(const struct command_spec *spec, const struct command_optio
     return -1;
 }
 
+static const struct command_option *find_option(const struct command_spec *spec, const char *name,
+                                                size_t length)
+{
+    for (const struct command_option *option = spec->options; option->name; option++)
+        if (strlen(option->name) == length && memcmp(option->name, name, length) == 0)
+            return option;
+    return NULL;
+}
+
+/* ---- files of options ------------------------------------------------------------------------ */
+
+/* The value as it would stand on the command line, kept; NULL for what no option takes. */
+static const char *value_text(const json_t *value, struct command_args *args)
+{
+    char number[64] = "";
+    size_t room = 1;
+    const json_t *item;
+    size_t i;
+    if (json_is_integer(value))
+        snprintf(number, sizeof number, "%lld", (long long)json_integer_value(value));
+    else if (json_is_real(value))
+        snprintf(number, sizeof number, "%.17g", json_real_value(value));
+    const char *text = json_is_string(value) ? json_string_value(value) : *number ? number : NULL;
+    if (text) {
+        char *copy = keep(args, strlen(text) + 1);
+        return copy ? strcpy(copy, text) : NULL;
+    }
+    if (!json_is_array(value) || !json_array_size(value))
+        return NULL;
+    json_array_foreach(value, i, item)
+    {
+        text = json_is_array(item) ? NULL : value_text(item, args);
+        if (!text)
+            return NULL;
+        room += strlen(text) + 1;
+    }
+    char *list = keep(args, room), *to = list;
+    json_array_foreach(value, i, item)
+    {
+        text = value_text(item, args);
+        if (!list || !text)
+            return NULL;
+        to = stpcpy(stpcpy(to, i ? "," : ""), text);
+    }
+    return list;
+}
+
+static int take_setting(const struct command_spec *spec, const char *file, const char *name,
+                        const json_t *value, struct command_args *args)
+{
+    const struct command_option *option = find_option(spec, name, strlen(name));
+    if (json_is_null(value))
+        return -1;
+    if (!option || option->kind == OPTION_SETTINGS)
+        return options_usage(spec, "%s: there is no option '%.60s'", file, name);
+    const bool flag = option->kind == OPTION_FLAG || option->kind == OPTION_OPTIONAL;
+    if (flag && json_is_boolean(value))
+        return json_is_true(value) ? set_value(spec, option, NULL, args) : -1;
+    const char *text = option->kind == OPTION_FLAG ? NULL : value_text(value, args);
+    if (!text)
+        return options_usage(spec, "%s: \"%s\" is %s", file, name,
+                             option->kind == OPTION_FLAG ? "true or false"
+                                                         : "a string, a number or a list of them");
+    return set_value(spec, option, text, args);
+}
+
+/* Before the command line is read, which then has the last word. */
+static int take_settings(const struct command_spec *spec, int argc, char **argv,
+                         struct command_args *args)
+{
+    const struct command_option *row = spec->options;
+    while (row->name && row->kind != OPTION_SETTINGS)
+        row++;
+    const char *file = NULL;
+    char joined[64];
+    snprintf(joined, sizeof joined, "--%s=", row->name ? row->name : "");
+    for (int i = 1; row->name && i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strncmp(argv[i], joined, strlen(joined)) == 0)
+            file = argv[i] + strlen(joined);
+        else if (strncmp(argv[i], joined, strlen(joined) - 1) == 0 && i + 1 < argc &&
+                 strlen(argv[i]) == strlen(joined) - 1)
+            file = argv[i + 1];
+    }
+    if (!file)
+        return -1;
+    json_error_t error;
+    json_t *root = json_load_file(file, JSON_REJECT_DUPLICATES, &error);
+    int code = -1;
+    if (!json_is_object(root)) {
+        command_error("%s: %s", file, root ? "is no JSON object of options" : error.text);
+        code = EXIT_FAILED;
+    }
+    for (void *at = json_object_iter(root); at && code < 0; at = json_object_iter_next(root, at))
+        code = take_setting(spec, file, json_object_iter_key(at), json_object_iter_value(at), args);
+    json_decref(root);
+    return code;
+}
+
+static json_t *option_json(const struct command_option *option)
+{
+    double number;
+    switch (option->kind) {
+    case OPTION_STRING:
+    case OPTION_INPUT:
+    case OPTION_CHOICE:
+        return *(const char *const *)option->value
+                   ? json_string(*(const char *const *)option->value)
+                   : NULL;
+    case OPTION_INTEGER:
+        number = (double)*(const int64_t *)option->value;
+        return out_of_range(option, number)
+                   ? NULL
+                   : json_integer((json_int_t) * (const int64_t *)option->value);
+    case OPTION_NUMBER:
+        number = *(const double *)option->value;
+        return out_of_range(option, number) ? NULL : json_real(number);
+    default:
+        return NULL; /* what is written where, and how it is shown */
+    }
+}
+
+json_t *options_to_json(const struct command_option *options)
+{
+    json_t *root = json_object();
+    for (const struct command_option *option = options; root && option->name; option++) {
+        json_t *value = option_json(option);
+        if (value)
+            json_object_set_new(root, option->name, value);
+    }
+    return root;
+}
+
 /* Whether an argument behind `--json` is the file to write: not an option, not something that is
  * there already and is no JSON (`itera check --json MODEL` must not overwrite the model). */
 static bool is_optional_value(const char *text)
@@ -352,15 +485,6 @@ static bool is_optional_value(const char *text)
     if (file)
         fclose(file);
     return first == '{' || first == '[' || first == EOF;
-}
-
-static const struct command_option *find_option(const struct command_spec *spec, const char *name,
-                                                size_t length)
-{
-    for (const struct command_option *option = spec->options; option->name; option++)
-        if (strlen(option->name) == length && memcmp(option->name, name, length) == 0)
-            return option;
-    return NULL;
 }
 
 static const struct command_option *find_letter(const struct command_spec *spec, char letter)
@@ -466,7 +590,7 @@ int options_parse(const struct command_spec *spec, int argc, char **argv, struct
         return options_usage(spec, "out of memory");
     struct loan loan = {0};
     bool options_over = false;
-    int code = -1;
+    int code = take_settings(spec, argc, argv, args);
     for (int i = 1; i < argc && code < 0; i++) {
         char *text = argv[i];
         if (options_over || text[0] != '-' || text[1] == '\0') {

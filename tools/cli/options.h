@@ -23,6 +23,7 @@
 #ifndef ITERA_TOOLS_OPTIONS_H
 #define ITERA_TOOLS_OPTIONS_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -44,6 +45,8 @@ enum option_kind {
     OPTION_INTEGERS, /* struct option_integers: 1,2,8; each in [min, max] */
     OPTION_NAMES,    /* struct option_names: f32,q8; each one of `choices` where given */
     OPTION_EACH,     /* the same, but what later ones list is added */
+    OPTION_SETTINGS, /* const char *: a file of options in JSON, {"steps": 500, "device": "cpu"}, which
+                        count where the command line does not name them */
 };
 
 struct option_optional {
@@ -100,6 +103,10 @@ struct command_args {
 int options_parse(const struct command_spec *spec, int argc, char **argv,
                   struct command_args *args);
 void options_free(struct command_args *args);
+
+/* The options of a table as such a file: those that have a value which could be given. NULL without
+ * memory. */
+json_t *options_to_json(const struct command_option *options);
 
 /* The check of options_parse: every positional argument is an input, too. Returns EXIT_OK or
  * EXIT_FAILED. */

@@ -37,7 +37,7 @@ static const char *default_folder(const struct itera_train_options *t)
     return folder;
 }
 
-static int parse(int argc, char **argv, struct train_arguments *a)
+static int parse(int argc, char **argv, struct train_arguments *a, struct command_args *args)
 {
     char notes[1024];
     snprintf(notes, sizeof notes,
@@ -55,14 +55,15 @@ static int parse(int argc, char **argv, struct train_arguments *a)
                    "goes on as if nothing\nhad happened.",
         .options = options,
         .notes = notes};
-    struct command_args args;
-    int code = options_parse(&spec, argc, argv, &args);
+    int code = options_parse(&spec, argc, argv, args);
     if (code >= 0)
         return code;
-    options_free(&args);
     if (!a->out && !a->resume)
         a->out = default_folder(&a->train);
-    return train_arguments_finish(a, &spec);
+    code = train_arguments_finish(a, &spec);
+    if (code >= 0)
+        options_free(args);
+    return code;
 }
 
 /* Whether the options say what a new run would be, as in a script that begins or goes on. */
@@ -115,30 +116,37 @@ static int summarize(const struct train_arguments *a, const struct itera_device 
     return EXIT_OK;
 }
 
+static int run(const struct train_arguments *a, struct itera_device *device)
+{
+    struct itera_train_report report;
+    bool resumed;
+    struct itera_trainer *trainer = open_trainer(a, device, &resumed);
+    int code = trainer ? train_write_options(a, trainer) : EXIT_FAILED;
+    if (code == EXIT_OK) {
+        train_introduce(trainer, device, resumed);
+        code = train_run(trainer, "train", a->out, train_sample_prompt(a), &report);
+    }
+    if (code == EXIT_OK)
+        code = summarize(a, device, trainer, &report);
+    itera_trainer_destroy(&trainer);
+    return code;
+}
+
 int itera_command_train(int argc, char **argv)
 {
     static struct train_arguments a;
-    int code = parse(argc, argv, &a);
+    struct command_args args;
+    struct itera_device *device = NULL;
+    int code = parse(argc, argv, &a, &args);
     if (code >= 0)
         return code;
-    if (output_json_check(a.json.value) != EXIT_OK)
-        return EXIT_FAILED;
-    struct itera_device *device = NULL;
-    if (device_open(&a.device, &device))
-        return EXIT_FAILED;
-    bool resumed;
-    struct itera_trainer *trainer = open_trainer(&a, device, &resumed);
-    if (trainer) {
-        struct itera_train_report report;
-        train_introduce(trainer, device, resumed);
-        code = train_run(trainer, "train", a.out, train_sample_prompt(&a), &report);
-        if (code == EXIT_OK)
-            code = summarize(&a, device, trainer, &report);
-    } else {
+    code = output_json_check(a.json.value);
+    if (code == EXIT_OK && device_open(&a.device, &device))
         code = EXIT_FAILED;
-    }
-    itera_trainer_destroy(&trainer);
+    if (code == EXIT_OK)
+        code = run(&a, device);
     device_report_fallback(device);
     itera_device_close(&device);
+    options_free(&args);
     return code;
 }

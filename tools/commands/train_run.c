@@ -120,6 +120,10 @@ void train_arguments_options(struct train_arguments *a, struct command_option *r
          0, 0, NULL, NULL},
         {"force", 0, OPTION_FLAG, &a->force, NULL, "replace a run that is in DIR", 0, 0, NULL,
          NULL},
+        {"options", 0, OPTION_SETTINGS, &a->settings, "FILE",
+         "options in JSON, such as another run's DIR/options.json;\nthe command line goes before "
+         "them",
+         0, 0, NULL, NULL},
         {"steps", 0, OPTION_INTEGER, &t->steps, "N", "optimiser steps (default 1000)", 1, 1e12,
          NULL, &a->given.steps},
         {"epochs", 0, OPTION_NUMBER, &t->epochs, "N", "passes over the data, instead of --steps",
@@ -190,6 +194,25 @@ void train_arguments_options(struct train_arguments *a, struct command_option *r
         {0}};
     _Static_assert(sizeof options / sizeof *options <= TRAIN_OPTION_ROWS, "too many options");
     memcpy(rows, options, sizeof options);
+}
+
+int train_write_options(const struct train_arguments *a, const struct itera_trainer *trainer)
+{
+    struct train_arguments used = {.train = *itera_trainer_options(trainer), .device = a->device};
+    struct command_option rows[TRAIN_OPTION_ROWS];
+    char path[4096];
+    train_arguments_options(&used, rows);
+    used.schedule = itera_schedule_name(used.train.schedule);
+    used.precision = itera_precision_name(used.train.precision);
+    used.seed = (int64_t)used.train.seed;
+    if (!used.train.valid)
+        used.train.valid = "none";
+    if (snprintf(path, sizeof path, "%s/options.json", a->out) >= (int)sizeof path)
+        return EXIT_OK; /* no run has such a name */
+    json_t *root = options_to_json(rows);
+    int code = output_json(root, path);
+    json_decref(root);
+    return code;
 }
 
 /* For the library 0 is the default, and a negative number 0. */

@@ -15,7 +15,8 @@ struct train_arguments {
     struct itera_train_options train;
     struct device_request device;
     const char *out, *schedule, *precision;
-    const char *sample; /* the prompt of samples; NULL: none */
+    const char *settings; /* a file of options */
+    const char *sample;   /* the prompt of samples; NULL: none */
     int64_t seed;
     bool resume, force;
     struct option_optional json;
@@ -38,6 +39,8 @@ const char *train_arguments_changed(const struct train_arguments *a,
                                     const struct itera_train_options *was);
 /* What may differ when a run goes on, as given. */
 struct itera_train_changes train_arguments_changes(const struct train_arguments *a);
+/* Writes what a run trains with to DIR/options.json, complete: --options takes it. An exit code. */
+int train_write_options(const struct train_arguments *a, const struct itera_trainer *trainer);
 /* The prompt of samples, where a run shows some: on a terminal by default. */
 const char *train_sample_prompt(const struct train_arguments *a);
 /* Says that a run in --out began otherwise; returns EXIT_FAILED. */
