@@ -24,6 +24,15 @@ says 'step 20 of 20: loss [0-9.]*, validation loss' err
 run=$1
 echo "ok: train alone"
 
+# What it would take is said before, and leaves nothing.
+# shellcheck disable=SC2086
+exits 0 train $small --data own.txt --epochs 2 --dry-run --out dry --json=dry.json
+says '^memory  *[0-9.]* [KM]iB on cpu' out
+says '^a step  *[0-9.]* ms (median of [1-9]' out
+says '"step_seconds": [0-9]' dry.json
+[ ! -e dry ] || die "--dry-run left a folder"
+refused 2 'from its beginning' train --dry-run --resume --out "$1"
+
 # What no run says, what failed, leaves nothing.
 refused 1 'cannot open' train --data nosuch.txt --out failed
 [ ! -e failed ] || die "a failed start left its folder"

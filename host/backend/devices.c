@@ -175,6 +175,11 @@ int itera_device_threads(const struct itera_device *device)
     return device->threads;
 }
 
+uint64_t itera_device_allocated(const struct itera_device *device)
+{
+    return device->allocated;
+}
+
 const char *itera_device_fallback_op(const struct itera_device *device, int index)
 {
     for (int kind = 0; kind < ITERA_OP_COUNT; kind++)

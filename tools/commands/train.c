@@ -46,8 +46,15 @@ static int parse(int argc, char **argv, struct train_arguments *a, struct comman
              "  itera train --data my.txt --out mine    # a twentieth of it is set aside\n"
              "  itera train --out mine --resume --steps 5000",
              output_presets());
-    struct command_option options[TRAIN_OPTION_ROWS];
+    struct command_option options[TRAIN_OPTION_ROWS + 1];
     train_arguments_options(a, options);
+    size_t rows = 0;
+    while (options[rows].name)
+        rows++;
+    options[rows] = (struct command_option){
+        "dry-run", 0,    OPTION_FLAG,
+        &a->dry,   NULL, "only say what it would take: memory, time, energy"};
+    options[rows + 1] = (struct command_option){0};
     const struct command_spec spec = {
         .name = "train",
         .summary = "Trains a model: DIR/model.safetensors is the best by validation loss, or the "
@@ -60,7 +67,8 @@ static int parse(int argc, char **argv, struct train_arguments *a, struct comman
         return code;
     if (!a->out && !a->resume)
         a->out = default_folder(&a->train);
-    code = train_arguments_finish(a, &spec);
+    code = a->dry && a->resume ? options_usage(&spec, "--dry-run is of a run from its beginning")
+                               : train_arguments_finish(a, &spec);
     if (code >= 0)
         options_free(args);
     return code;
@@ -144,7 +152,7 @@ int itera_command_train(int argc, char **argv)
     if (code == EXIT_OK && device_open(&a.device, &device))
         code = EXIT_FAILED;
     if (code == EXIT_OK)
-        code = run(&a, device);
+        code = a.dry ? train_dry_run(&a, device) : run(&a, device);
     device_report_fallback(device);
     itera_device_close(&device);
     options_free(&args);

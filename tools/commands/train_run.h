@@ -18,7 +18,7 @@ struct train_arguments {
     const char *settings; /* a file of options */
     const char *sample;   /* the prompt of samples; NULL: none */
     int64_t seed;
-    bool resume, force;
+    bool resume, force, dry;
     struct option_optional json;
     struct {
         bool preset, config, init, tokenizer, data, valid, batch, seq, accumulate, steps, epochs,
@@ -65,5 +65,9 @@ json_t *train_summary_json(const char *directory, const struct itera_device *dev
                            const struct itera_train_report *report);
 /* The lines of stdout. */
 void train_print_summary(const char *directory, const struct itera_train_report *report);
+
+/* train_dry.c: parameters, memory, time and energy of the run that is asked for, from some steps of it
+ * that leave nothing. An exit code. */
+int train_dry_run(const struct train_arguments *a, struct itera_device *device);
 
 #endif

@@ -76,6 +76,8 @@ ITERA_API void itera_device_close(struct itera_device **device);
 ITERA_API const struct itera_device_info *itera_device_info(const struct itera_device *device);
 /* CPU: the team's size; 0 for others. */
 ITERA_API int itera_device_threads(const struct itera_device *device);
+/* Bytes of the buffers and programs that are alive on the device. */
+ITERA_API uint64_t itera_device_allocated(const struct itera_device *device);
 /* The names of the ops that ran, or are to run, on the CPU instead of the device, since it was
  * opened: NULL at the end of the list. The strings are constants. */
 ITERA_API const char *itera_device_fallback_op(const struct itera_device *device, int index);
