@@ -72,6 +72,7 @@ cp "$source"/docs/performance.md "$source"/docs/results.md docs
 cat "$source"/README.md "$source"/docs/[a-q]*.md >stories.txt
 head -c 20000 "$source/docs/results.md" | sed 's/[^ -~]//g' >other.txt
 cp stories.txt train.txt
+printf 'One line\nAnother\n' >prompts.txt
 cp other.txt valid.txt
 cp other.txt test.txt
 cp train.txt valid.txt tinystories

@@ -93,7 +93,7 @@ got=0
 "$itera" eval "$run" nosuch.safetensors --data own.txt --threads 1 >out 2>err || got=$?
 [ "$got $(wc -l <out)" = "1 2" ] || die "the first of two was lost"
 got=0
-timeout -s INT 2 "$itera" eval "$run" --data builtin:stories --stride 1 --threads 1 >out 2>err || got=$?
+timeout -s INT 4 "$itera" eval "$run" --data builtin:stories --stride 1 --threads 1 -d cpu >out 2>err || got=$?
 says 'was stopped' err
 says 'bits per byte' out
 exits 0 eval "$run" --threads $(($(getconf _NPROCESSORS_ONLN) + 1)) --max-tokens 100
@@ -104,4 +104,21 @@ echo "ok: eval"
 "$itera" generate "$run" --prompt 'line' -n 80 --threads 1 --ignore-eot >both 2>&1 || die "generate"
 tail -n 2 both | head -n 1 | grep -q '^itera: note: the model.s 32 positions are used up' ||
     die "the note is not a line of its own behind the text: $(tail -n 3 both)"
+
+# Many prompts at once say what they say one by one, in their order, whatever is computed together.
+printf 'line 1\n\nline of our own, and longer\nline' >prompts.txt
+for batch in 1 3 16; do
+    exits 0 generate "$run" --prompts prompts.txt --samples 2 -n 9 --threads 1 --batch $batch \
+        --json "many.$batch"
+    sed '/"batch"/d; /tokens_per_second/d' many.$batch >many
+    [ $batch -eq 1 ] || cmp many first || die "batches of $batch write other texts"
+    cp many first
+done
+[ "$(grep -c '"sample": 1' many)" -eq 4 ] || die "not two samples of four prompts"
+exits 0 generate "$run" --prompts - -n 9 --threads 1 --seed 3 <prompts.txt
+cp out many
+exits 0 generate "$run" --prompt 'line' -n 9 --threads 1 --seed 6
+tail -n "$(wc -l <out)" many | cmp - out || die "the last prompt has another text by itself"
+refused 2 'exclude each other' generate "$run" --prompts prompts.txt --prompt x
+refused 1 'nosuch.txt: cannot open' generate "$run" --prompts nosuch.txt
 echo "ok: generate"

@@ -7,35 +7,25 @@
 #include "itera/tokenizer.h"
 #include "train/trainer_impl.h"
 
-/* The texts of tokens, as UTF-8; the caller's to free. */
+/* The text of tokens, as UTF-8; the caller's to free. */
 static enum itera_status decode(const struct itera_tokenizer *tokenizer, const int32_t *ids,
                                 int32_t n, char **out)
 {
     struct itera_utf8_stream stream = {0};
-    size_t used = 0, room = ITERA_UTF8_ROOM(0) + 1;
-    char *text = malloc(room);
-    for (int32_t i = 0; i < n && text; i++) {
-        const char *bytes;
-        size_t length;
-        enum itera_status status =
-            itera_tokenizer_decode(tokenizer, ids[i], ITERA_TEXT_SPECIAL, &bytes, &length);
-        if (status) {
-            free(text);
-            return status;
-        }
-        char *grown = realloc(text, room += ITERA_UTF8_ROOM(length));
-        if (!grown)
-            free(text);
-        text = grown;
-        if (text)
-            used += itera_utf8_stream_push(&stream, bytes, length, text + used);
+    char *bytes = NULL;
+    size_t length, used;
+    const enum itera_status status =
+        itera_tokenizer_decode_all(tokenizer, ids, (size_t)n, ITERA_TEXT_SPECIAL, &bytes, &length);
+    char *text = status ? NULL : malloc(ITERA_UTF8_ROOM(length) + ITERA_UTF8_ROOM(0) + 1);
+    if (text) {
+        used = itera_utf8_stream_push(&stream, bytes, length, text);
+        used += itera_utf8_stream_finish(&stream, text + used);
+        text[used] = '\0';
     }
-    if (!text)
-        return itera_fail(ITERA_ERR_MEMORY, "training: no memory for a sample");
-    used += itera_utf8_stream_finish(&stream, text + used);
-    text[used] = '\0';
+    free(bytes);
     *out = text;
-    return ITERA_OK;
+    return status || text ? status
+                          : itera_fail(ITERA_ERR_MEMORY, "training: no memory for a sample");
 }
 
 static enum itera_status run(struct itera_session *session, const struct itera_tokenizer *tokenizer,

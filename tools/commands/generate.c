@@ -7,30 +7,16 @@
 #include <unistd.h>
 
 #include "cli/command.h"
-#include "cli/device_request.h"
-#include "cli/options.h"
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/stop.h"
-#include "itera/session.h"
+#include "commands/generate.h"
 
 /* Prompts are read whole; this is beyond any use. */
 enum { MAX_PROMPT = 64 << 20, CHECK_EVERY = 64 };
 
-/* What the options say. */
-struct request {
-    struct device_request device;
-    struct itera_load_options load;
-    const char *precision;
-    const char *prompt, *prompt_file, *tokenizer;
-    int64_t count, top_k, seed, positions;
-    double temperature, top_p, min_p, presence, frequency, repetition;
-    bool ignore_eot, no_echo, special;
-    struct option_optional json;
-};
-
 struct generation {
-    const struct request *request;
+    const struct generate_request *request;
     const struct itera_tokenizer *tokenizer;
     struct itera_session *session;
     int32_t vocab;
@@ -84,21 +70,22 @@ static char *read_all(FILE *file, const char *name, size_t *length)
 }
 
 /* The prompt's bytes; NULL after an error, which has been printed. */
-static char *find_prompt(const struct request *r, size_t *length)
+char *generate_prompt(const struct generate_request *r, size_t *length)
 {
     *length = 0;
-    if (r->prompt_file) {
-        FILE *file = fopen(r->prompt_file, "rb");
+    const char *path = r->prompts ? r->prompts : r->prompt_file;
+    if ((r->prompt && !strcmp(r->prompt, "-")) || (r->prompts && !strcmp(path, "-")))
+        return read_all(stdin, "stdin", length);
+    if (path) {
+        FILE *file = fopen(path, "rb");
         if (!file) {
-            command_error("%s: cannot open: %s", r->prompt_file, strerror(errno));
+            command_error("%s: cannot open: %s", path, strerror(errno));
             return NULL;
         }
-        char *text = read_all(file, r->prompt_file, length);
+        char *text = read_all(file, path, length);
         fclose(file);
         return text;
     }
-    if (r->prompt && !strcmp(r->prompt, "-"))
-        return read_all(stdin, "stdin", length);
     const char *given = r->prompt ? r->prompt : "";
     *length = strlen(given);
     return strdup(given);
@@ -220,7 +207,7 @@ static int on_prefill(void *user, size_t done, size_t total)
 
 static bool run(struct generation *g)
 {
-    const struct request *r = g->request;
+    const struct generate_request *r = g->request;
     if (itera_session_warm(g->session, g->prompt.count ? g->prompt.count : 1))
         return false;
     double begin = progress_seconds();
@@ -303,7 +290,7 @@ static json_t *id_list(const struct itera_tokens *tokens)
 static int write_json(const struct generation *g, const struct itera_device *device,
                       const char *prompt, size_t prompt_length)
 {
-    const struct request *r = g->request;
+    const struct generate_request *r = g->request;
     size_t read = g->prompt.count ? g->prompt.count : 1;
     double decode = rate((double)g->decoded, g->decode_seconds);
     /* A prompt that is not UTF-8 cannot be a JSON string. */
@@ -323,8 +310,20 @@ static int write_json(const struct generation *g, const struct itera_device *dev
     return code;
 }
 
+struct itera_sampling generate_sampling(const struct generate_request *r, uint64_t index)
+{
+    return (struct itera_sampling){.temperature = (float)r->temperature,
+                                   .top_k = (int32_t)r->top_k,
+                                   .top_p = (float)r->top_p,
+                                   .min_p = (float)r->min_p,
+                                   .presence = (float)r->presence,
+                                   .frequency = (float)r->frequency,
+                                   .repetition = (float)r->repetition,
+                                   .seed = (uint64_t)r->seed + index};
+}
+
 static int generate(struct itera_model *model, const struct itera_device *device,
-                    const struct request *r)
+                    const struct generate_request *r)
 {
     struct generation g = {.request = r, .stopped = ""};
     size_t length = 0;
@@ -341,16 +340,9 @@ static int generate(struct itera_model *model, const struct itera_device *device
     }
     const struct itera_session_options options = {.positions = (int32_t)r->positions,
                                                   .progress = on_prefill};
-    const struct itera_sampling sampling = {.temperature = (float)r->temperature,
-                                            .top_k = (int32_t)r->top_k,
-                                            .top_p = (float)r->top_p,
-                                            .min_p = (float)r->min_p,
-                                            .presence = (float)r->presence,
-                                            .frequency = (float)r->frequency,
-                                            .repetition = (float)r->repetition,
-                                            .seed = (uint64_t)r->seed};
+    const struct itera_sampling sampling = generate_sampling(r, 0);
     g.logits = malloc((size_t)g.vocab * sizeof *g.logits);
-    prompt = find_prompt(r, &length);
+    prompt = generate_prompt(r, &length);
     if (!g.logits)
         command_error("generate: out of memory");
     if (g.logits && prompt &&
@@ -385,12 +377,20 @@ static int generate(struct itera_model *model, const struct itera_device *device
 
 int itera_command_generate(int argc, char **argv)
 {
-    struct request r = {.count = 256, .temperature = 0.8, .top_p = 1, .seed = 0};
+    struct generate_request r = {
+        .count = 256, .samples = 1, .batch = 16, .temperature = 0.8, .top_p = 1, .seed = 0};
     const struct command_option options[] = {
         {"prompt", 'p', OPTION_STRING, &r.prompt, "TEXT",
          "what to go on from; - reads it from stdin (default: nothing,\nwhich stands for "
          "end-of-text)"},
         {"prompt-file", 'f', OPTION_INPUT, &r.prompt_file, "FILE", "read the prompt from a file"},
+        {"prompts", 0, OPTION_INPUT, &r.prompts, "FILE",
+         "a prompt in each line, - for stdin: all are continued,\nseveral at once, and come out in "
+         "their order"},
+        {"samples", 0, OPTION_INTEGER, &r.samples, "N",
+         "so many texts of each prompt, with the seeds that follow\n(default: 1)", 1, 1e6},
+        {"batch", 'b', OPTION_INTEGER, &r.batch, "B",
+         "texts that --prompts and --samples compute at once\n(default: 16)", 1, 4096},
         {"tokens", 'n', OPTION_INTEGER, &r.count, "N", "tokens to generate (default: 256)", 0,
          1e15},
         {"temp", 0, OPTION_NUMBER, &r.temperature, "X",
@@ -435,9 +435,9 @@ int itera_command_generate(int argc, char **argv)
     if (code >= 0)
         return code;
     precision_take(r.precision, &r.load.exact, &r.load.half);
-    if (r.prompt && r.prompt_file) {
+    if (!!r.prompt + !!r.prompt_file + !!r.prompts > 1) {
         options_free(&args);
-        return options_usage(&spec, "--prompt and --prompt-file exclude each other");
+        return options_usage(&spec, "--prompt, --prompt-file and --prompts exclude each other");
     }
     if (output_json_check(r.json.value) != EXIT_OK) {
         options_free(&args);
@@ -454,7 +454,8 @@ int itera_command_generate(int argc, char **argv)
             ready = !itera_tokenizer_open(r.tokenizer, &tokenizer) &&
                     !itera_model_set_tokenizer(model, tokenizer);
         if (ready)
-            code = generate(model, device, &r);
+            code = r.prompts || r.samples > 1 ? generate_many(model, device, &r)
+                                              : generate(model, device, &r);
         else
             itera_tokenizer_destroy(&tokenizer);
     }
