@@ -53,6 +53,26 @@ grep -A 1 'Only in now' out | grep -q new || die "new is not listed"
 [ "$(wc -l <rows.csv)" -eq 13 ] || die "not 12 rows of CSV and their titles"
 grep -q '"regressed": true' rows.json || die "JSON"
 exits 0 compare base.json now.json --threshold 25
+
+# A machine that was slower throughout is no regression of the program, whose own share still is one.
+peaks() {
+    echo "$machine,\"peaks\":[{\"device\":\"cpu\",\"threads\":2,\"name\":\"$1\",\"gflops\":$2,\"copy_gbytes_per_s\":$3}]"
+}
+file was.json "$(peaks A 100 20)" "$(row shared 10 9.9 10.1)" "$(row own 10 9.9 10.1)" "$(row kept 10 9.9 10.1)"
+file dim.json "$(peaks A 80 19)" "$(row shared 12 11.9 12.1)" "$(row own 15 14.9 15.1)" "$(row kept 10 9.9 10.1)"
+exits 1 compare was.json dim.json
+verdict shared 'as the machine'
+verdict own regression
+verdict kept same
+grep -q '1 slower, 0 faster; 1 the same, 1 as much as the machine' out || die "the summary of a slower machine"
+grep -q 'cpu x2 reached 80 to 100% of the reference rates' out || die "what the machine reached"
+exits 0 compare dim.json was.json
+verdict shared 'as the machine'
+verdict own faster
+file other.json "$(peaks B 80 19)" "$(row shared 12 11.9 12.1)"
+exits 1 compare was.json other.json
+verdict shared regression
+exits 1 compare base.json now.json
 exits 0 compare base.json now.json --no-fail
 exits 0 compare base.json base.json
 exits 1 compare base.json base.json now.json

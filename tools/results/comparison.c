@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli/command.h"
 
@@ -12,6 +13,49 @@ static bool parity_broke(const struct result_row *base, const struct result_row 
     const json_t *was = json_object_get(json_object_get(base->json, "parity"), "pass");
     const json_t *is = json_object_get(json_object_get(row->json, "parity"), "pass");
     return json_is_true(was) && json_is_false(is);
+}
+
+/* The reference rates of a row's device in a file; NULL: none. */
+static const json_t *peaks_of(const struct result *result, const struct result_row *row)
+{
+    const json_t *list = json_object_get(json_object_get(result->root, "host"), "peaks"), *peak;
+    size_t i;
+    json_array_foreach(list, i, peak)
+    {
+        const double threads = results_number(peak, "threads"); /* NaN where there is none */
+        if (strcmp(results_text(peak, "device"), row->device) == 0 &&
+            (isnan(threads) || threads == row->threads))
+            return peak;
+    }
+    return NULL;
+}
+
+void compare_pace(const struct comparison *c, const struct result_row *row, int file, double *low,
+                  double *high)
+{
+    static const char *const rates[] = {"gflops", "copy_gbytes_per_s"};
+    const json_t *was = peaks_of(&c->results[0], row), *is = peaks_of(&c->results[file], row);
+    *low = *high = 1;
+    if (!was || !is || strcmp(results_text(was, "name"), results_text(is, "name")) != 0)
+        return;
+    for (size_t i = 0; i < sizeof rates / sizeof *rates; i++) {
+        const double pace = results_number(is, rates[i]) / results_number(was, rates[i]);
+        if (!(pace > 0 && isfinite(pace)))
+            continue;
+        *low = fmin(*low, pace);
+        *high = fmax(*high, pace);
+    }
+}
+
+/* Whether what a row lost or won is what the machine did. */
+static bool is_machine(const struct comparison *c, const struct result_row *row, int file,
+                       double ratio)
+{
+    double low, high;
+    const double slack = 1 + c->threshold;
+    compare_pace(c, row, file, &low, &high);
+    return ratio < 1 ? low * slack < 1 && ratio * slack >= low
+                     : high > slack && ratio <= high * slack;
 }
 
 struct judgement compare_judge(const struct comparison *c, int i, int file)
@@ -35,13 +79,17 @@ struct judgement compare_judge(const struct comparison *c, int i, int file)
         j.verdict = VERDICT_FASTER;
     else
         j.verdict = VERDICT_SAME;
+    if (j.verdict != VERDICT_SAME && j.verdict != VERDICT_PARITY && !isnan(j.low) && !peer &&
+        is_machine(c, row, file, j.ratio))
+        j.verdict = VERDICT_MACHINE;
     return j;
 }
 
 const char *compare_verdict(enum verdict verdict)
 {
     static const char *const names[COMPARE_VERDICTS] = {
-        "", "same", "faster", "regression", "slower", "not judged", "parity broken"};
+        "",       "same",       "faster",        "regression",
+        "slower", "not judged", "parity broken", "as the machine"};
     return names[verdict];
 }
 
@@ -78,6 +126,9 @@ void compare_summary(const struct comparison *c, char *out, size_t size)
     int used =
         snprintf(out, size, "Beyond noise and %g%%: %d slower, %d faster; %d the same",
                  100 * c->threshold, slower, c->count[VERDICT_FASTER], c->count[VERDICT_SAME]);
+    if (c->count[VERDICT_MACHINE] && used < (int)size)
+        used += snprintf(out + used, size - (size_t)used, ", %d as much as the machine",
+                         c->count[VERDICT_MACHINE]);
     if (c->count[VERDICT_UNKNOWN] && used < (int)size)
         used += snprintf(out + used, size - (size_t)used, ", %d without intervals",
                          c->count[VERDICT_UNKNOWN]);

@@ -15,6 +15,7 @@ enum verdict {
     VERDICT_SLOWER,     /* the same beside a peer, where it is no regression */
     VERDICT_UNKNOWN,    /* no interval in one of the files */
     VERDICT_PARITY,     /* right in the baseline, wrong now */
+    VERDICT_MACHINE, /* slower or faster by no more than the reference rates of the machine are */
 };
 
 struct judgement {
@@ -25,7 +26,7 @@ struct judgement {
     enum verdict verdict;
 };
 
-enum { COMPARE_VERDICTS = VERDICT_PARITY + 1 };
+enum { COMPARE_VERDICTS = VERDICT_MACHINE + 1 };
 
 struct comparison {
     struct result *results;
@@ -42,6 +43,11 @@ int compare_open(const json_t *const *results, const char *const *names, int n, 
 void compare_close(struct comparison *comparison);
 /* Of row i in a file against the baseline. */
 struct judgement compare_judge(const struct comparison *comparison, int i, int file);
+/* What the device of a row reached in a file by the reference measurements taken before the rows, over
+ * what it did in the baseline: the lowest and the highest of compute and memory. 1 and 1 where it is
+ * another device, or no file says. */
+void compare_pace(const struct comparison *comparison, const struct result_row *row, int file,
+                  double *low, double *high);
 /* "regression", or "" for the baseline. */
 const char *compare_verdict(enum verdict verdict);
 /* One sentence: how many rows are faster, the same, slower. */

@@ -214,10 +214,11 @@ json_t *compare_json(const struct comparison *c)
         json_array_append_new(files, file_json(&c->results[i]));
     for (int i = 0; i < c->rows.n; i++)
         json_array_append_new(rows, row_json(c, i));
-    return json_pack("{s:f, s:b, s:{s:i, s:i, s:i, s:i, s:i, s:i}, s:o, s:o}", "threshold_percent",
-                     100 * c->threshold, "regressed", compare_regressed(c), "summary",
-                     "regressions", c->count[VERDICT_REGRESSION], "slower",
+    return json_pack("{s:f, s:b, s:{s:i, s:i, s:i, s:i, s:i, s:i, s:i}, s:o, s:o}",
+                     "threshold_percent", 100 * c->threshold, "regressed", compare_regressed(c),
+                     "summary", "regressions", c->count[VERDICT_REGRESSION], "slower",
                      c->count[VERDICT_SLOWER], "faster", c->count[VERDICT_FASTER], "same",
                      c->count[VERDICT_SAME], "not_judged", c->count[VERDICT_UNKNOWN],
-                     "parity_broken", c->count[VERDICT_PARITY], "files", files, "rows", rows);
+                     "as_the_machine", c->count[VERDICT_MACHINE], "parity_broken",
+                     c->count[VERDICT_PARITY], "files", files, "rows", rows);
 }

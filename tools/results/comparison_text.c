@@ -159,6 +159,32 @@ static bool same_machine(const struct comparison *c)
     return true;
 }
 
+/* Where a device's reference rates differ between files: its rows say that of the machine first. */
+static void print_paces(const struct comparison *c)
+{
+    json_t *said = json_object();
+    for (int i = 0; i < c->rows.n; i++) {
+        for (int file = 1; file < c->n; file++) {
+            const struct result_row *row = c->rows.row[i * c->n + file];
+            char device[64], key[80];
+            double low, high;
+            if (!row || !c->rows.row[i * c->n])
+                continue;
+            compare_pace(c, row, file, &low, &high);
+            result_device(row, device, sizeof device);
+            snprintf(key, sizeof key, "%d %s", file, device);
+            if ((low * (1 + c->threshold) >= 1 && high <= 1 + c->threshold) ||
+                json_object_get(said, key))
+                continue;
+            json_object_set_new(said, key, json_true());
+            printf("When %s was measured, %s reached %.0f to %.0f%% of the reference rates of the "
+                   "baseline: what is\nwithin that is said to be as the machine.\n",
+                   c->results[file].label, device, 100 * low, 100 * high);
+        }
+    }
+    json_decref(said);
+}
+
 void compare_print(const struct comparison *c)
 {
     char summary[256];
@@ -175,6 +201,7 @@ void compare_print(const struct comparison *c)
         return;
     compare_summary(c, summary, sizeof summary);
     printf("\n%s\n", summary);
+    print_paces(c);
     if (!same_machine(c))
         printf("The files are from different processors, so that they say more about these than "
                "about versions.\n");
