@@ -96,6 +96,10 @@ got=0
 timeout -s INT 4 "$itera" eval "$run" --data builtin:stories --stride 1 --threads 1 -d cpu >out 2>err || got=$?
 says 'was stopped' err
 says 'bits per byte' out
+got=0
+timeout -s INT 4 "$itera" check --grad >out 2>err || got=$?
+says 'the check was stopped' err
+says '^[0-9]* passed, 0 failed, [0-9]* skipped' out
 exits 0 eval "$run" --threads $(($(getconf _NPROCESSORS_ONLN) + 1)) --max-tokens 100
 says 'note: .* threads share' err
 echo "ok: eval"

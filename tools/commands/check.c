@@ -7,6 +7,7 @@
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/stop.h"
 #include "commands/check_model.h"
 #include "itera/check.h"
 
@@ -139,7 +140,7 @@ static int on_result(void *user, const struct itera_check_result *result)
     if (report->results)
         add_json(report, result);
     progress_update(100 * result->progress, "%s", result->op);
-    return report->failed;
+    return report->failed || stop_asked();
 }
 
 /* Ops down, targets across: how many cases passed, or "7/9" when not all did. */
@@ -217,12 +218,15 @@ static int run_ops(const struct itera_check_options *options, const struct optio
     if (options->bench)
         report.bench = table_create(6, bench_titles, "lllrrr");
     report.seed = (int64_t)options->seed;
+    stop_catch();
     progress_start("check", "%", 100);
     enum itera_status status = itera_check_ops(options, on_result, &report, &summary);
     progress_finish(0);
     int code = EXIT_FAILED;
-    if (status == ITERA_OK || report.failed)
+    if (status == ITERA_OK || report.failed || status == ITERA_ERR_CANCELLED)
         code = print_report(&report, &summary, (int64_t)options->seed, json);
+    if (status == ITERA_ERR_CANCELLED) /* what is there is not what was asked for */
+        code = EXIT_FAILED;
     else if (status == ITERA_ERR_ARGUMENT)
         code = EXIT_USAGE;
     table_destroy(&report.bench);
