@@ -20,6 +20,11 @@ itera=$prefix/bin/itera
     exit 1
 }
 
+for file in man/man1/itera.1 man/man1/itera-train.1 bash-completion/completions/itera \
+    zsh/site-functions/_itera fish/vendor_completions.d/itera.fish; do
+    test -s "$prefix/share/$file"
+done
+
 pc=$(find "$prefix" -name itera.pc)
 PKG_CONFIG_PATH=$(dirname "$pc")
 export PKG_CONFIG_PATH

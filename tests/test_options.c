@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "cli/command.h"
+#include "cli/help.c"
 #include "cli/library_message.c"
 #include "cli/option_files.c"
 #include "cli/options.c"

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli/command.h"
+#include "cli/help.h"
 #include "cli/library_message.h"
 #include "cli/options.h"
 #include "cli/output.h"
@@ -108,6 +109,42 @@ static int run_command(int argc, char **argv)
     return EXIT_USAGE;
 }
 
+/* itera help --man [COMMAND], itera help --completion bash|zsh|fish: for packages. */
+static int print_form(int argc, char **argv)
+{
+    static const char *const shells[] = {
+        [HELP_BASH] = "bash", [HELP_ZSH] = "zsh", [HELP_FISH] = "fish"};
+    struct help_command list[COMMANDS];
+    char help[] = "--help";
+    for (int i = 0; i < COMMANDS; i++)
+        list[i] = (struct help_command){commands[i].name, commands[i].summary};
+    if (strcmp(argv[0], "--man") == 0) {
+        char *args[] = {argc > 1 ? argv[1] : help, help, NULL};
+        help_set_form(HELP_MAN);
+        if (argc > 1)
+            return run_command(2, args);
+        help_man_overview(list, COMMANDS);
+        return EXIT_OK;
+    }
+    for (int shell = HELP_BASH; shell <= HELP_FISH; shell++) {
+        if (argc < 2 || strcmp(argv[1], shells[shell]) != 0)
+            continue;
+        int code = EXIT_OK;
+        help_set_form((enum help_form)shell);
+        help_begin(list, COMMANDS);
+        for (int i = 0; i < COMMANDS && code == EXIT_OK; i++) {
+            char name[32];
+            char *args[] = {name, help, NULL};
+            snprintf(name, sizeof name, "%s", commands[i].name);
+            code = commands[i].run(2, args);
+        }
+        help_end();
+        return code;
+    }
+    command_error("help: --completion is one of bash, zsh, fish");
+    return EXIT_USAGE;
+}
+
 static int dispatch(int argc, char **argv)
 {
     const char *first = argc > 1 ? argv[1] : NULL;
@@ -128,6 +165,8 @@ static int dispatch(int argc, char **argv)
             print_help(stdout);
             return EXIT_OK;
         }
+        if (strcmp(argv[2], "--man") == 0 || strcmp(argv[2], "--completion") == 0)
+            return print_form(argc - 2, argv + 2);
         char help[] = "--help";
         char *args[] = {argv[2], help, NULL};
         return run_command(2, args);

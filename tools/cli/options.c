@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "cli/command.h"
+#include "cli/help.h"
 
 /* Lists are kept in a chain of blocks, freed together. */
 struct block {
@@ -93,43 +94,6 @@ const char *options_closest(const char *word, const char *const *words, int n)
         }
     }
     return best;
-}
-
-static void print_help(const struct command_spec *spec)
-{
-    printf("usage: itera %s%s%s [OPTION...]\n\n%s\n\noptions:\n", spec->name,
-           spec->positional ? " " : "", spec->positional ? spec->positional : "", spec->summary);
-    static const struct command_option help = {
-        .name = "help", .letter = 'h', .kind = OPTION_FLAG, .help = "print this text"};
-    for (const struct command_option *option = spec->options;; option++) {
-        const struct command_option *shown = option->name ? option : &help;
-        char left[96], letter[8] = "    ";
-        if (shown->letter)
-            snprintf(letter, sizeof letter, "-%c, ", shown->letter);
-        const char *argument = shown->argument ? shown->argument : "VALUE";
-        if (shown->kind == OPTION_FLAG)
-            snprintf(left, sizeof left, "%s--%s", letter, shown->name);
-        else if (shown->kind == OPTION_OPTIONAL)
-            snprintf(left, sizeof left, "%s--%s [%s]", letter, shown->name, argument);
-        else
-            snprintf(left, sizeof left, "%s--%s %s", letter, shown->name, argument);
-        enum { COLUMN = 30 };
-        printf("  %-*s", COLUMN - 3, left);
-        if (strlen(left) > COLUMN - 3)
-            printf("\n%*s", COLUMN - 1, "");
-        for (const char *line = shown->help; line;) {
-            const char *end = strchr(line, '\n');
-            int length = end ? (int)(end - line) : (int)strlen(line);
-            printf(" %.*s\n", length, line);
-            line = end ? end + 1 : NULL;
-            if (line)
-                printf("%*s", COLUMN - 1, "");
-        }
-        if (!option->name)
-            break;
-    }
-    if (spec->notes)
-        printf("\n%s\n", spec->notes);
 }
 
 static bool out_of_range(const struct command_option *option, double value)
@@ -598,7 +562,7 @@ int options_parse(const struct command_spec *spec, int argc, char **argv, struct
         } else if (strcmp(text, "--") == 0) {
             options_over = true;
         } else if (strcmp(text, "--help") == 0 || strcmp(text, "-h") == 0) {
-            print_help(spec);
+            help_print(spec);
             code = EXIT_OK;
         } else {
             int used = 0;
