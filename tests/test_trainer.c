@@ -407,6 +407,11 @@ static void test_lengthen(void **state)
     assert_int_equal(r.step, 44);
     assert_int_equal(itera_trainer_options(t)->steps, 44);
     itera_trainer_destroy(&t);
+    /* To say again how long it is changes nothing. */
+    assert_int_equal(itera_trainer_resume(device, o.directory, &changes, &t), ITERA_OK);
+    itera_trainer_report(t, &r);
+    assert_true(r.events & ITERA_TRAIN_FINISHED);
+    itera_trainer_destroy(&t);
     changes.steps = 43;
     assert_int_equal(itera_trainer_resume(device, o.directory, &changes, &t), ITERA_ERR_ARGUMENT);
     assert_non_null(strstr(itera_last_error(), "44 steps already"));

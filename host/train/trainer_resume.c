@@ -68,24 +68,26 @@ static enum itera_status take_changes(struct itera_trainer *t,
 /* Moves the end of the run. The finish of one that was done is gone then. */
 static enum itera_status take_length(struct itera_trainer *t, int64_t steps)
 {
-    if (steps <= 0 || steps == t->plan.steps)
+    if (steps <= 0)
         return ITERA_OK;
-    if (steps <= t->step)
+    if (steps < t->step || (steps == t->step && steps != t->plan.steps))
         return itera_fail(ITERA_ERR_ARGUMENT,
                           "%s: has done %lld steps already; a run becomes longer, or ends where it "
                           "is",
                           t->options.directory, (long long)t->step);
-    const double before = itera_train_learning_rate(&t->options, &t->plan, t->step);
-    const bool done = t->step >= t->plan.steps;
-    itera_log(ITERA_LOG_INFO, "%s: %lld steps instead of %lld; the learning rate, %.3g, %s",
-              t->options.directory, (long long)steps, (long long)t->plan.steps, before,
-              done ? "stays as it is, for its schedule has ended"
-                   : "goes on from where it is, to the schedule's end at the last step");
-    itera_train_plan_move(&t->plan, t->step, steps);
+    if (steps != t->plan.steps) {
+        const bool done = t->step >= t->plan.steps;
+        itera_log(ITERA_LOG_INFO, "%s: %lld steps instead of %lld; the learning rate, %.3g, %s",
+                  t->options.directory, (long long)steps, (long long)t->plan.steps,
+                  itera_train_learning_rate(&t->options, &t->plan, t->step),
+                  done ? "stays as it is, for its schedule has ended"
+                       : "goes on from where it is, to the schedule's end at the last step");
+        itera_train_plan_move(&t->plan, t->step, steps);
+        t->finish = NULL;
+    }
     t->timed = false;
     t->options.steps = steps;
     t->options.epochs = 0;
-    t->finish = NULL;
     return ITERA_OK;
 }
 
