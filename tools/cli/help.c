@@ -235,23 +235,46 @@ static void print_bash(const struct command_spec *spec)
     puts("        esac\n        ;;");
 }
 
+/* One name of an option: "-o+" and "--out=" take their value in the same word or the next. */
+static void zsh_name(const struct command_option *row, bool letter, enum value value,
+                     const char *words)
+{
+    const bool again = row->kind == OPTION_INPUTS || row->kind == OPTION_EACH;
+    fputs(" \\\n            '", stdout);
+    if (again)
+        putchar('*');
+    else if (letter)
+        printf("(--%s)", row->name);
+    else if (row->letter)
+        printf("(-%c)", row->letter);
+    if (letter)
+        printf("-%c%s[", row->letter, value == VALUE_NONE ? "" : "+");
+    else
+        printf("--%s%s[", row->name, value == VALUE_NONE ? "" : "=");
+    plain(row->help);
+    putchar(']');
+    if (value != VALUE_NONE)
+        printf("%s%s:", row->kind == OPTION_OPTIONAL ? "::" : ":", row->name);
+    if (value == VALUE_WORDS) {
+        putchar('(');
+        for (; *words; words++) /* a colon would end the list */
+            printf("%s%c", *words == ':' ? "\\" : "", *words);
+        putchar(')');
+    } else if (value == VALUE_FILE || value == VALUE_FOLDER) {
+        fputs(value == VALUE_FOLDER ? "_files -/" : "_files", stdout);
+    }
+    putchar('\'');
+}
+
 static void print_zsh(const struct command_spec *spec)
 {
     char words[WORDS];
     printf("    %s)\n        _arguments", spec->name);
     for (const struct command_option *row = next_row(spec, NULL); row; row = next_row(spec, row)) {
         const enum value value = value_of(row, " ", words, sizeof words);
-        printf(" \\\n            '%s--%s[",
-               row->kind == OPTION_INPUTS || row->kind == OPTION_EACH ? "*" : "", row->name);
-        plain(row->help);
-        fputs("]", stdout);
-        if (value != VALUE_NONE)
-            printf("%s%s:", row->kind == OPTION_OPTIONAL ? "::" : ":", row->name);
-        if (value == VALUE_WORDS)
-            printf("(%s)", words);
-        else if (value == VALUE_FILE || value == VALUE_FOLDER)
-            fputs(value == VALUE_FOLDER ? "_files -/" : "_files", stdout);
-        fputs("'", stdout);
+        zsh_name(row, false, value, words);
+        if (row->letter)
+            zsh_name(row, true, value, words);
     }
     puts(spec->positional ? " \\\n            '*:file:_files'\n        ;;" : "\n        ;;");
 }
@@ -261,8 +284,7 @@ static void print_fish(const struct command_spec *spec)
     char words[WORDS];
     for (const struct command_option *row = next_row(spec, NULL); row; row = next_row(spec, row)) {
         const enum value value = value_of(row, " ", words, sizeof words);
-        printf("complete -c itera -n '__fish_seen_subcommand_from %s' -l %s", spec->name,
-               row->name);
+        printf("complete -c itera -n '__itera_command %s' -l %s", spec->name, row->name);
         if (row->letter)
             printf(" -s %c", row->letter);
         if (value == VALUE_WORDS)
@@ -280,15 +302,23 @@ static void print_fish(const struct command_spec *spec)
 void help_begin(const struct help_command *commands, int n)
 {
     if (form == HELP_BASH) {
+        /* Bash cuts words at '=' and ':', so that `--device vulkan:0` and `--to=q8` come in pieces. */
         fputs("# bash completion for itera, made from its tables of options.\n_itera()\n{\n"
-              "    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]}\n"
-              "    local options= kind= words=\n    COMPREPLY=()\n"
-              "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        mapfile -t COMPREPLY < <(compgen -W "
-              "\"",
+              "    local -a line=()\n    local i word last= options= kind= words=\n"
+              "    for ((i = 0; i <= COMP_CWORD; i++)); do\n"
+              "        word=${COMP_WORDS[i]}\n"
+              "        if [[ $i -gt 0 && ($word == : || $last == :) ]]; then\n"
+              "            line[${#line[@]}-1]+=$word\n"
+              "        elif [[ $word != = ]]; then\n            line+=(\"$word\")\n"
+              "        elif ((i == COMP_CWORD)); then\n            line+=('')\n"
+              "        fi\n        last=$word\n    done\n"
+              "    local n=${#line[@]}\n"
+              "    local current=${line[n-1]} previous=${line[n-2]}\n    COMPREPLY=()\n"
+              "    if ((n == 2)); then\n        mapfile -t COMPREPLY < <(compgen -W \"",
               stdout);
         for (int i = 0; i < n; i++)
             printf("%s ", commands[i].name);
-        puts("\" -- \"$current\")\n        return\n    fi\n    case ${COMP_WORDS[1]} in");
+        puts("\" -- \"$current\")\n        return\n    fi\n    case ${line[1]} in");
     } else if (form == HELP_ZSH) {
         puts("#compdef itera\n# zsh completion for itera, made from its tables of options.\n"
              "local -a commands\ncommands=(");
@@ -301,7 +331,10 @@ void help_begin(const struct help_command *commands, int n)
              "    local command=$words[2]\n    shift words\n    (( CURRENT-- ))\n"
              "    case $command in");
     } else if (form == HELP_FISH) {
-        puts("# fish completion for itera, made from its tables of options.");
+        /* Not __fish_seen_subcommand_from: `itera bench train` is no `itera train`. */
+        puts("# fish completion for itera, made from its tables of options.\n"
+             "function __itera_command\n    set -l line (commandline -opc)\n"
+             "    test (count $line) -gt 1; and test $line[2] = $argv[1]\nend");
         for (int i = 0; i < n; i++) {
             printf("complete -c itera -n '__fish_use_subcommand' -f -a %s -d '", commands[i].name);
             plain(commands[i].summary);
@@ -313,14 +346,20 @@ void help_begin(const struct help_command *commands, int n)
 void help_end(void)
 {
     if (form == HELP_BASH)
-        puts("    esac\n    case $kind in\n"
+        puts("    esac\n    if [ -z \"$kind\" ] && [[ $current == -* ]]; then\n"
+             "        kind=words words=$options\n    fi\n"
+             "    case $kind in\n"
              "    words) mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$current\") ;;\n"
-             "    folder) mapfile -t COMPREPLY < <(compgen -d -- \"$current\") ;;\n"
              "    none) ;;\n"
-             "    *)\n        if [ -z \"$kind\" ] && [[ $current == -* ]]; then\n"
-             "            mapfile -t COMPREPLY < <(compgen -W \"$options\" -- \"$current\")\n"
+             "    *)\n        # Of names of files alone: a command is no folder of its name.\n"
+             "        compopt -o filenames 2>/dev/null\n"
+             "        if [ \"$kind\" = folder ]; then\n"
+             "            mapfile -t COMPREPLY < <(compgen -d -- \"$current\")\n"
              "        else\n            mapfile -t COMPREPLY < <(compgen -f -- \"$current\")\n"
-             "        fi\n        ;;\n    esac\n}\ncomplete -o filenames -F _itera itera");
+             "        fi\n        ;;\n    esac\n"
+             "    if [[ $current == *:* && $COMP_WORDBREAKS == *:* ]]; then\n"
+             "        COMPREPLY=(\"${COMPREPLY[@]#\"${current%\"${current##*:}\"}\"}\")\n"
+             "    fi\n}\ncomplete -F _itera itera");
     else if (form == HELP_ZSH)
         puts("    esac\nfi");
 }

@@ -87,6 +87,8 @@ static void print_help(FILE *file)
         fprintf(file, "  %-10s %s\n", commands[i].name, commands[i].summary);
     fputs("\n`itera COMMAND --help` says what a command takes. `itera --version` prints the "
           "version.\n"
+          "`itera help --man [COMMAND]` prints a man page, `itera help --completion bash|zsh|fish` "
+          "a completion.\n"
           "Results go to stdout, messages to stderr. Exit status: 0 success, 1 failure, 2 wrong\n"
           "usage, 77 nothing to test.\n",
           file);
